@@ -1,0 +1,47 @@
+"""`abhinaya prepare`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from abhinaya.cli.tables import TableFormat, show_table
+
+__all__ = ["prepare"]
+
+
+def prepare(
+    corpus: Annotated[str, typer.Argument(help="Corpus, such as msp-podcast, emodb or folder.")],
+    source: Annotated[Path, typer.Argument(help="The corpus as published.")],
+    out: Annotated[Path, typer.Option(help="Folder for the manifest.")],
+    audio: Annotated[
+        bool, typer.Option("--audio/--no-audio", help="Look at the audio files, or not at all.")
+    ] = True,
+    balanced_per_class: Annotated[
+        int, typer.Option(help="MSP-Podcast: clips per class in the subset `balanced`.")
+    ] = 326,
+    seed: Annotated[int, typer.Option(help="Chooses the clips of `balanced`.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    table_format: Annotated[
+        TableFormat, typer.Option("--format", help="How to print the table.")
+    ] = TableFormat.TEXT,
+) -> None:
+    """Make a manifest from a corpus as published."""
+    from abhinaya.corpora import prepare_corpus
+    from abhinaya.corpora.base import PrepareOptions
+    from abhinaya.manifest import summarise_manifest
+
+    options = PrepareOptions(
+        check_audio=audio, balanced_per_class=balanced_per_class, seed=seed
+    )
+    prepared = prepare_corpus(corpus, source, out, options)
+    columns, rows = summarise_manifest(prepared.manifest)
+    show_table(
+        columns,
+        rows,
+        title=f"{out / 'manifest.parquet'}; {len(prepared.problems)} problems in {out / 'problems.csv'}",
+        as_json=as_json,
+        table_format=table_format,
+    )

@@ -1,0 +1,157 @@
+"""Tables on the screen: for people, for other programs, and for papers."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from enum import StrEnum
+
+import typer
+
+__all__ = ["Cell", "TableFormat", "render_table", "show_json", "show_table"]
+
+Cell = str | int | float | None
+"""What a table may hold; null becomes an empty cell."""
+
+
+class TableFormat(StrEnum):
+    """How a table is printed."""
+
+    TEXT = "text"
+    LATEX = "latex"
+    MARKDOWN = "markdown"
+
+
+_LATEX_ESCAPES = str.maketrans(
+    {
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        **{char: f"\\{char}" for char in "&%$#_{}"},
+    }
+)
+
+
+def show_table(
+    columns: Sequence[str],
+    rows: Sequence[Sequence[Cell]],
+    *,
+    title: str | None = None,
+    as_json: bool = False,
+    table_format: TableFormat = TableFormat.TEXT,
+) -> None:
+    """Print a table: coloured on a terminal, plain elsewhere.
+
+    Args:
+        columns: the headings.
+        rows: one cell per heading. Floating-point numbers are shown with four digits; JSON has all.
+        title: printed above text and Markdown, and as LaTeX's caption.
+        as_json: print a list of objects keyed by the headings instead, without the title.
+        table_format: otherwise, how to print it.
+    """
+    if as_json:
+        show_json([dict(zip(columns, row, strict=True)) for row in rows])
+    elif table_format is TableFormat.TEXT and sys.stdout.isatty():
+        _show_on_terminal(columns, rows, title)
+    else:
+        typer.echo(render_table(columns, rows, title=title, table_format=table_format))
+
+
+def show_json(value: object) -> None:
+    """Print a value as readable JSON."""
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def render_table(
+    columns: Sequence[str],
+    rows: Sequence[Sequence[Cell]],
+    *,
+    title: str | None = None,
+    table_format: TableFormat = TableFormat.TEXT,
+) -> str:
+    """A table as text; columns of numbers are flush right.
+
+    Example:
+        >>> print(render_table(["run", "macro-F1"], [["wavlm", 0.35], ["vote", 0.4402]]))
+        run    macro-F1
+        wavlm    0.3500
+        vote     0.4402
+    """
+    texts = [[_text(cell) for cell in row] for row in rows]
+    right = _numeric_columns(columns, rows)
+    if table_format is TableFormat.LATEX:
+        return _latex(columns, texts, right, title)
+    if table_format is TableFormat.MARKDOWN:
+        return _markdown(columns, texts, right, title)
+    widths = [max(map(len, column)) for column in zip(columns, *texts, strict=True)]
+    lines = [
+        "  ".join(
+            cell.rjust(width) if is_right else cell.ljust(width)
+            for cell, width, is_right in zip(row, widths, right, strict=True)
+        ).rstrip()
+        for row in [list(columns), *texts]
+    ]
+    return "\n".join([title, *lines] if title else lines)
+
+
+def _text(cell: Cell) -> str:
+    if cell is None:
+        return ""
+    return f"{cell:.4f}" if isinstance(cell, float) else str(cell)
+
+
+def _numeric_columns(columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> list[bool]:
+    def is_numeric(idx: int) -> bool:
+        cells = [row[idx] for row in rows if row[idx] is not None]
+        return bool(cells) and all(isinstance(cell, int | float) for cell in cells)
+
+    return [is_numeric(idx) for idx in range(len(columns))]
+
+
+def _markdown(
+    columns: Sequence[str], texts: list[list[str]], right: list[bool], title: str | None
+) -> str:
+    lines = [list(columns), ["---:" if is_right else "---" for is_right in right]]
+    lines += [[cell.replace("|", r"\|") for cell in row] for row in texts]
+    table = "\n".join(f"| {' | '.join(row)} |" for row in lines)
+    return f"**{title}**\n\n{table}" if title else table
+
+
+def _latex(
+    columns: Sequence[str], texts: list[list[str]], right: list[bool], title: str | None
+) -> str:
+    """A tabular in the manner of the package booktabs, in a table environment if it has a title."""
+
+    def line(cells: Sequence[str]) -> str:
+        return " & ".join(cell.translate(_LATEX_ESCAPES) for cell in cells) + r" \\"
+
+    lines = [
+        rf"\begin{{tabular}}{{{''.join('r' if is_right else 'l' for is_right in right)}}}",
+        r"\toprule",
+        line(columns),
+        r"\midrule",
+        *(line(row) for row in texts),
+        r"\bottomrule",
+        r"\end{tabular}",
+    ]
+    if title:
+        caption = title.translate(_LATEX_ESCAPES)
+        lines = [r"\begin{table}", rf"\caption{{{caption}}}", r"\centering", *lines, r"\end{table}"]
+    return "\n".join(lines)
+
+
+def _show_on_terminal(
+    columns: Sequence[str], rows: Sequence[Sequence[Cell]], title: str | None
+) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=title, title_justify="left")
+    for name, is_right in zip(columns, _numeric_columns(columns, rows), strict=True):
+        table.add_column(Text(name), justify="right" if is_right else "left")
+    for row in rows:
+        # Text keeps rich from reading "[...]" in a name as markup.
+        table.add_row(*(Text(_text(cell)) for cell in row))
+    Console().print(table)

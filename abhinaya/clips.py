@@ -1,0 +1,181 @@
+"""What a member hears and reads of each manifest row."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import pandas as pd
+
+from abhinaya.audio import (
+    SAMPLE_RATE_HZ,
+    audio_duration_s,
+    crop_bounds,
+    crop_windows,
+    normalize_waveform,
+    read_audio,
+    utterance_rng,
+)
+from abhinaya.config import TranscriptSources
+from abhinaya.errors import AudioError, BadValueError
+from abhinaya.manifest import Manifest
+from abhinaya.member import InputBuilder, Utterance
+from abhinaya.problems import Problem
+from abhinaya.transcripts import read_transcripts
+
+__all__ = ["Clip", "Cropping", "collect_clips", "load_pieces", "split_readable", "window_bounds"]
+
+_N_READERS = 8
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One manifest row, ready to be loaded.
+
+    Args:
+        utterance: the manifest's name of it.
+        path: its audio file; null for members that only read.
+        text: its transcript; null for members that only listen.
+        duration_s: length in seconds for sorting; 0 for text and for files whose header is unreadable.
+    """
+
+    utterance: str
+    path: Path | None = None
+    text: str | None = None
+    duration_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class Cropping:
+    """Which pieces of a clip are used.
+
+    Args:
+        where: `random`, `first`, `centre`, `full`, or a number of evenly spaced pieces.
+        max_audio_s: length of a piece in seconds.
+        normalize: scale each piece to zero mean and unit variance.
+        seed: seed of random crops.
+    """
+
+    where: Literal["random", "first", "centre", "full"] | int
+    max_audio_s: float
+    normalize: bool = False
+    seed: int = 0
+
+
+def collect_clips(
+    rows: pd.DataFrame,
+    manifest: Manifest,
+    inputs: InputBuilder,
+    transcripts: tuple[TranscriptSources, Literal["train", "predict"]] | None = None,
+) -> tuple[list[Clip], list[Problem]]:
+    """Clips of manifest rows, and what is missing.
+
+    A row without audio file or transcript gets no clip but a problem.
+
+    Args:
+        rows: rows of the manifest.
+        manifest: where audio and transcripts lie.
+        inputs: says whether audio, text or both are needed.
+        transcripts: sources, and which of the two counts.
+
+    Raises:
+        BadValueError: if text is needed but no source is configured.
+    """
+    texts: dict[str, str | None] = {}
+    source = ""
+    if inputs.needs_text:
+        if transcripts is None:
+            raise BadValueError(
+                "This member reads transcripts, but data.transcripts is missing. "
+                "Set data.transcripts.train and data.transcripts.predict to sources such as 'human'."
+            )
+        source = getattr(transcripts[0], transcripts[1])
+        texts = read_transcripts(manifest.root / "transcripts.parquet", source)
+    clips, problems = [], []
+    columns = rows[["utterance", "audio", "duration_s"]].itertuples(index=False)
+    for utterance, audio, duration_s in columns:
+        path = manifest.audio_path(audio) if inputs.needs_audio and pd.notna(audio) else None
+        text = texts.get(utterance)
+        if inputs.needs_audio and path is None:
+            problems.append(Problem(utterance, "the manifest names no audio file"))
+        elif inputs.needs_text and text is None:
+            problems.append(Problem(utterance, f"there is no transcript of the source {source!r}"))
+        else:
+            known = path is not None and pd.notna(duration_s)
+            clips.append(Clip(utterance, path, text, float(duration_s) if known else 0.0))
+    return _fill_durations(clips), problems
+
+
+def split_readable(clips: Sequence[Clip]) -> tuple[list[Clip], list[Problem]]:
+    """The clips whose audio can be decoded from start to end, and a problem for each of the others.
+
+    Training does this first: a broken file must not end a run after hours.
+    """
+
+    def check(clip: Clip) -> str | None:
+        if clip.path is None:
+            return None
+        try:
+            read_audio(clip.path)
+        except AudioError as err:
+            return str(err)
+        return None
+
+    with ThreadPoolExecutor(_N_READERS) as pool:
+        reasons = list(pool.map(check, clips))
+    readable = [clip for clip, reason in zip(clips, reasons, strict=True) if reason is None]
+    problems = [
+        Problem(clip.utterance, reason)
+        for clip, reason in zip(clips, reasons, strict=True)
+        if reason is not None
+    ]
+    return readable, problems
+
+
+def load_pieces(clip: Clip, cropping: Cropping, epoch: int = 0) -> list[Utterance]:
+    """The pieces of one clip that the model gets; a random one depends on (seed, epoch, utterance) only.
+
+    Raises:
+        AudioError: if the file cannot be used.
+    """
+    if clip.path is None:
+        return [Utterance(clip.utterance, None, clip.text)]
+    waveform = read_audio(clip.path)
+    pieces = []
+    for start, stop in window_bounds(clip.utterance, len(waveform), cropping, epoch):
+        piece = waveform[start:stop]
+        if cropping.normalize:
+            piece = normalize_waveform(piece)
+        pieces.append(Utterance(clip.utterance, piece, clip.text))
+    return pieces
+
+
+def window_bounds(
+    utterance: str, n_samples: int, cropping: Cropping, epoch: int = 0
+) -> list[tuple[int, int]]:
+    """First and past-the-last sample of each piece of a clip of `n_samples`."""
+    max_samples = round(cropping.max_audio_s * SAMPLE_RATE_HZ)
+    if isinstance(cropping.where, int):
+        return crop_windows(n_samples, max_samples, cropping.where)
+    rng = None
+    if cropping.where == "random":
+        rng = utterance_rng(cropping.seed, epoch, utterance)
+    return [crop_bounds(n_samples, max_samples, cropping.where, rng)]
+
+
+def _fill_durations(clips: Iterable[Clip]) -> list[Clip]:
+    """The clips with durations from the files' headers where the manifest has none."""
+
+    def fill(clip: Clip) -> Clip:
+        if clip.path is None or clip.duration_s > 0:
+            return clip
+        try:
+            return Clip(clip.utterance, clip.path, clip.text, audio_duration_s(clip.path))
+        except AudioError:
+            return clip  # reported with its reason when the clip is read
+
+    with ThreadPoolExecutor(_N_READERS) as pool:
+        return list(pool.map(fill, clips))

@@ -1,0 +1,105 @@
+"""Corpora by name: from data as published to a manifest.
+
+A corpus is a module with a table of facts, `FACTS`, and one function, `prepare`. Adding one means
+adding the module and a line here. Listing names imports no corpus.
+"""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, cast
+
+from abhinaya.errors import MissingFileError, UnknownNameError
+
+if TYPE_CHECKING:
+    from abhinaya.corpora.base import CorpusFacts, Prepared, PrepareOptions
+
+__all__ = ["CORPORA", "Corpus", "load_corpus", "prepare_corpus"]
+
+CORPORA = {
+    "emodb": "abhinaya.corpora.emodb",
+    "folder": "abhinaya.corpora.folder",
+    "msp-podcast": "abhinaya.corpora.msp_podcast",
+    "msp-podcast-lists": "abhinaya.corpora.author_lists",
+}
+"""Module of every corpus."""
+
+
+class Corpus(Protocol):
+    """What a corpus module has."""
+
+    FACTS: CorpusFacts
+
+    def prepare(self, source: Path, options: PrepareOptions) -> Prepared:
+        """Manifest, transcripts and problems; `audio` is relative to `source` and not opened."""
+        ...
+
+
+def load_corpus(name: str) -> Corpus:
+    """The corpus registered under `name`.
+
+    Raises:
+        UnknownNameError: if there is none; the message gives near matches and all names.
+    """
+    if name not in CORPORA:
+        raise UnknownNameError("corpus", name, CORPORA)
+    return cast("Corpus", importlib.import_module(CORPORA[name]))
+
+
+def prepare_corpus(
+    name: str, source: Path, out: Path, options: PrepareOptions | None = None
+) -> Prepared:
+    """Read a corpus and write its manifest, transcripts and problems.
+
+    The files are `manifest.parquet`, `subsets/`, `transcripts.parquet` and `problems.csv`. Nothing
+    is written if the corpus cannot be read, and the manifest comes last. Transcripts that a
+    recogniser left in `out` stay; `transcripts.parquet` is only written where there are any.
+
+    Args:
+        name: a key of `CORPORA`.
+        source: the corpus as published.
+        out: folder for the manifest; its `audio` column will be relative to this folder.
+        options: see `PrepareOptions`.
+
+    Returns:
+        What was written; `problems` is sorted, each once.
+
+    Raises:
+        UnknownNameError: if there is no such corpus.
+        MissingFileError: if `source` is not there, is not this corpus, or has none of its audio.
+        ProblemsError: if labels or names are wrong; all of them at once.
+    """
+    # Late, because these load pandas and the command line wants only the names.
+    from abhinaya.corpora.base import Prepared, PrepareOptions, measure_audio, move_root
+    from abhinaya.manifest import write_manifest
+    from abhinaya.problems import write_problems
+
+    options = options or PrepareOptions()
+    corpus = load_corpus(name)
+    if not Path(source).exists():
+        raise MissingFileError(
+            f"There is no {str(source)!r} to prepare {name} from. Give the corpus as published."
+        )
+    prepared = corpus.prepare(Path(source), options)
+    manifest, problems = prepared.manifest, set(prepared.problems)
+    if options.check_audio:
+        manifest, found = measure_audio(manifest)
+        problems |= set(found)
+    prepared = Prepared(move_root(manifest, Path(out)), prepared.transcripts, sorted(problems))
+    _write_texts(prepared, Path(out) / "transcripts.parquet")
+    write_problems(Path(out) / "problems.csv", prepared.problems)
+    write_manifest(prepared.manifest, Path(out) / "manifest.parquet")
+    return prepared
+
+
+def _write_texts(prepared: Prepared, path: Path) -> None:
+    """Write the human transcripts, beside those of recognisers that are there already."""
+    import pyarrow.parquet as pq
+
+    from abhinaya.transcripts import HUMAN, write_transcripts
+
+    there = pq.read_table(path).to_pylist() if path.is_file() else []
+    rows = [row for row in there if row["source"] != HUMAN] + prepared.transcripts
+    if rows or there:
+        write_transcripts(rows, path)

@@ -1,0 +1,235 @@
+"""What all corpora share: their facts, their result, and the look at the audio."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pandas as pd
+import soundfile
+
+from abhinaya.audio import SAMPLE_RATE_HZ, audio_duration_s
+from abhinaya.errors import AudioError, BadValueError, MissingFileError, ProblemsError
+from abhinaya.labels import EmotionSet
+from abhinaya.manifest import Manifest, make_manifest
+from abhinaya.problems import Problem
+
+__all__ = [
+    "CorpusFacts",
+    "PrepareOptions",
+    "Prepared",
+    "build_manifest",
+    "gender_or_none",
+    "known_or_none",
+    "map_in_threads",
+    "measure_audio",
+    "move_root",
+    "names_in",
+]
+
+ABSENT = "listed, but the audio file is absent; the row is kept and cannot be heard"
+
+_N_THREADS = 16
+_CHUNK = 256
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True)
+class CorpusFacts:
+    """Who made a corpus and what may be done with it.
+
+    Args:
+        name: its name in `CORPORA`.
+        title: its full name.
+        emotions: its classes; null where the data decide.
+        licence: licence of the data.
+        citation: the paper to cite.
+        url: its home.
+    """
+
+    name: str
+    title: str
+    emotions: EmotionSet | None
+    licence: str
+    citation: str
+    url: str
+
+    def as_dict(self) -> dict[str, str]:
+        """The facts that a manifest keeps."""
+        return {
+            "corpus": self.name,
+            "title": self.title,
+            "licence": self.licence,
+            "citation": self.citation,
+            "url": self.url,
+        }
+
+
+@dataclass(frozen=True)
+class PrepareOptions:
+    """How to prepare a corpus.
+
+    Args:
+        check_audio: False for text-only work: no audio is opened, and none needs to be there.
+        balanced_per_class: clips per class in the subset `balanced` of MSP-Podcast, at least 1.
+        seed: chooses the clips of that subset.
+    """
+
+    check_audio: bool = True
+    balanced_per_class: int = 326
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.balanced_per_class < 1:
+            raise BadValueError(
+                f"balanced_per_class is {self.balanced_per_class}, expected at least 1."
+            )
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A corpus, read.
+
+    Args:
+        manifest: the rows.
+        transcripts: dictionaries with `utterance`, `source` and `text`.
+        problems: what could not be used or is not as expected.
+    """
+
+    manifest: Manifest
+    transcripts: list[dict[str, Any]] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+
+
+def build_manifest(
+    rows: pd.DataFrame | Sequence[Mapping[str, Any]],
+    facts: CorpusFacts,
+    root: Path,
+    *,
+    emotions: EmotionSet,
+    where: str,
+    wrong: Iterable[str] = (),
+    subsets: Mapping[str, Iterable[str]] | None = None,
+) -> Manifest:
+    """A checked manifest, or one error with what the corpus and what the manifest found wrong.
+
+    Args:
+        rows: see `make_manifest`.
+        facts: facts of the corpus.
+        root: folder that `audio` is relative to.
+        emotions: the classes.
+        where: the label file, for messages.
+        wrong: errors that the corpus has found, one sentence each without a full stop.
+        subsets: named lists of utterances.
+
+    Raises:
+        ProblemsError: if either found anything.
+    """
+    problems = list(wrong)
+    try:
+        manifest = make_manifest(
+            rows, emotions, root, subsets=subsets, facts=facts.as_dict(), where=where
+        )
+    except ProblemsError as err:
+        raise ProblemsError(where, [*problems, *err.problems]) from err
+    if problems:
+        raise ProblemsError(where, problems)
+    return manifest
+
+
+def measure_audio(manifest: Manifest) -> tuple[Manifest, list[Problem]]:
+    """The manifest with `duration_s` from the headers, and what is wrong with the files.
+
+    Files that are absent or cannot be read have a null duration. Files that are not mono at 16 kHz
+    are only mentioned: they are converted whenever they are read.
+
+    Raises:
+        MissingFileError: if not one of the files is there.
+    """
+    rows = manifest.rows.copy()
+    listed = rows["audio"].notna()
+    paths = [manifest.audio_path(audio) for audio in rows.loc[listed, "audio"]]
+    headers = map_in_threads(_read_header, paths)
+    if paths and all(reason == ABSENT for _, reason in headers):
+        raise MissingFileError(
+            f"None of the {len(paths)} audio files is there; the first would be {str(paths[0])!r}. "
+            "Correct the source, or pass --no-audio for text-only work."
+        )
+    rows.loc[listed, "duration_s"] = [duration_s for duration_s, _ in headers]
+    problems = [
+        Problem(utterance, reason)
+        for utterance, (_, reason) in zip(rows.loc[listed, "utterance"], headers, strict=True)
+        if reason is not None
+    ]
+    return replace(manifest, rows=rows), problems
+
+
+def _read_header(path: Path) -> tuple[float | None, str | None]:
+    """Duration in seconds, or null, and what is wrong, or null."""
+    if not path.is_file():
+        return None, ABSENT
+    try:
+        duration_s = audio_duration_s(path)
+    except AudioError as err:
+        return None, str(err)
+    info = soundfile.info(str(path))
+    if (info.samplerate, info.channels) == (SAMPLE_RATE_HZ, 1):
+        return duration_s, None
+    channels = "1 channel" if info.channels == 1 else f"{info.channels} channels"
+    return duration_s, (
+        f"the audio has {info.samplerate} Hz and {channels}, expected {SAMPLE_RATE_HZ} Hz and "
+        "1 channel; it is converted when it is read"
+    )
+
+
+def map_in_threads(function: Callable[[_Item], _Result], items: Sequence[_Item]) -> list[_Result]:
+    """`function` of every item, in order; for many small files, where the disk is slow."""
+    chunks = [items[start : start + _CHUNK] for start in range(0, len(items), _CHUNK)]
+    with ThreadPoolExecutor(_N_THREADS) as pool:
+        done = pool.map(lambda chunk: [function(item) for item in chunk], chunks)
+        return [result for results in done for result in results]
+
+
+def move_root(manifest: Manifest, root: Path) -> Manifest:
+    """The same manifest with `audio` relative to another folder, with forward slashes.
+
+    Both folders are resolved first: `..` through a symbolic link would lead elsewhere.
+    """
+    old, new = os.path.realpath(manifest.root), os.path.realpath(root)
+    rows = manifest.rows.copy()
+    rows["audio"] = pd.Series(
+        [
+            Path(os.path.relpath(os.path.join(old, audio), new)).as_posix()
+            if isinstance(audio, str)
+            else None
+            for audio in rows["audio"]
+        ],
+        index=rows.index,
+        dtype="str",
+    )
+    return replace(manifest, rows=rows, root=root)
+
+
+def known_or_none(value: object) -> str | None:
+    """Text without blanks around it; null for an empty cell or `Unknown`."""
+    text = "" if value is None else str(value).strip()
+    return None if text.lower() in ("", "unknown") else text
+
+
+def gender_or_none(value: object) -> str | None:
+    """`male`, `female`, or null for anything else."""
+    text = str(value).strip().lower()
+    return text if text in ("male", "female") else None
+
+
+def names_in(folder: Path) -> str:
+    """What a folder holds, for messages: the first ten names, sorted."""
+    names = sorted(path.name + "/" * path.is_dir() for path in folder.iterdir())
+    further = f" and {len(names) - 10} more" if len(names) > 10 else ""
+    return (", ".join(names[:10]) + further) or "nothing"

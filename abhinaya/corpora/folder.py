@@ -1,0 +1,118 @@
+"""Any corpus that comes as a CSV with the columns `file` and `label`.
+
+Further columns of a manifest (`speaker`, `split`, `gender`, ...) are taken over, `text` becomes the
+human transcript, and all others are kept as they are.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path, PureWindowsPath
+
+import pandas as pd
+
+from abhinaya.corpora.base import (
+    CorpusFacts,
+    Prepared,
+    PrepareOptions,
+    build_manifest,
+    known_or_none,
+    names_in,
+)
+from abhinaya.errors import BadValueError, MissingFileError, ProblemsError, did_you_mean
+from abhinaya.labels import EmotionSet
+from abhinaya.transcripts import HUMAN
+
+__all__ = ["FACTS", "prepare"]
+
+FACTS = CorpusFacts(
+    name="folder",
+    title="A folder with a table of labels",
+    emotions=None,
+    licence="unknown",
+    citation="unknown",
+    url="unknown",
+)
+
+_TABLE = "labels.csv"
+_UNKNOWABLE = ("speaker", "gender", "language")
+
+
+def prepare(source: Path, options: PrepareOptions) -> Prepared:
+    """Manifest and transcripts from a CSV.
+
+    `file` is relative to the CSV; its name is the utterance unless there is a column `utterance`.
+    The classes are those of `emotions.json` or `classes.txt` (one per line) beside the CSV, else
+    the labels that occur, sorted. An empty label is null, and so is an empty or `Unknown` speaker.
+
+    Args:
+        source: the CSV, or a folder that holds `labels.csv` or exactly one CSV.
+        options: see `PrepareOptions`.
+
+    Raises:
+        MissingFileError: if there is no CSV, or more than one and none is `labels.csv`.
+        BadValueError: if a file is not of its format.
+        ProblemsError: if columns are missing, utterances repeated or labels not among the classes.
+    """
+    table = _find_table(source)
+    try:
+        rows = pd.read_csv(table, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as err:
+        raise BadValueError(f"{str(table)!r} cannot be read as CSV: {err}.") from err
+    columns = [str(column) for column in rows.columns]
+    missing = [column for column in ("file", "label") if column not in columns]
+    if missing:
+        raise ProblemsError(
+            str(table),
+            [
+                f"the column {name!r} is missing, got {', '.join(columns)}."
+                f"{did_you_mean(name, columns)}".rstrip(".")
+                for name in missing
+            ],
+        )
+    rows = rows.rename(columns={"file": "audio"})
+    if "utterance" not in rows:
+        # PureWindowsPath takes both kinds of slashes.
+        rows.insert(0, "utterance", [PureWindowsPath(file).name for file in rows["audio"]])
+    for column in _UNKNOWABLE:
+        if column in rows:
+            rows[column] = [known_or_none(value) for value in rows[column]]
+    texts = rows.pop("text").tolist() if "text" in rows else []
+    manifest = build_manifest(
+        rows, FACTS, table.parent, emotions=_emotions_of(table.parent, rows), where=str(table)
+    )
+    transcripts = [
+        {"utterance": utterance, "source": HUMAN, "text": text.strip()}
+        for utterance, text in zip(manifest.rows["utterance"], texts, strict=bool(texts))
+    ]
+    return Prepared(manifest, transcripts)
+
+
+def _find_table(source: Path) -> Path:
+    if source.is_file():
+        return source
+    if (source / _TABLE).is_file():
+        return source / _TABLE
+    tables = sorted(source.glob("*.csv"))
+    if len(tables) == 1:
+        return tables[0]
+    found = f"{len(tables)} CSV files and none is {_TABLE}" if tables else "no CSV file"
+    raise MissingFileError(
+        f"There is {found} in {str(source)!r}; it holds {names_in(source)}. "
+        f"Give the CSV with the columns file and label, or name it {_TABLE}."
+    )
+
+
+def _emotions_of(folder: Path, rows: pd.DataFrame) -> EmotionSet:
+    as_json, as_text = folder / "emotions.json", folder / "classes.txt"
+    if as_json.is_file():
+        return EmotionSet.from_json(as_json.read_text(encoding="utf-8"), where=str(as_json))
+    if as_text.is_file():
+        lines = as_text.read_text(encoding="utf-8-sig").splitlines()
+        return EmotionSet.from_codes([line.strip() for line in lines if line.strip()])
+    labels = sorted({label.strip() for label in rows["label"]} - {""})
+    if len(labels) < 2:
+        raise BadValueError(
+            f"The label column has {len(labels)} different labels, {labels!r}, expected "
+            "two or more. Name the classes in classes.txt beside the table, one per line."
+        )
+    return EmotionSet.from_codes(labels)

@@ -1,0 +1,193 @@
+"""Tiny random models in the layouts in which the real ones are published.
+
+What reads the published weights reads these; so the whole chain runs without a download. The same
+seed gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from transformers import WhisperForConditionalGeneration
+
+__all__ = ["write_wavlm", "write_whisper", "write_whisper_openai"]
+
+_SAMPLES_PER_FRAME = 320
+_SAMPLE_RATE_HZ = 16_000
+_N_TEXT_TOKENS = 64
+
+
+def write_wavlm(
+    folder: Path,
+    *,
+    seed: int = 0,
+    norm: Literal["layer", "group"] = "layer",
+    n_layers: int = 3,
+    n_features: int = 64,
+    n_conv_features: int = 32,
+) -> None:
+    """A tiny WavLM in Hugging Face's layout, with the frame rate of the real ones.
+
+    Args:
+        folder: gets config.json, model.safetensors and preprocessor_config.json.
+        seed: of the weights.
+        norm: "layer" like WavLM-large, "group" like WavLM-base.
+        n_layers: transformer blocks.
+        n_features: D, their width; a multiple of 16.
+        n_conv_features: width of the seven convolutions.
+    """
+    from transformers import Wav2Vec2FeatureExtractor, WavLMConfig, WavLMModel
+
+    config = WavLMConfig(
+        do_stable_layer_norm=norm == "layer",
+        feat_extract_norm=norm,
+        conv_dim=(n_conv_features,) * 7,
+        hidden_size=n_features,
+        num_hidden_layers=n_layers,
+        num_attention_heads=4,
+        intermediate_size=2 * n_features,
+    )
+    with _seeded(seed):
+        WavLMModel(config).save_pretrained(folder)
+    Wav2Vec2FeatureExtractor(
+        do_normalize=norm == "layer", return_attention_mask=norm == "layer"
+    ).save_pretrained(folder)
+
+
+def write_whisper(folder: Path, *, seed: int = 0, **size: Any) -> None:
+    """A tiny full Whisper in Hugging Face's layout; it has no tokenizer.
+
+    Args:
+        folder: gets config.json, generation_config.json, model.safetensors and
+            preprocessor_config.json.
+        seed: of the weights.
+        size: `chunk_s`, `n_mels`, `n_layers` and `n_features` as in `write_whisper_openai`.
+    """
+    from transformers import WhisperFeatureExtractor
+
+    model = _build_whisper(seed, **size)
+    model.save_pretrained(folder)
+    window_s = model.config.max_source_positions * _SAMPLES_PER_FRAME // _SAMPLE_RATE_HZ
+    WhisperFeatureExtractor(
+        feature_size=model.config.num_mel_bins, chunk_length=window_s
+    ).save_pretrained(folder)
+
+
+def write_whisper_openai(
+    file: Path,
+    *,
+    seed: int = 0,
+    chunk_s: int = 30,
+    n_mels: int = 80,
+    n_layers: int = 4,
+    n_features: int = 64,
+) -> None:
+    """The same weights as `write_whisper` with the same arguments, as one file of openai-whisper.
+
+    Args:
+        file: the `.pt` file to write.
+        seed: of the weights.
+        chunk_s: length in seconds of the window that the encoder hears.
+        n_mels: bins of the spectrogram.
+        n_layers: blocks of the encoder; the decoder has one.
+        n_features: D, width of both; a multiple of 4.
+    """
+    import torch
+
+    model = _build_whisper(
+        seed, chunk_s=chunk_s, n_mels=n_mels, n_layers=n_layers, n_features=n_features
+    )
+    config = model.config
+    dims = {
+        "n_mels": config.num_mel_bins,
+        "n_vocab": config.vocab_size,
+        "n_audio_ctx": config.max_source_positions,
+        "n_audio_state": config.d_model,
+        "n_audio_head": config.encoder_attention_heads,
+        "n_audio_layer": config.encoder_layers,
+        "n_text_ctx": config.max_target_positions,
+        "n_text_state": config.d_model,
+        "n_text_head": config.decoder_attention_heads,
+        "n_text_layer": config.decoder_layers,
+    }
+    weights = {_openai_name(key): value for key, value in model.model.state_dict().items()}
+    file.parent.mkdir(parents=True, exist_ok=True)
+    # The name inside the archive would otherwise be that of the file.
+    with file.open("wb") as stream:
+        torch.save({"dims": dims, "model_state_dict": weights}, stream)
+
+
+def _build_whisper(
+    seed: int, *, chunk_s: int = 30, n_mels: int = 80, n_layers: int = 4, n_features: int = 64
+) -> WhisperForConditionalGeneration:
+    from transformers import WhisperConfig, WhisperForConditionalGeneration
+
+    config = WhisperConfig(
+        vocab_size=_N_TEXT_TOKENS,
+        num_mel_bins=n_mels,
+        d_model=n_features,
+        encoder_layers=n_layers,
+        encoder_attention_heads=4,
+        encoder_ffn_dim=4 * n_features,  # openai-whisper knows no other width.
+        decoder_layers=1,
+        decoder_attention_heads=4,
+        decoder_ffn_dim=4 * n_features,
+        max_source_positions=chunk_s * _SAMPLE_RATE_HZ // _SAMPLES_PER_FRAME,
+        max_target_positions=32,
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=2,
+        decoder_start_token_id=3,
+        suppress_tokens=None,
+        begin_suppress_tokens=None,
+    )
+    with _seeded(seed):
+        return WhisperForConditionalGeneration(config).eval()
+
+
+# transformers' part of a name, and openai-whisper's; longer names stand before their beginnings.
+_OPENAI_PARTS = {
+    r"embed_tokens\.": "token_embedding.",
+    r"embed_positions\.weight": "positional_embedding",
+    r"layers\.": "blocks.",
+    r"self_attn_layer_norm\.": "attn_ln.",
+    r"encoder_attn_layer_norm\.": "cross_attn_ln.",
+    r"final_layer_norm\.": "mlp_ln.",
+    r"self_attn\.": "attn.",
+    r"encoder_attn\.": "cross_attn.",
+    r"q_proj\.": "query.",
+    r"k_proj\.": "key.",
+    r"v_proj\.": "value.",
+    r"out_proj\.": "out.",
+    r"fc1\.": "mlp.0.",
+    r"fc2\.": "mlp.2.",
+    r"^encoder\.layer_norm\.": "encoder.ln_post.",
+    r"^decoder\.layer_norm\.": "decoder.ln.",
+}
+
+
+def _openai_name(key: str) -> str:
+    """openai-whisper's name of a tensor of transformers' WhisperModel.
+
+    Example:
+        >>> _openai_name("decoder.layers.0.encoder_attn.q_proj.weight")
+        'decoder.blocks.0.cross_attn.query.weight'
+    """
+    for theirs, openai in _OPENAI_PARTS.items():
+        key = re.sub(theirs, openai, key)
+    return key
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Torch's random numbers from `seed`, and what they were before afterwards."""
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield

@@ -1,0 +1,157 @@
+"""Errors that say what was wrong, where, what would be right and what to do next.
+
+Every class derives from a built-in one as well, so a caller need not know this module. The command
+line turns any `AbhinayaError` into its message and exit code 1, and the system's refusals too.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+__all__ = [
+    "AbhinayaError",
+    "AudioError",
+    "BadShapeError",
+    "BadValueError",
+    "CheckpointError",
+    "ClassOrderError",
+    "MissingFileError",
+    "MissingPackageError",
+    "ProblemsError",
+    "UnknownNameError",
+    "did_you_mean",
+    "list_some",
+]
+
+
+class AbhinayaError(Exception):
+    """Base of every error that the user's input can cause."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Pickle, which brings errors back from worker processes, would call the class with the
+        # finished message; but some classes build their message from other arguments.
+        return _restore, (type(self), self.args, self.__dict__)
+
+
+class BadValueError(AbhinayaError, ValueError):
+    """A value outside its range or meaning."""
+
+
+class BadShapeError(AbhinayaError, ValueError):
+    """An array whose shape does not fit the others."""
+
+
+class AudioError(AbhinayaError, ValueError):
+    """A sound file that cannot be used. The message fits into one row of `problems.csv`."""
+
+
+class CheckpointError(AbhinayaError, ValueError):
+    """Weights that do not fit the model that should hold them."""
+
+
+class MissingFileError(AbhinayaError, FileNotFoundError):
+    """A file or folder that is not there."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class MissingPackageError(AbhinayaError, ImportError):
+    """An optional package that is not installed.
+
+    Args:
+        package: name to import.
+        purpose: what needs it, for example "Logging to TensorBoard".
+        extra: the extra of this distribution that brings it.
+    """
+
+    def __init__(self, package: str, purpose: str, extra: str) -> None:
+        super().__init__(
+            f"{purpose} needs the package {package}. "
+            f"Install it with: pip install 'abhinaya[{extra}]'."
+        )
+
+
+class UnknownNameError(AbhinayaError, KeyError):
+    """A name that is not in a closed list; the message gives near matches and the list.
+
+    Args:
+        kind: what the name should name, for example "member".
+        name: the value received.
+        known: all valid names.
+    """
+
+    def __init__(self, kind: str, name: object, known: Iterable[str]) -> None:
+        names = sorted(known)
+        listed = ", ".join(names) if names else "none"
+        super().__init__(
+            f"Unknown {kind} {name!r}.{did_you_mean(str(name), names)} Known: {listed}."
+        )
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class ClassOrderError(BadValueError):
+    """Two sources whose class-indexed numbers stand in different orders.
+
+    Args:
+        what: the file or object at hand.
+        got: its class codes, in order.
+        expected: the class codes it has to agree with, in order.
+        where: what the expected order comes from.
+    """
+
+    def __init__(self, what: str, got: Sequence[str], expected: Sequence[str], where: str) -> None:
+        super().__init__(
+            f"{what} has the class order {' '.join(got)}, but {where} has {' '.join(expected)}. "
+            "Using both would permute the classes. Make one again with the other's emotion set."
+        )
+
+
+class ProblemsError(BadValueError):
+    """All problems of one file at once.
+
+    Args:
+        where: the file.
+        problems: one sentence each, without a closing full stop.
+    """
+
+    def __init__(self, where: str, problems: Sequence[str]) -> None:
+        self.problems = tuple(problems)
+        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        listed = " ".join(
+            f"({n}) {text}" if text.endswith("?") else f"({n}) {text}."
+            for n, text in enumerate(problems, start=1)
+        )
+        super().__init__(f"{count} in {where}: {listed}")
+
+
+def _restore(
+    error_class: type[AbhinayaError], args: tuple[Any, ...], state: dict[str, Any]
+) -> AbhinayaError:
+    error = error_class.__new__(error_class, *args)
+    error.args = args
+    error.__dict__.update(state)
+    return error
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A sentence with the nearest known name, with a leading blank, or an empty string."""
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f" Did you mean {near[0]!r}?" if near else ""
+
+
+def list_some(items: Iterable[object], n_shown: int = 3) -> str:
+    """The first few items through `repr`, and how many more there are.
+
+    Example:
+        >>> list_some(["a", "b", "c", "d"])
+        "'a', 'b', 'c' and 1 more"
+    """
+    values = list(items)
+    shown = ", ".join(repr(value) for value in values[:n_shown])
+    n_left = len(values) - n_shown
+    return f"{shown} and {n_left} more" if n_left > 0 else shown

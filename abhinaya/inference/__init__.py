@@ -1,0 +1,1 @@
+"""Prediction with trained members, and frozen features kept on disk."""

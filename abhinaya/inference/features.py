@@ -1,0 +1,229 @@
+"""The output of a frozen encoder, computed once and kept on disk.
+
+One .npy file per clip, read through a memory map. The key is made of the encoder's weights and
+settings, the bytes of the sound file and the way it is cropped, so a store may be shared by runs and
+survives any change of manifest. Files are written under a temporary name and renamed; a killed run
+leaves only whole ones.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import PartialState
+from torch import Tensor
+
+from abhinaya.audio import audio_digest, read_audio
+from abhinaya.clips import Clip, Cropping, load_pieces
+from abhinaya.errors import AudioError, BadValueError
+from abhinaya.files import atomic_path, digest_of
+from abhinaya.member import InputBuilder
+from abhinaya.nn.backbone import Backbone
+from abhinaya.problems import Problem
+from abhinaya.progress import progress
+from abhinaya.training.classifier_config import CacheConfig
+
+__all__ = ["FeatureStore", "collate_features", "encoder_digest"]
+
+_N_READERS = 8
+
+
+def encoder_digest(backbone: Backbone) -> str:
+    """Hash of everything that decides what a frozen encoder says about given audio."""
+    hasher = hashlib.sha256(digest_of(backbone.encode_settings).encode())
+    for name, tensor in sorted(backbone.encoder.state_dict().items()):
+        hasher.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        # Viewed as bytes, because numpy has no bfloat16.
+        flat = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+        hasher.update(flat.numpy().data)
+    return hasher.hexdigest()[:16]
+
+
+class FeatureStore:
+    """Hidden states of a frozen encoder on disk: per clip an array of shape (P, T, N, D) for P pieces.
+
+    Args:
+        config: folder, size limit and number type.
+        backbone: its encoder must be frozen.
+        inputs: makes the encoder's inputs.
+        cropping: which pieces of a clip are used; not `random`.
+
+    Raises:
+        BadValueError: if the encoder is trained, or crops are random.
+    """
+
+    def __init__(
+        self, config: CacheConfig, backbone: Backbone, inputs: InputBuilder, cropping: Cropping
+    ) -> None:
+        if not backbone.is_frozen:
+            raise BadValueError(
+                "cache keeps the output of a frozen encoder, but this one is trained. "
+                "Freeze the encoder, or remove cache."
+            )
+        if cropping.where == "random":
+            raise BadValueError("cache cannot keep random crops. Use first, centre, full or a number.")
+        self.config = config
+        self.backbone = backbone
+        self.inputs = inputs
+        self.cropping = cropping
+        self.folder = config.dir / encoder_digest(backbone) / config.dtype
+        self._files: dict[str, Path] = {}
+
+    def load(self, clip: Clip, epoch: int = 0) -> list[dict[str, Any]]:
+        """Stored states of each piece of a clip that `fill` has seen, memory-mapped."""
+        del epoch  # stored pieces are the same in every epoch
+        pieces = np.load(self._files[clip.utterance], mmap_mode="r")
+        return [{"states": states} for states in pieces]
+
+    def fill(self, clips: Sequence[Clip], *, batch_size: int, device: torch.device) -> list[Problem]:
+        """Compute what is missing; each process of a launch takes its share.
+
+        Args:
+            clips: clips that will be loaded.
+            batch_size: clips per pass of the encoder.
+            device: where the backbone is.
+
+        Returns:
+            Problems of clips that cannot be used; these cannot be loaded later.
+
+        Raises:
+            BadValueError: if the features of these clips exceed the size limit.
+        """
+        with ThreadPoolExecutor(_N_READERS) as pool:
+            found = list(pool.map(self._locate, clips))
+        problems = [
+            Problem(clip.utterance, place)
+            for clip, place in zip(clips, found, strict=True)
+            if isinstance(place, str)
+        ]
+        located = [
+            (clip, place)
+            for clip, place in zip(clips, found, strict=True)
+            if isinstance(place, Path)
+        ]
+        todo = [(clip, file) for clip, file in located if not _touch(file)]
+        # Longest first: the first batch shows whether memory and disk suffice.
+        todo.sort(key=lambda entry: (-entry[0].duration_s, entry[0].utterance))
+        state = PartialState()
+        mine = todo[state.process_index :: state.num_processes]
+        with progress("encoding", len(mine), shown=state.is_main_process) as advance:
+            for start in range(0, len(mine), batch_size):
+                batch = mine[start : start + batch_size]
+                self._encode(batch, device)
+                if start == 0:
+                    self._check_size(batch, clips)
+                advance(len(batch))
+        state.wait_for_everyone()
+        for clip, file in located:
+            if file.exists():
+                self._files[clip.utterance] = file
+            else:
+                problems.append(Problem(clip.utterance, _why_unreadable(clip)))
+        if state.is_main_process:
+            self._evict(set(self._files.values()))
+        return problems
+
+    def _locate(self, clip: Clip) -> Path | str:
+        """The file of a clip's states, or why the clip cannot be read."""
+        assert clip.path is not None
+        try:
+            content = audio_digest(clip.path)
+        except AudioError as err:
+            return str(err)
+        cut = f"{self.cropping.where} {self.cropping.max_audio_s} {self.cropping.normalize}"
+        key = hashlib.sha256(f"{content} {cut}".encode()).hexdigest()[:32]
+        return self.folder / key[:2] / f"{key}.npy"
+
+    @torch.no_grad()
+    def _encode(self, entries: Sequence[tuple[Clip, Path]], device: torch.device) -> None:
+        pieces: list[dict[str, Any]] = []
+        places: list[tuple[Path, int]] = []
+        for clip, file in entries:
+            try:
+                heard = load_pieces(clip, self.cropping)
+            except AudioError:
+                continue  # `fill` reports every clip that has no file in the end
+            pieces += [self.inputs.encode(piece) for piece in heard]
+            places.append((file, len(heard)))
+        if not pieces:
+            return
+        batch = {key: value.to(device) for key, value in self.inputs.collate(pieces).items()}
+        was_training = self.backbone.training
+        self.backbone.eval()
+        states, mask = self.backbone.encode(**batch)
+        self.backbone.train(was_training)
+        row = 0
+        for file, n_pieces in places:
+            # Pieces of one clip are equally long, so they have the same number of real frames.
+            n_frames = int(mask[row].sum())
+            kept = states[row : row + n_pieces, :, :n_frames].transpose(1, 2)  # (P, T, N, D)
+            row += n_pieces
+            with atomic_path(file) as temporary, temporary.open("wb") as stream:
+                np.save(stream, kept.float().cpu().numpy().astype(self.config.dtype))
+
+    def _check_size(self, first: Sequence[tuple[Clip, Path]], every: Sequence[Clip]) -> None:
+        """Estimate the whole from the first batch and refuse what cannot fit."""
+        written = [(clip, file.stat().st_size) for clip, file in first if file.exists()]
+        seconds = sum(clip.duration_s for clip, _ in written)
+        if seconds == 0:
+            return
+        per_second = sum(size for _, size in written) / seconds
+        total_gb = per_second * sum(clip.duration_s for clip in every) / 1e9
+        if total_gb > self.config.max_gb:
+            raise BadValueError(
+                f"The features of {len(every)} clips need about {total_gb:.3g} GB, but cache.max_gb is "
+                f"{self.config.max_gb:g}. Raise cache.max_gb, set cache.dtype to float16, or remove "
+                "cache."
+            )
+
+    def _evict(self, needed: set[Path]) -> None:
+        """Delete the files used least recently until the store is within its limit."""
+        files = []
+        for file in self.config.dir.rglob("*.npy"):
+            stat = file.stat()
+            files.append((stat.st_mtime, stat.st_size, file))
+        excess = sum(size for _, size, _ in files) - self.config.max_gb * 1e9
+        for _, size, file in sorted(files):
+            if excess <= 0:
+                break
+            if file not in needed:
+                file.unlink(missing_ok=True)
+                excess -= size
+
+
+def _touch(file: Path) -> bool:
+    """Mark a stored file as used now; False if there is none."""
+    try:
+        os.utime(file)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _why_unreadable(clip: Clip) -> str:
+    assert clip.path is not None
+    try:
+        read_audio(clip.path)
+    except AudioError as err:
+        return str(err)
+    return "its features could not be written"
+
+
+def collate_features(stored: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+    """A batch of stored states: `states` (B, N, T, D) zero padded, `mask` (B, T) True for real frames."""
+    arrays = [np.asarray(entry["states"]) for entry in stored]
+    n_frames = max(len(array) for array in arrays)
+    _, n_layers, width = arrays[0].shape
+    states = np.zeros((len(arrays), n_frames, n_layers, width), dtype=np.float32)
+    mask = np.zeros((len(arrays), n_frames), dtype=bool)
+    for row, array in enumerate(arrays):
+        states[row, : len(array)] = array
+        mask[row, : len(array)] = True
+    return {"states": torch.from_numpy(states).transpose(1, 2), "mask": torch.from_numpy(mask)}

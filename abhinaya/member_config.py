@@ -1,0 +1,71 @@
+"""A member's config from a file: the registry says of which class it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from abhinaya.config import MemberConfig, apply_overrides, check_config, load_yaml
+from abhinaya.errors import MissingFileError, ProblemsError
+from abhinaya.member import Member
+from abhinaya.registry import load_member, member_names
+from abhinaya.resources import find_config
+
+__all__ = ["check_member_config", "find_predictor", "load_member_config"]
+
+
+def load_member_config(config: str | Path, overrides: Sequence[str] = ()) -> MemberConfig:
+    """The checked config of a member.
+
+    Args:
+        config: a YAML file, or a shipped one such as `members/wavlm.yaml`.
+        overrides: `some.key=value` changes.
+
+    Raises:
+        MissingFileError: if there is no such file.
+        ProblemsError: with all mistakes in it.
+        UnknownNameError: if its member is not registered.
+    """
+    path = find_config(config)
+    return check_member_config(apply_overrides(load_yaml(path), overrides), str(path))
+
+
+def check_member_config(content: Mapping[str, Any], where: str) -> MemberConfig:
+    """The same from a mapping.
+
+    Args:
+        content: keys and values.
+        where: the file, for messages.
+    """
+    name = content.get("member")
+    if not isinstance(name, str):
+        raise ProblemsError(
+            where, [f"member is missing, expected one of {', '.join(member_names())}"]
+        )
+    return check_config(content, load_member(name).config_class, where)
+
+
+def find_predictor(
+    source: str | Path, overrides: Sequence[str] = ()
+) -> tuple[Member, Path | MemberConfig]:
+    """The member that predicts from `source`, and what to hand to its `predict`.
+
+    Args:
+        source: a run directory or checkpoint folder, or the config of a member with nothing to train.
+        overrides: `some.key=value` changes; those of a run are applied by the member.
+
+    Raises:
+        MissingFileError: if it is neither.
+    """
+    path = Path(source)
+    if not path.is_dir():
+        config = load_member_config(source, overrides)
+        return load_member(config.member), config
+    for file in (path / "best" / "config.yaml", path / "config.yaml"):
+        if file.is_file():
+            return load_member(load_yaml(file)["member"]), path
+    raise MissingFileError(
+        f"{str(path)!r} is no run directory: it has no config.yaml. "
+        "Name the folder that abhinaya train wrote."
+    )

@@ -1,0 +1,1 @@
+"""Parts of neural networks that several members share: losses, pooling, heads."""

@@ -1,0 +1,158 @@
+"""What a member brings: an encoder that may be frozen, and what is learned on top of it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from abhinaya.errors import BadValueError
+
+__all__ = ["Backbone", "LayerMix", "freeze"]
+
+
+class Backbone(nn.Module, ABC):
+    """Turns a batch of model inputs into frames of features, in two steps.
+
+    `encode` is the pre-trained network; when all of it is frozen its output can be kept on disk.
+    `mix` is what is always trained: layer weights, projections and the like.
+
+    Attributes:
+        encoder: the pre-trained network.
+        n_features: D', the width of what `mix` returns.
+    """
+
+    encoder: nn.Module
+    n_features: int
+
+    @abstractmethod
+    def encode(self, **inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Hidden states and where they are real.
+
+        The rows of the result do not depend on what else is in the batch.
+
+        Args:
+            inputs: what the member's `InputBuilder.collate` made.
+
+        Returns:
+            states: shape (B, N, T, D) with N hidden layers.
+            mask: True where a frame holds signal, shape (B, T).
+        """
+
+    @abstractmethod
+    def mix(self, states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Features (B, T', D') and their mask (B, T') from what `encode` returned."""
+
+    def forward(self, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Features (B, T', D') and mask (B, T') from model inputs or from stored hidden states.
+
+        Args:
+            inputs: what `encode` takes, or `states` and `mask` that `encode` returned before.
+        """
+        if "states" in inputs:
+            return self.mix(inputs["states"], inputs["mask"])
+        return self.mix(*self.encode(**inputs))
+
+    @property
+    def encode_settings(self) -> dict[str, Any]:
+        """What beside weights and audio decides the output of `encode`; part of a stored result's key."""
+        return {}
+
+    @property
+    def is_frozen(self) -> bool:
+        """True if no parameter of the encoder is trained."""
+        return not any(parameter.requires_grad for parameter in self.encoder.parameters())
+
+    def train(self, mode: bool = True) -> Backbone:
+        """Switch to training; a frozen encoder stays in evaluation mode, so that it has no dropout."""
+        super().train(mode)
+        if self.is_frozen:
+            self.encoder.eval()
+        return self
+
+    def enable_gradient_checkpointing(self) -> None:
+        """Trade time for memory in the encoder's layers.
+
+        Raises:
+            BadValueError: if the encoder cannot do it.
+        """
+        if not hasattr(self.encoder, "gradient_checkpointing_enable"):
+            raise BadValueError(
+                f"{type(self.encoder).__name__} cannot checkpoint gradients. "
+                "Set training.gradient_checkpointing to false."
+            )
+        # Reentrant checkpointing loses the gradient when a layer's input needs none.
+        self.encoder.gradient_checkpointing_enable({"use_reentrant": False})
+
+    def save_adapter(self, folder: Path) -> bool:
+        """Write low-rank adapters in PEFT's layout; False if there are none."""
+        del folder
+        return False
+
+
+class LayerMix(nn.Module):
+    """A learned, softmax-weighted sum of hidden layers, optionally standardised first.
+
+    With w the weights, the result is sum_n softmax(w)[n] * states[n], as in SUPERB (Yang et al. 2021,
+    arXiv:2105.01051, section 3). One layer is passed through.
+
+    Args:
+        n_layers: N.
+        n_features: D.
+        standardize: subtract the mean and divide by the standard deviation of the training frames, per
+            layer and feature; call `fit` before training.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, n_layers: int, n_features: int, *, standardize: bool = False) -> None:
+        super().__init__()
+        self.weights = nn.Parameter(torch.zeros(n_layers)) if n_layers > 1 else None
+        self.standardize = standardize
+        if standardize:
+            self.register_buffer("mean", torch.zeros(n_layers, 1, n_features))
+            self.register_buffer("std", torch.ones(n_layers, 1, n_features))
+
+    def forward(self, states: Tensor) -> Tensor:
+        """The mixed layers, shape (B, T, D), of `states`, shape (B, N, T, D)."""
+        if self.standardize:
+            states = (states - self.mean) / self.std
+        if self.weights is None:
+            return states.squeeze(1)
+        weights = self.weights.softmax(dim=0).to(states.dtype)
+        return torch.einsum("n,bntd->btd", weights, states)
+
+    @torch.no_grad()
+    def fit(self, batches: Any) -> None:
+        """Take mean and standard deviation from training data, in float64.
+
+        Args:
+            batches: iterable of (states (B, N, T, D), mask (B, T)).
+        """
+        count = 0
+        total: Tensor | None = None
+        squares: Tensor | None = None
+        for states, mask in batches:
+            frames = states.double() * mask[:, None, :, None]
+            total = frames.sum((0, 2)) + (0 if total is None else total)
+            squares = frames.square().sum((0, 2)) + (0 if squares is None else squares)
+            count += int(mask.sum())
+        if total is None or squares is None or count < 2:
+            raise BadValueError(f"Standardising needs at least two frames, got {count}.")
+        mean = total / count
+        variance = (squares / count - mean.square()).clamp_min(0)
+        # A feature that never moves is left unscaled rather than divided by nothing.
+        std = variance.sqrt()
+        std = torch.where(std > 1e-8 * (1 + mean.abs()), std, torch.ones_like(std))
+        self.mean.copy_(mean.unsqueeze(1))
+        self.std.copy_(std.unsqueeze(1))
+
+
+def freeze(module: nn.Module) -> None:
+    """Stop training of every parameter of `module`."""
+    for parameter in module.parameters():
+        parameter.requires_grad_(False)

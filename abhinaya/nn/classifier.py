@@ -1,0 +1,101 @@
+"""The model that every fine-tuned member trains: backbone, pooling, head."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+from transformers.utils import ModelOutput
+
+from abhinaya.nn.backbone import Backbone
+from abhinaya.nn.head import EmotionHead
+from abhinaya.nn.losses import EmotionLoss
+
+__all__ = ["EmotionClassifier", "EmotionOutput"]
+
+
+@dataclass
+class EmotionOutput(ModelOutput):
+    """What a classifier returns.
+
+    Args:
+        loss: scalar, where there were labels and a loss.
+        logits: shape (B, K).
+        embeddings: input of the head's last linear layer, shape (B, D).
+    """
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    embeddings: Tensor | None = None
+
+
+class EmotionClassifier(nn.Module):
+    """Utterance-level classifier.
+
+    Args:
+        backbone: features of each frame or token.
+        pooling: frames (B, T, D) and mask (B, T) to one vector (B, P).
+        head: vector to logits (B, K) and embedding.
+        loss: applied when labels are given; not part of a checkpoint.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        pooling: nn.Module,
+        head: EmotionHead,
+        loss: EmotionLoss | None = None,
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.pooling = pooling
+        self.head = head
+        self.loss = loss
+
+    # No **kwargs: with them the Trainer would take the loss for a sum over accumulated batches.
+    def forward(
+        self,
+        inputs: dict[str, Tensor],
+        labels: Tensor | None = None,
+        piece_of: Tensor | None = None,
+    ) -> EmotionOutput:
+        """Logits of a batch, and its loss if labels are given.
+
+        Args:
+            inputs: what the backbone takes, for P pieces of audio or text.
+            labels: class indices (B,), or vote distributions (B, K) for a loss on soft targets.
+            piece_of: row that each piece belongs to, shape (P,), every row named; logits and embeddings
+                of a row are the means over its pieces. By default each piece is a row of its own.
+        """
+        features, mask = self.backbone(inputs)
+        logits, embeddings = self.head(self.pooling(features, mask))
+        if piece_of is not None:
+            logits, embeddings = _row_means(logits, piece_of), _row_means(embeddings, piece_of)
+        loss = self.loss(logits, labels) if self.loss is not None and labels is not None else None
+        return EmotionOutput(loss=loss, logits=logits, embeddings=embeddings)
+
+    def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: Any = None) -> None:
+        """What the Trainer calls for `gradient_checkpointing: true`."""
+        del gradient_checkpointing_kwargs
+        self.backbone.enable_gradient_checkpointing()
+
+    def trained_names(self) -> list[str]:
+        """Keys of the state that training changes: parameters with gradients, and fitted statistics."""
+        parameters = {name for name, value in self.named_parameters() if value.requires_grad}
+        outside = ("backbone.encoder.", "loss.")
+        fitted = {name for name, _ in self.named_buffers() if not name.startswith(outside)}
+        return [name for name in self.state_dict() if name in parameters or name in fitted]
+
+    def trained_state(self) -> dict[str, Tensor]:
+        """The state that a checkpoint holds, on the CPU."""
+        state = self.state_dict()
+        return {name: state[name].detach().cpu().contiguous() for name in self.trained_names()}
+
+
+def _row_means(pieces: Tensor, piece_of: Tensor) -> Tensor:
+    """Mean over the pieces of each row: (P, D) and (P,) to (B, D)."""
+    n_rows = int(piece_of.max()) + 1
+    totals = pieces.new_zeros(n_rows, pieces.shape[1]).index_add(0, piece_of, pieces)
+    counts = pieces.new_zeros(n_rows).index_add(0, piece_of, pieces.new_ones(len(pieces)))
+    return totals / counts.unsqueeze(1)

@@ -1,0 +1,142 @@
+"""The loss of a config, and every loss by name.
+
+A config's `LossConfig` becomes, by `build_loss`, an `EmotionLoss`; the formulas are functions in
+`abhinaya.nn.loss_functions`, and all of them can be imported from here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from abhinaya.errors import BadShapeError
+from abhinaya.nn.class_counts import (
+    class_balanced_weights,
+    inverse_frequency_weights,
+    ldam_margins,
+    reweight_targets,
+)
+from abhinaya.nn.loss_config import LossConfig, absorbed_prior, require_counts
+from abhinaya.nn.loss_functions import (
+    ldam_loss,
+    logit_adjustment_loss,
+    soft_cross_entropy,
+    soft_kl_divergence,
+    vector_scaling_loss,
+    weighted_cross_entropy,
+    weighted_focal_loss,
+)
+
+__all__ = [
+    "EmotionLoss",
+    "LossConfig",
+    "absorbed_prior",
+    "build_loss",
+    "class_balanced_weights",
+    "inverse_frequency_weights",
+    "ldam_loss",
+    "ldam_margins",
+    "logit_adjustment_loss",
+    "reweight_targets",
+    "soft_cross_entropy",
+    "soft_kl_divergence",
+    "vector_scaling_loss",
+    "weighted_cross_entropy",
+    "weighted_focal_loss",
+]
+
+
+class EmotionLoss(nn.Module):
+    """A loss with its class weights and counts on board, so that `.to(device)` moves them too.
+
+    The tensors are no parameters and are not saved with the model.
+
+    Args:
+        function: called as function(logits, targets, **tensors).
+        uses_soft_targets: whether targets are vote distributions (B, K), not class indices (B,).
+        tensors: class weights and class counts, shape (K,), as far as the function takes them.
+    """
+
+    def __init__(
+        self, function: Callable[..., Tensor], *, uses_soft_targets: bool, **tensors: Tensor
+    ) -> None:
+        super().__init__()
+        self._function = function
+        self._uses_soft_targets = uses_soft_targets
+        for name, tensor in tensors.items():
+            self.register_buffer(name, tensor, persistent=False)
+
+    @property
+    def uses_soft_targets(self) -> bool:
+        """Whether targets are vote distributions (B, K) instead of class indices (B,)."""
+        return self._uses_soft_targets
+
+    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Scalar float32 loss of a batch.
+
+        Args:
+            logits: unnormalised scores, shape (B, K).
+            targets: class indices, shape (B,), or vote distributions, shape (B, K).
+        """
+        return self._function(logits, targets, **dict(self.named_buffers(recurse=False)))
+
+
+def build_loss(config: LossConfig, class_counts: Sequence[int]) -> EmotionLoss:
+    """The loss that a config describes.
+
+    Args:
+        config: name and options; its own `class_counts` replace the argument.
+        class_counts: rows per class among the training rows, in class order, length K.
+
+    Raises:
+        BadShapeError: if the config has another number of counts or weights than there are classes.
+        BadValueError: if the loss needs counts and a class has no row.
+
+    Example:
+        >>> loss = build_loss(LossConfig(name="focal"), class_counts=[30, 10])
+        >>> round(loss(torch.tensor([[0.0, 0.0]]), torch.tensor([1])).item(), 4)
+        0.1733
+    """
+    n_classes = len(class_counts)
+    counts = config.class_counts or class_counts
+    _require_per_class("class_counts", counts, n_classes)
+
+    tensors = {}
+    if config.class_weights == "inverse":
+        tensors["class_weights"] = inverse_frequency_weights(counts)
+    elif config.class_weights == "class-balanced":
+        assert config.beta is not None  # LossConfig fills it in
+        tensors["class_weights"] = class_balanced_weights(counts, config.beta)
+    elif isinstance(config.class_weights, tuple):
+        _require_per_class("class_weights", config.class_weights, n_classes)
+        tensors["class_weights"] = torch.tensor(config.class_weights, dtype=torch.float32)
+    if config.name in ("ldam", "logit-adjustment", "vector-scaling") or config.reweight_targets:
+        tensors["class_counts"] = torch.tensor(require_counts(counts))
+
+    functions: dict[str, Callable[..., Tensor]] = {
+        "class-balanced": weighted_cross_entropy,
+        "cross-entropy": weighted_cross_entropy,
+        "focal": weighted_focal_loss,
+        "kl-divergence": soft_kl_divergence,
+        "ldam": ldam_loss,
+        "logit-adjustment": logit_adjustment_loss,
+        "soft-cross-entropy": soft_cross_entropy,
+        "vector-scaling": vector_scaling_loss,
+    }
+    options = {key: value for key, value in config.options.items() if key != "reweight_targets"}
+    return EmotionLoss(
+        partial(functions[config.name], **options),
+        uses_soft_targets=config.uses_soft_targets,
+        **tensors,
+    )
+
+
+def _require_per_class(name: str, values: Sequence[float], n_classes: int) -> None:
+    if len(values) != n_classes:
+        raise BadShapeError(
+            f"{name} of the loss has {len(values)} numbers, expected {n_classes}: one per class, "
+            f"in class order. Correct the loss's {name}, or remove it to use the training rows."
+        )

@@ -1,0 +1,380 @@
+"""The prediction table: what one run says about one selection. It is all that passes between parts.
+
+On disk it is Parquet with its metadata inside, or a CSV `FileName,EmoClass[,prob_A,...]` for
+exchange with other tools (an empty EmoClass is an abstention; all else needs Parquet).
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from abhinaya.errors import BadShapeError, BadValueError, MissingFileError, ProblemsError, list_some
+from abhinaya.files import atomic_path, write_csv
+from abhinaya.label_csv import FILE_COLUMN, LABEL_COLUMN, read_csv_rows
+from abhinaya.labels import ABSTAIN, MSP_PODCAST, EmotionSet
+
+__all__ = ["PredictionTable", "align_tables", "read_table", "read_tables", "write_table"]
+
+_METADATA_KEY = b"abhinaya"
+_PROB_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True)
+class PredictionTable:
+    """Labels, and where there are any probabilities, embeddings and raw answers.
+
+    Args:
+        name: the run's name.
+        emotions: the classes and their order.
+        utterances: U unique file names, in the manifest's order.
+        labels: class indices, shape (U,); `ABSTAIN` where the member has no opinion.
+        reasons: why a row abstained, U texts or nulls.
+        probs: class probabilities, shape (U, K); NaN rows where there are none.
+        embeddings: input of the head's last linear layer, shape (U, D); NaN rows where none.
+        raw: what a language model answered, U texts or nulls.
+        decided_by: `majority` or the run that broke a tie, U texts or nulls; vote results have it.
+        meta: member kind, class prior that the loss absorbed, last linear layer of the head
+            (`head`: weight (K, D) and bias (K,) as lists), config digest, checkpoint, seed,
+            version.
+
+    Raises:
+        ProblemsError: if utterances repeat, a label is out of range or probabilities are none.
+        BadShapeError: if lengths differ.
+    """
+
+    name: str
+    emotions: EmotionSet
+    utterances: tuple[str, ...]
+    labels: NDArray[np.int64]
+    reasons: tuple[str | None, ...] = ()
+    probs: NDArray[np.float32] | None = None
+    embeddings: NDArray[np.float32] | None = None
+    raw: tuple[str | None, ...] | None = None
+    decided_by: tuple[str | None, ...] | None = None
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        n_utts, n_classes = len(self.utterances), len(self.emotions)
+        if not self.reasons:
+            object.__setattr__(self, "reasons", (None,) * n_utts)
+        shapes = {"labels": self.labels.shape, "reasons": (len(self.reasons),)}
+        if self.probs is not None:
+            shapes["probs"] = self.probs.shape
+        if self.embeddings is not None:
+            shapes["embeddings"] = self.embeddings.shape
+        for key in ("raw", "decided_by"):
+            column = getattr(self, key)
+            if column is not None:
+                shapes[key] = (len(column),)
+        expected: dict[str, tuple[int, ...]] = dict.fromkeys(shapes, (n_utts,))
+        widths = {"probs": n_classes, "embeddings": shapes.get("embeddings", (0,))[-1]}
+        expected |= {key: (n_utts, width) for key, width in widths.items() if key in shapes}
+        if shapes != expected:
+            raise BadShapeError(
+                f"Table {self.name!r} has {n_utts} utterances and {n_classes} classes, "
+                f"but columns of shape {shapes}; expected {expected}."
+            )
+        problems = self._problems()
+        if problems:
+            raise ProblemsError(f"table {self.name!r}", problems)
+
+    def _problems(self) -> list[str]:
+        problems: list[str] = []
+        repeated = [name for name, count in Counter(self.utterances).items() if count > 1]
+        if repeated:
+            problems.append(
+                f"{len(repeated)} utterances appear more than once: {list_some(repeated)}"
+            )
+        outside = (self.labels < ABSTAIN) | (self.labels >= len(self.emotions))
+        if outside.any():
+            problems.append(f"{int(outside.sum())} labels are no class index")
+        if self.probs is not None:
+            rows = self.probs[~np.isnan(self.probs).all(axis=1)]
+            wrong = ~((rows >= 0).all(axis=1) & (np.abs(rows.sum(axis=1) - 1) < _PROB_TOLERANCE))
+            if wrong.any():
+                problems.append(
+                    f"{int(wrong.sum())} rows of probabilities are negative or do not sum to one, "
+                    f"such as {rows[wrong][0].tolist()}"
+                )
+        return problems
+
+    def __len__(self) -> int:
+        return len(self.utterances)
+
+    @property
+    def has_probs(self) -> NDArray[np.bool_]:
+        """True where a row has probabilities, shape (U,)."""
+        if self.probs is None:
+            return np.zeros(len(self), dtype=bool)
+        return np.asarray(~np.isnan(self.probs).any(axis=1))
+
+    def take(self, indices: Sequence[int] | NDArray[np.int64]) -> PredictionTable:
+        """The rows at `indices`, in that order."""
+        idx = np.asarray(indices, dtype=np.int64)
+
+        def pick(column: tuple[str | None, ...] | None) -> tuple[str | None, ...] | None:
+            return None if column is None else tuple(column[i] for i in idx)
+
+        return replace(
+            self,
+            utterances=tuple(self.utterances[i] for i in idx),
+            labels=self.labels[idx],
+            reasons=pick(self.reasons) or (),
+            probs=None if self.probs is None else self.probs[idx],
+            embeddings=None if self.embeddings is None else self.embeddings[idx],
+            raw=pick(self.raw),
+            decided_by=pick(self.decided_by),
+        )
+
+
+def write_table(table: PredictionTable, path: Path) -> None:
+    """Write Parquet, or CSV if `path` ends in .csv.
+
+    Raises:
+        BadValueError: if the ending is neither.
+    """
+    codes = table.emotions.decode(table.labels)
+    if path.suffix == ".csv":
+        header = [FILE_COLUMN, LABEL_COLUMN]
+        if table.probs is not None:
+            header += [f"prob_{code}" for code in table.emotions.codes]
+        has_probs = table.has_probs
+        rows: list[list[object]] = []
+        for idx, (utterance, code) in enumerate(zip(table.utterances, codes, strict=True)):
+            row: list[object] = [utterance, code]
+            if table.probs is not None:
+                probs = (
+                    table.probs[idx].tolist() if has_probs[idx] else [None] * len(table.emotions)
+                )
+                row += probs
+            rows.append(row)
+        write_csv(path, header, rows)
+        return
+    _require_ending(path)
+    columns: dict[str, pa.Array] = {
+        "utterance": pa.array(table.utterances, type=pa.string()),
+        "label": pa.array(codes, type=pa.string()),
+        "reason": pa.array(table.reasons, type=pa.string()),
+    }
+    if table.probs is not None:
+        columns["probs"] = _fixed_lists(table.probs)
+    if table.embeddings is not None:
+        columns["embedding"] = _fixed_lists(table.embeddings)
+    for key in ("raw", "decided_by"):
+        if getattr(table, key) is not None:
+            columns[key] = pa.array(getattr(table, key), type=pa.string())
+    stored = {
+        "kind": "predictions",
+        "name": table.name,
+        "emotions": table.emotions.to_json(),
+        "meta": dict(table.meta),
+    }
+    arrow = pa.table(columns).replace_schema_metadata({_METADATA_KEY: json.dumps(stored)})
+    with atomic_path(path) as temporary:
+        pq.write_table(arrow, temporary)
+
+
+def read_table(path: Path, *, emotions: EmotionSet | None = None) -> PredictionTable:
+    """The table at `path`; its name is the run's, or for a CSV the file's stem.
+
+    Args:
+        path: .parquet or .csv file.
+        emotions: the set that the table must have. A CSV does not store its set; without this
+            argument MSP-Podcast's is taken.
+
+    Raises:
+        MissingFileError: if the file is not there.
+        ClassOrderError: if the table has another class order than `emotions`.
+        ProblemsError: if the file's content is wrong.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise MissingFileError(
+            f"There is no table {str(path)!r}. Make one with: abhinaya predict RUN --out TABLE."
+        )
+    if path.suffix == ".csv":
+        return _read_csv(path, emotions or MSP_PODCAST)
+    _require_ending(path)
+    try:
+        arrow = pq.read_table(path)
+    except pa.ArrowException as err:
+        raise BadValueError(f"{str(path)!r} cannot be read as Parquet: {err}.") from err
+    stored = json.loads((arrow.schema.metadata or {}).get(_METADATA_KEY, b"{}"))
+    if stored.get("kind") != "predictions":
+        raise BadValueError(
+            f"{str(path)!r} is a Parquet file but not a prediction table. "
+            "Make one with: abhinaya predict RUN --out TABLE."
+        )
+    found = EmotionSet.from_json(stored["emotions"])
+    if emotions is not None:
+        emotions.require_same_order(found, what=f"Table {str(path)!r}", where="the rest")
+    columns = {name: arrow.column(name) for name in arrow.column_names}
+    return PredictionTable(
+        name=stored["name"],
+        emotions=found,
+        utterances=tuple(columns["utterance"].to_pylist()),
+        labels=found.encode(columns["label"].to_pylist()),
+        reasons=tuple(columns["reason"].to_pylist()),
+        probs=_matrix(columns.get("probs")),
+        embeddings=_matrix(columns.get("embedding")),
+        raw=tuple(columns["raw"].to_pylist()) if "raw" in columns else None,
+        decided_by=tuple(columns["decided_by"].to_pylist()) if "decided_by" in columns else None,
+        meta=stored["meta"],
+    )
+
+
+def read_tables(
+    sources: Sequence[str], *, emotions: EmotionSet | None = None
+) -> list[PredictionTable]:
+    """Several tables of one emotion set, each under its own name.
+
+    Args:
+        sources: paths, or `NAME=PATH` to give a table another name.
+        emotions: the set all must have; by default that of the first Parquet table.
+
+    Raises:
+        BadValueError: if two tables have one name, or none are given.
+        ClassOrderError: if the tables differ in class order.
+    """
+    if not sources:
+        raise BadValueError("No tables were given. Name at least one prediction table.")
+    named = [_split_name(source) for source in sources]
+    parquet = next((path for _, path in named if path.suffix != ".csv"), None)
+    if emotions is None and parquet is not None:
+        emotions = read_table(parquet).emotions
+    tables = []
+    for name, path in named:
+        table = read_table(path, emotions=emotions)
+        tables.append(replace(table, name=name) if name else table)
+    names = [table.name for table in tables]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise BadValueError(
+            f"{names.count(twice[0])} tables are named {twice[0]!r}. "
+            "Rename one with NAME=TABLE on the command line."
+        )
+    return tables
+
+
+def align_tables(tables: Sequence[PredictionTable], *, rows: str = "same") -> list[PredictionTable]:
+    """The tables with the same utterances in the order of the first.
+
+    Args:
+        tables: at least one table.
+        rows: `same` demands that all cover the same utterances; `intersection` keeps those in all.
+
+    Raises:
+        BadValueError: if the tables cover different utterances, or share none.
+    """
+    shared = set(tables[0].utterances)
+    for table in tables[1:]:
+        others = set(table.utterances)
+        if rows == "same" and others != set(tables[0].utterances):
+            missing = [u for u in tables[0].utterances if u not in others]
+            extra = [u for u in table.utterances if u not in shared]
+            parts = [f"lacks {len(missing)}: {list_some(missing)}"] if missing else []
+            parts += [f"has {len(extra)} more: {list_some(extra)}"] if extra else []
+            raise BadValueError(
+                f"Table {table.name!r} does not cover the same utterances as {tables[0].name!r}: "
+                f"it {'; it '.join(parts)}. Predict the same selection with both, "
+                "or use --rows intersection."
+            )
+        shared &= others
+    order = [utterance for utterance in tables[0].utterances if utterance in shared]
+    if not order:
+        raise BadValueError(
+            f"The tables {', '.join(table.name for table in tables)} share no utterance."
+        )
+    aligned = []
+    for table in tables:
+        place = {utterance: idx for idx, utterance in enumerate(table.utterances)}
+        aligned.append(table.take([place[utterance] for utterance in order]))
+    return aligned
+
+
+def _split_name(source: str) -> tuple[str | None, Path]:
+    name, separator, path = source.partition("=")
+    # A path may hold "=" too; a name never holds a separator of folders.
+    if separator and "/" not in name and not Path(source).exists():
+        return name, Path(path)
+    return None, Path(source)
+
+
+def _read_csv(path: Path, emotions: EmotionSet) -> PredictionTable:
+    header, rows = read_csv_rows(path)
+    problems: list[str] = []
+    prob_codes = [name.removeprefix("prob_") for name in header if name.startswith("prob_")]
+    if prob_codes and sorted(prob_codes) != sorted(emotions.codes):
+        problems.append(
+            f"the probability columns are for {' '.join(prob_codes)}, "
+            f"expected one each for {' '.join(emotions.codes)}"
+        )
+    labels = [row[LABEL_COLUMN] or None for row in rows]
+    unknown = [
+        f"{label} ({row[FILE_COLUMN]})"
+        for label, row in zip(labels, rows, strict=True)
+        if label is not None and label not in emotions.codes
+    ]
+    if unknown:
+        problems.append(
+            f"{len(unknown)} rows have an {LABEL_COLUMN} outside {' '.join(emotions.codes)}: "
+            f"{list_some(unknown)}"
+        )
+    probs = None
+    if prob_codes and not problems:
+        # Columns are named, so any order in the file is read into the set's order.
+        try:
+            probs = np.array(
+                [[float(row[f"prob_{code}"] or "nan") for code in emotions.codes] for row in rows],
+                dtype=np.float32,
+            ).reshape(len(rows), len(emotions))
+        except ValueError as err:
+            problems.append(f"a probability is not a number: {err}")
+    if problems:
+        raise ProblemsError(str(path), problems)
+    return PredictionTable(
+        name=path.stem,
+        emotions=emotions,
+        utterances=tuple(row[FILE_COLUMN] for row in rows),
+        labels=emotions.encode(labels),
+        reasons=tuple("empty in the CSV" if label is None else None for label in labels),
+        probs=probs,
+    )
+
+
+def _require_ending(path: Path) -> None:
+    if path.suffix != ".parquet":
+        raise BadValueError(f"The table {str(path)!r} must end in .parquet or .csv.")
+
+
+def _fixed_lists(matrix: NDArray[np.float32]) -> pa.Array:
+    """Rows as fixed-size lists; a row that is all NaN becomes null."""
+    n_rows, width = matrix.shape
+    values = pa.array(np.ascontiguousarray(matrix, dtype=np.float32).reshape(-1))
+    missing = pa.array(np.isnan(matrix).all(axis=1))
+    if n_rows == 0:
+        return pa.array([], type=pa.list_(pa.float32(), width))
+    return pa.FixedSizeListArray.from_arrays(values, width, mask=missing)
+
+
+def _matrix(column: pa.ChunkedArray | None) -> NDArray[np.float32] | None:
+    """The (U, D) array of a fixed-size list column, with NaN rows for nulls."""
+    if column is None:
+        return None
+    width = column.type.list_size
+    matrix = np.full((len(column), width), np.nan, dtype=np.float32)
+    valid = ~np.array(column.is_null())
+    matrix[valid] = (
+        column.combine_chunks().flatten().to_numpy(zero_copy_only=False).reshape(-1, width)
+    )
+    return matrix

@@ -1,0 +1,209 @@
+"""Scores of prediction tables against the labels of a corpus."""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from abhinaya.errors import BadValueError, ProblemsError, list_some
+from abhinaya.label_csv import FILE_COLUMN, LABEL_COLUMN, csv_header, read_csv_rows
+from abhinaya.labels import ABSTAIN, MSP_PODCAST, EmotionSet
+from abhinaya.manifest import read_manifest
+from abhinaya.metrics import Scores, bootstrap_by_group, bootstrap_interval, scores
+from abhinaya.predictions import PredictionTable
+
+__all__ = ["TableScore", "Truth", "mean_and_sd", "read_truth", "score_table"]
+
+
+@dataclass(frozen=True)
+class Truth:
+    """True labels of utterances.
+
+    Args:
+        utterances: U unique file names.
+        labels: class indices, shape (U,); `ABSTAIN` where there is no label inside the set.
+        emotions: the classes and their order.
+        speakers: speaker of each utterance, null where unknown.
+        where: the file they come from.
+    """
+
+    utterances: tuple[str, ...]
+    labels: NDArray[np.int64]
+    emotions: EmotionSet
+    speakers: tuple[str | None, ...]
+    where: str = "the truth"
+
+
+@dataclass(frozen=True)
+class TableScore:
+    """How good one table is.
+
+    Args:
+        name: the table's name.
+        emotions: the classes and their order.
+        scores: over the rows with a true label inside the set; abstentions count as wrong.
+        interval: 95 % bootstrap interval of macro-F1, lower and upper end.
+        n_dropped: rows of the table without a true label inside the set; they are not scored.
+        n_not_in_table: utterances with a true label inside the set that the table does not cover.
+    """
+
+    name: str
+    emotions: EmotionSet
+    scores: Scores
+    interval: tuple[float, float]
+    n_dropped: int
+    n_not_in_table: int
+
+
+def read_truth(path: Path, emotions: EmotionSet | None = None) -> Truth:
+    """True labels from a manifest, or from a CSV `FileName,EmoClass`.
+
+    Args:
+        path: a manifest (.parquet, .csv or .jsonl), or a CSV with those two columns.
+        emotions: the set that the labels must have; for such a CSV, MSP-Podcast's by default.
+
+    Raises:
+        MissingFileError: if the file is not there.
+        ClassOrderError: if a manifest has another class order than `emotions`.
+        ProblemsError: if the file's content is wrong.
+    """
+    path = Path(path)
+    if path.suffix == ".csv" and FILE_COLUMN in csv_header(path):
+        return _read_label_csv(path, emotions or MSP_PODCAST)
+    manifest = read_manifest(path)
+    if emotions is not None:
+        emotions.require_same_order(
+            manifest.emotions, what=f"Manifest {str(path)!r}", where="the tables"
+        )
+    rows = manifest.rows
+    return Truth(
+        utterances=tuple(rows["utterance"]),
+        labels=manifest.emotions.encode(rows["label"]),
+        emotions=manifest.emotions,
+        speakers=tuple(value if isinstance(value, str) else None for value in rows["speaker"]),
+        where=str(path),
+    )
+
+
+def score_table(
+    table: PredictionTable,
+    truth: Truth,
+    *,
+    n_resamples: int = 10_000,
+    seed: int = 0,
+    by_speaker: bool = False,
+) -> TableScore:
+    """Scores of one table, over the whole emotion set.
+
+    Args:
+        table: predictions; rows without a true label inside the set are dropped and counted.
+        truth: true labels; it may cover more utterances than the table.
+        n_resamples: number of bootstrap resamples behind the interval.
+        seed: of the bootstrap.
+        by_speaker: resample speakers instead of utterances; each utterance of an unknown speaker
+            then stands for itself.
+
+    Raises:
+        ClassOrderError: if table and truth differ in class order.
+        BadValueError: if an utterance of the table is not in the truth, no row can be scored, or
+            speakers are asked for but unknown.
+    """
+    truth.emotions.require_same_order(
+        table.emotions, what=f"Table {table.name!r}", where=truth.where
+    )
+    place = {utterance: idx for idx, utterance in enumerate(truth.utterances)}
+    unknown = [utterance for utterance in table.utterances if utterance not in place]
+    if unknown:
+        raise BadValueError(
+            f"{len(unknown)} of {len(table)} utterances of table {table.name!r} are not in "
+            f"{truth.where}: {list_some(unknown)}. Give the manifest that was predicted from."
+        )
+    idx = np.array([place[utterance] for utterance in table.utterances], dtype=np.int64)
+    is_scored = truth.labels[idx] != ABSTAIN
+    if not is_scored.any():
+        raise BadValueError(
+            f"None of the {len(table)} utterances of table {table.name!r} has a label out of "
+            f"{' '.join(truth.emotions.codes)} in {truth.where}, so nothing can be scored. "
+            "Predict a labelled selection."
+        )
+    true, predicted = truth.labels[idx][is_scored], table.labels[is_scored]
+    n_classes = len(truth.emotions)
+    if by_speaker:
+        speakers = [truth.speakers[i] for i in idx[is_scored]]
+        if not any(speakers):
+            raise BadValueError(
+                f"{truth.where} names no speaker of the {len(speakers)} scored utterances, so the "
+                "interval cannot be taken over speakers. Give a manifest with speakers, or "
+                "resample utterances."
+            )
+        interval = bootstrap_by_group(
+            true, predicted, speakers, n_classes, n_resamples=n_resamples, seed=seed
+        )
+    else:
+        interval = bootstrap_interval(
+            true, predicted, n_classes, n_resamples=n_resamples, seed=seed
+        )
+    return TableScore(
+        name=table.name,
+        emotions=truth.emotions,
+        scores=scores(true, predicted, n_classes),
+        interval=interval,
+        n_dropped=int((~is_scored).sum()),
+        n_not_in_table=int((truth.labels != ABSTAIN).sum() - is_scored.sum()),
+    )
+
+
+def mean_and_sd(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and sample standard deviation (divisor n - 1) of scores, such as those of several seeds.
+
+    Raises:
+        BadValueError: if there are fewer than two.
+
+    Example:
+        >>> mean_and_sd([0.25, 0.75])
+        (0.5, 0.3535533905932738)
+    """
+    if len(values) < 2:
+        raise BadValueError(
+            f"A standard deviation needs at least two scores, got {len(values)}. "
+            "Give the tables of several seeds."
+        )
+    return statistics.fmean(values), statistics.stdev(values)
+
+
+def _read_label_csv(path: Path, emotions: EmotionSet) -> Truth:
+    _, rows = read_csv_rows(path)
+    utterances = [row[FILE_COLUMN] for row in rows]
+    labels = [row[LABEL_COLUMN] or None for row in rows]
+    problems: list[str] = []
+    repeated = [name for name, count in Counter(utterances).items() if count > 1]
+    if repeated:
+        problems.append(
+            f"{len(repeated)} utterances appear more than once: {list_some(repeated)}; "
+            "keep one row of each"
+        )
+    unknown = [
+        f"{label} ({name})"
+        for name, label in zip(utterances, labels, strict=True)
+        if label is not None and label not in emotions.data_labels
+    ]
+    if unknown:
+        problems.append(
+            f"{len(unknown)} rows have an unknown {LABEL_COLUMN}: {list_some(unknown)}, expected "
+            f"one of {' '.join(emotions.data_labels)} or an empty cell"
+        )
+    if problems:
+        raise ProblemsError(str(path), problems)
+    return Truth(
+        tuple(utterances),
+        emotions.encode(labels),
+        emotions,
+        speakers=(None,) * len(utterances),
+        where=str(path),
+    )

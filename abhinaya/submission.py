@@ -1,0 +1,315 @@
+"""Submissions to a challenge: checked to the last row, and kept in a ledger.
+
+A submission is a CSV `FileName,EmoClass`. Beside it stands `submissions.jsonl`, one line per
+distinct submission: date, digest, the tables it came from, and the score the organisers returned.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from abhinaya.errors import (
+    BadValueError,
+    MissingFileError,
+    ProblemsError,
+    UnknownNameError,
+    list_some,
+)
+from abhinaya.files import write_csv, write_text
+from abhinaya.label_csv import FILE_COLUMN, LABEL_COLUMN, csv_header, read_csv_rows
+from abhinaya.labels import MSP_PODCAST, EmotionSet
+from abhinaya.manifest import ALL, read_manifest
+from abhinaya.predictions import PredictionTable, read_table
+
+__all__ = [
+    "CHALLENGES",
+    "LEDGER_NAME",
+    "Challenge",
+    "expected_names",
+    "find_challenge",
+    "read_ledger",
+    "record_score",
+    "write_submission",
+]
+
+LEDGER_NAME = "submissions.jsonl"
+"""The ledger, in the folder of the submission."""
+
+
+@dataclass(frozen=True)
+class Challenge:
+    """What one challenge accepts.
+
+    Args:
+        name: as given to `--challenge`.
+        n_rows: number of test utterances.
+        emotions: classes that may be predicted.
+        names: the expected file names in order; null where their numbering is not public.
+    """
+
+    name: str
+    n_rows: int
+    emotions: EmotionSet = MSP_PODCAST
+    names: tuple[str, ...] | None = None
+
+
+# Interspeech 2025, SER in Naturalistic Conditions, task 1: the test set of 3,200 clips.
+_IS2025 = Challenge(
+    "is2025",
+    n_rows=3_200,
+    names=tuple(f"MSP-PODCAST_test3_{number:04d}.wav" for number in range(1, 3_201)),
+)
+
+# Odyssey 2024, Speech Emotion Recognition Challenge: 2,347 clips out of the corpus, whose names
+# only holders of the corpus know.
+_ODYSSEY2024 = Challenge("odyssey2024", n_rows=2_347)
+
+CHALLENGES: Mapping[str, Challenge] = MappingProxyType(
+    {challenge.name: challenge for challenge in (_IS2025, _ODYSSEY2024)}
+)
+"""Challenges by name."""
+
+
+def find_challenge(name: str) -> Challenge:
+    """The challenge of that name.
+
+    Raises:
+        UnknownNameError: if there is none.
+    """
+    if name not in CHALLENGES:
+        raise UnknownNameError("challenge", name, CHALLENGES)
+    return CHALLENGES[name]
+
+
+def expected_names(
+    challenge: Challenge | None, names_file: Path | None = None, *, selection: str = ALL
+) -> tuple[str, ...]:
+    """The file names that a submission must have, in order.
+
+    Args:
+        challenge: its own names are taken where there is no file.
+        names_file: one name per line, a CSV with the column `FileName`, or a manifest.
+        selection: the rows of that manifest.
+
+    Raises:
+        BadValueError: if there is neither a file nor a list of names, or the challenge has another
+            number of clips than the file names.
+        ProblemsError: if the file repeats a name, or a needed column is missing.
+    """
+    if names_file is None:
+        if challenge is None or challenge.names is None:
+            what = "No challenge was given"
+            if challenge is not None:
+                what = f"{challenge.name!r} publishes no names of its {challenge.n_rows:,} clips"
+            raise BadValueError(
+                f"{what}, so the expected names are unknown. Give them with --names FILE: one name "
+                f"per line, a CSV with the column {FILE_COLUMN}, or a manifest."
+            )
+        return challenge.names
+    names = _read_names(Path(names_file), selection)
+    repeated = [name for name, count in Counter(names).items() if count > 1]
+    if repeated:
+        raise ProblemsError(
+            str(names_file), [f"{len(repeated)} names appear more than once: {list_some(repeated)}"]
+        )
+    if challenge is not None and len(names) != challenge.n_rows:
+        raise BadValueError(
+            f"{str(names_file)!r} names {len(names):,} utterances, but {challenge.name!r} has "
+            f"{challenge.n_rows:,}. Give the names of its test set, or leave out --challenge."
+        )
+    return names
+
+
+def write_submission(
+    source: PredictionTable | Path,
+    out: Path,
+    *,
+    names: Sequence[str],
+    emotions: EmotionSet = MSP_PODCAST,
+    challenge: str | None = None,
+) -> str:
+    """Write a submission and its line in the ledger; return the file's SHA-256.
+
+    Args:
+        source: a table, or the path of one; a CSV made elsewhere is checked as it stands.
+        out: the CSV to write; it has the expected names in the expected order.
+        names: the file names expected, from `expected_names`.
+        emotions: classes that may be predicted.
+        challenge: kept in the ledger.
+
+    Raises:
+        BadValueError: if `out` does not end in .csv.
+        ClassOrderError: if the table has another class order than `emotions`.
+        ProblemsError: if a name is missing, extra or repeated, or a row has no label out of the
+            set; nothing is written then.
+    """
+    if out.suffix != ".csv":
+        raise BadValueError(f"The submission {str(out)!r} must end in .csv.")
+    where, rows, tables = _rows_of(source, emotions)
+    problems = _problems(rows, names, emotions)
+    if problems:
+        raise ProblemsError(where, problems)
+    labels = dict(rows)
+    write_csv(out, [FILE_COLUMN, LABEL_COLUMN], [(name, labels[name]) for name in names])
+    digest = _digest(out)
+    entries = read_ledger(out.parent)
+    if all(entry["sha256"] != digest for entry in entries):
+        entries.append(
+            {
+                "date": datetime.now(UTC).isoformat(timespec="seconds"),
+                "file": out.name,
+                "sha256": digest,
+                "challenge": challenge,
+                "tables": list(tables),
+                "score": None,
+            }
+        )
+        _write_ledger(out.parent, entries)
+    return digest
+
+
+def record_score(out: Path, score: float) -> None:
+    """Keep the score that the organisers returned for a submission.
+
+    Args:
+        out: the submission as it was handed in; it is found in the ledger by its content.
+        score: in [0, 1].
+
+    Raises:
+        MissingFileError: if there is no such submission.
+        BadValueError: if the score is out of range, or the file is not in the ledger beside it.
+    """
+    if not 0 <= score <= 1:
+        raise BadValueError(
+            f"The score {score} is not between 0 and 1. Write 44.02 % as 0.4402, for example."
+        )
+    if not out.is_file():
+        raise MissingFileError(
+            f"There is no submission {str(out)!r}. "
+            "Write one with: abhinaya submit TABLE --out FILE."
+        )
+    digest = _digest(out)
+    entries = read_ledger(out.parent)
+    found = [entry for entry in entries if entry["sha256"] == digest]
+    if not found:
+        raise BadValueError(
+            f"{str(out)!r} is not in {str(out.parent / LEDGER_NAME)!r}: none of the "
+            f"{len(entries)} entries has its SHA-256 {digest[:12]}. It was changed after it was "
+            "written, or written elsewhere. Pass it through abhinaya submit first."
+        )
+    found[0]["score"] = score
+    _write_ledger(out.parent, entries)
+
+
+def read_ledger(folder: Path) -> list[dict[str, Any]]:
+    """The entries of the ledger in a folder, oldest first; empty where there is none.
+
+    Raises:
+        ProblemsError: if lines are not entries of a ledger.
+    """
+    path = folder / LEDGER_NAME
+    if not path.is_file():
+        return []
+    entries: list[dict[str, Any]] = []
+    problems: list[str] = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            entry = json.loads(line)
+        except json.JSONDecodeError:
+            entry = None
+        if isinstance(entry, dict) and "sha256" in entry:
+            entries.append(entry)
+        else:
+            problems.append(f"line {number} is not an entry with a sha256: {line[:40]!r}")
+    if problems:
+        raise ProblemsError(str(path), problems)
+    return entries
+
+
+def _rows_of(
+    source: PredictionTable | Path, emotions: EmotionSet
+) -> tuple[str, list[tuple[str, str | None]], Sequence[str]]:
+    """What error messages call the source, its rows (name, label), and the tables behind it."""
+    if isinstance(source, Path) and source.suffix == ".csv":
+        # Not through `read_table`: a file made elsewhere shall hear of all its faults at once.
+        _, cells = read_csv_rows(source)
+        return (
+            str(source),
+            [(r[FILE_COLUMN], r[LABEL_COLUMN] or None) for r in cells],
+            [source.stem],
+        )
+    table = read_table(source) if isinstance(source, Path) else source
+    where = str(source) if isinstance(source, Path) else f"table {table.name!r}"
+    emotions.require_same_order(table.emotions, what=f"Table {table.name!r}", where="the challenge")
+    rows = list(zip(table.utterances, emotions.decode(table.labels), strict=True))
+    return where, rows, table.meta.get("tables", [table.name])
+
+
+def _problems(
+    rows: Sequence[tuple[str, str | None]], names: Sequence[str], emotions: EmotionSet
+) -> list[str]:
+    expected = set(names)
+    counts = Counter(name for name, _ in rows)
+    missing = [name for name in names if name not in counts]
+    extra = [name for name in counts if name not in expected]
+    repeated = [f"{name} ({count} times)" for name, count in counts.items() if count > 1]
+    empty = [name for name, label in rows if label is None]
+    invalid = [f"{label} ({name})" for name, label in rows if label not in (None, *emotions.codes)]
+    codes = " ".join(emotions.codes)
+    problems = []
+    if missing:
+        problems.append(
+            f"{len(missing)} of {len(names)} expected names are missing: {list_some(missing)}; "
+            "predict these too"
+        )
+    if extra:
+        problems.append(f"{len(extra)} names are not expected: {list_some(extra)}; remove them")
+    if repeated:
+        problems.append(
+            f"{len(repeated)} names appear more than once: {list_some(repeated)}; "
+            "keep one row of each"
+        )
+    if empty:
+        problems.append(
+            f"{len(empty)} rows have no label: {list_some(empty)}; write one of {codes}, for "
+            "example with abhinaya vote --fallback CLASS"
+        )
+    if invalid:
+        problems.append(
+            f"{len(invalid)} rows have a label that cannot be predicted: {list_some(invalid)}; "
+            f"write one of {codes}"
+        )
+    return problems
+
+
+def _read_names(path: Path, selection: str) -> tuple[str, ...]:
+    if path.suffix in (".parquet", ".jsonl"):
+        return tuple(read_manifest(path).select(selection)["utterance"])
+    if path.suffix == ".csv":
+        if "utterance" in csv_header(path):
+            return tuple(read_manifest(path).select(selection)["utterance"])
+        _, rows = read_csv_rows(path, required=(FILE_COLUMN,))
+        return tuple(row[FILE_COLUMN] for row in rows)
+    if not path.is_file():
+        raise MissingFileError(f"There is no file of names {str(path)!r}. Correct the path.")
+    lines = (line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines())
+    return tuple(line for line in lines if line)
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _write_ledger(folder: Path, entries: Sequence[Mapping[str, Any]]) -> None:
+    write_text(
+        folder / LEDGER_NAME,
+        "".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in entries),
+    )

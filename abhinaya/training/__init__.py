@@ -1,0 +1,1 @@
+"""Training of members on the transformers Trainer."""

@@ -1,0 +1,103 @@
+"""From a config's `training` section to transformers' TrainingArguments."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import TrainingArguments
+
+from abhinaya.errors import BadValueError, MissingPackageError
+from abhinaya.training.classifier_config import ClassifierConfig
+
+__all__ = ["training_arguments"]
+
+_DEFAULTS: dict[str, Any] = {
+    "disable_tqdm": True,
+    "logging_strategy": "epoch",
+    "report_to": "none",
+    "save_total_limit": 1,
+}
+_LOGGERS = ("tensorboard", "wandb")
+
+
+def training_arguments(config: ClassifierConfig, folder: Path) -> TrainingArguments:
+    """The arguments of one run in one process of a launch.
+
+    Accumulation steps follow from `global_batch_size`, the batch per device and the number of
+    processes, so that eight devices train what one does. Without a validation selection nothing is
+    evaluated and the last checkpoint counts.
+
+    Raises:
+        BadValueError: if the global batch cannot be split evenly.
+        MissingPackageError: if the wanted logger is not installed.
+    """
+    given = config.training.arguments
+    _require_loggers(given.get("report_to"))
+    # Known before torch.distributed starts, from the variables that every launcher sets.
+    n_processes = int(os.environ.get("WORLD_SIZE", "1"))
+    per_device, n_steps = _split_batch(
+        config.training.global_batch_size, given.get("per_device_train_batch_size"), n_processes
+    )
+    validates = config.data.validation is not None
+    strategy = given.get("save_strategy", "epoch")
+    arguments = {
+        **_DEFAULTS,
+        "save_strategy": strategy,
+        "eval_strategy": strategy if validates else "no",
+        "per_device_eval_batch_size": config.inference.batch_size,
+        "use_cpu": not torch.accelerator.is_available(),
+        **given,
+        "per_device_train_batch_size": per_device,
+        "gradient_accumulation_steps": n_steps,
+        "output_dir": str(folder),
+        "seed": config.seed,
+        "data_seed": config.seed,
+        "remove_unused_columns": False,
+        "label_names": ["labels"],
+        "load_best_model_at_end": validates,
+        "metric_for_best_model": "macro_f1" if validates else None,
+        "greater_is_better": True if validates else None,
+    }
+    try:
+        built = TrainingArguments(**arguments)
+    except ValueError as err:
+        raise BadValueError(f"The training section of {config.name!r} does not work: {err}") from err
+    if built.n_gpu > 1:
+        # Several devices in one process would mean DataParallel, which multiplies the batch unasked.
+        built._n_gpu = 1
+    return built
+
+
+def _split_batch(global_batch: int, per_device: int | None, n_processes: int) -> tuple[int, int]:
+    """Rows per device and accumulation steps, whose product over all processes is the global batch."""
+    if global_batch % n_processes:
+        raise BadValueError(
+            f"training.global_batch_size is {global_batch}, which {n_processes} processes cannot share "
+            f"evenly. Choose a multiple of {n_processes}."
+        )
+    share = global_batch // n_processes
+    if per_device is None:
+        return share, 1
+    # With more processes the share may be smaller than what one device could hold.
+    per_device = min(per_device, share)
+    if share % per_device:
+        divisors = [n for n in range(1, share + 1) if share % n == 0]
+        raise BadValueError(
+            f"training.per_device_train_batch_size is {per_device}, which does not divide the share "
+            f"of {share} rows that each of {n_processes} processes has of a global batch of "
+            f"{global_batch}. Choose one of {', '.join(map(str, divisors))}."
+        )
+    return per_device, share // per_device
+
+
+def _require_loggers(report_to: Any) -> None:
+    wanted = [report_to] if isinstance(report_to, str) else list(report_to or [])
+    for name in wanted:
+        if name in _LOGGERS:
+            try:
+                __import__(name)
+            except ImportError as err:
+                raise MissingPackageError(name, f"training.report_to: {name}", name) from err

@@ -1,0 +1,44 @@
+"""A classifier from a config: untrained for `train`, with its checkpoint for `predict`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from abhinaya.nn.classifier import EmotionClassifier
+from abhinaya.nn.head import EmotionHead
+from abhinaya.nn.losses import build_loss
+from abhinaya.nn.pooling import build_pooling
+from abhinaya.training.classifier_config import ClassifierConfig
+
+if TYPE_CHECKING:
+    from abhinaya.training.classifier_member import ClassifierMember
+
+__all__ = ["build_classifier"]
+
+
+def build_classifier(
+    member: ClassifierMember,
+    config: ClassifierConfig,
+    n_classes: int,
+    class_counts: Sequence[int] | None = None,
+) -> EmotionClassifier:
+    """Backbone with its pre-trained weights, pooling, a new head, and a loss if counts are given.
+
+    Args:
+        member: builds the backbone.
+        config: what to build.
+        n_classes: K.
+        class_counts: training rows per class, shape (K,); null for prediction.
+    """
+    backbone = member.build_backbone(config)
+    pooling = build_pooling(config.pooling, backbone.n_features)
+    head = EmotionHead(
+        pooling.output_size,
+        n_classes,
+        hidden=config.head.hidden,
+        norm=config.head.norm,
+        dropout=config.head.dropout,
+    )
+    loss = build_loss(config.loss, class_counts) if class_counts is not None else None
+    return EmotionClassifier(backbone, pooling, head, loss)

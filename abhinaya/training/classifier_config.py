@@ -1,0 +1,163 @@
+"""Config of a member that fine-tunes a backbone under a classification head."""
+
+from __future__ import annotations
+
+import functools
+import typing
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
+
+from abhinaya.config import Config, MemberConfig
+from abhinaya.errors import did_you_mean
+from abhinaya.nn.loss_config import LossConfig
+
+__all__ = [
+    "AudioConfig",
+    "CacheConfig",
+    "ClassifierConfig",
+    "HeadConfig",
+    "InferenceConfig",
+    "TrainingConfig",
+]
+
+Precision = Literal["float32", "bf16", "fp16"]
+
+
+class AudioConfig(Config):
+    """How much of a clip the model hears."""
+
+    max_audio_s: PositiveFloat = 10.0
+    """Longest piece in seconds that the model sees at once."""
+    train_crop: Literal["random", "first", "centre", "full"] = "random"
+    """Where the piece is cut in training; `random` is drawn by (seed, epoch, utterance)."""
+    eval_crop: Literal["first", "centre", "full"] | PositiveInt = "centre"
+    """The same for validation and prediction; a number n takes n evenly spaced pieces of a longer clip
+    and averages their logits. `full` hears the whole clip whatever its length."""
+    normalize: bool = False
+    """Scale each piece to zero mean and unit variance first."""
+
+
+class HeadConfig(Config):
+    """The classifier on the pooled features: linear, norm, ReLU, dropout, linear."""
+
+    hidden: int = Field(default=1024, ge=0)
+    """Width between the two linear layers; 0 for a single linear layer."""
+    norm: Literal["layer", "none"] = "layer"
+    dropout: float = Field(default=0.5, ge=0, lt=1)
+
+
+class InferenceConfig(Config):
+    """How predictions are computed; none of it changes a result by more than rounding."""
+
+    batch_size: PositiveInt = 16
+    precision: Precision = "float32"
+    num_workers: int = Field(default=0, ge=0)
+    """Processes that read audio beside the main one."""
+
+
+class CacheConfig(Config):
+    """Where the output of a frozen encoder is kept, so that epochs over it cost seconds."""
+
+    dir: Path
+    """Folder of the store; several runs may share one."""
+    max_gb: PositiveFloat = 50.0
+    """Largest size of the store; the entries used least recently go first."""
+    dtype: Literal["float32", "float16"] = "float32"
+    """float32 gives the very numbers of a fresh pass; float16 halves the size."""
+
+
+class TrainingConfig(BaseModel):
+    """`global_batch_size`, and transformers' TrainingArguments by their own names."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    global_batch_size: PositiveInt
+    """Utterances per optimizer step over all processes."""
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The keys meant for TrainingArguments, with values of its types."""
+        return dict(self.model_extra or {})
+
+    @model_validator(mode="after")
+    def _check_arguments(self) -> Self:
+        if not self.model_extra:
+            return self
+        adapters = _argument_types()
+        problems = []
+        for key, value in self.model_extra.items():
+            if key in _SET_BY_US:
+                problems.append(f"{key} cannot be set: {_SET_BY_US[key]}")
+            elif key not in adapters:
+                near = did_you_mean(key, adapters)
+                problems.append(f"{key} is unknown to TrainingArguments.{near}".rstrip("."))
+            else:
+                try:
+                    self.model_extra[key] = adapters[key].validate_python(value)
+                except ValidationError as err:
+                    problems.append(f"{key} is {value!r}: {err.errors()[0]['msg']}")
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+
+_SET_BY_US = {
+    "data_seed": "it is the config's seed",
+    "gradient_accumulation_steps": "it follows from global_batch_size",
+    "greater_is_better": "the best checkpoint is the one of highest macro_f1",
+    "label_names": "it belongs to the model",
+    "load_best_model_at_end": "it follows from data.validation",
+    "metric_for_best_model": "the best checkpoint is the one of highest macro_f1",
+    "output_dir": "it is run_dir",
+    "remove_unused_columns": "the data has no columns",
+    "seed": "it is the config's seed",
+    "train_sampling_strategy": "batches are always grouped by length",
+}
+
+
+@functools.cache
+def _argument_types() -> dict[str, TypeAdapter[Any]]:
+    # Imported here: checking a config without a `training` section must stay quick.
+    from transformers import TrainingArguments
+
+    hints = typing.get_type_hints(TrainingArguments)
+    adapters = {}
+    for name in TrainingArguments.__dataclass_fields__:
+        config = ConfigDict(arbitrary_types_allowed=True)
+        adapters[name] = TypeAdapter[Any](hints[name], config=config)
+    return adapters
+
+
+class ClassifierConfig(MemberConfig):
+    """Backbone, pooling and head, and how they are trained. Members add the keys of their backbone."""
+
+    base: str
+    """Folder or hub id of the pre-trained weights; they are never copied into the run."""
+    audio: AudioConfig = AudioConfig()
+    pooling: Literal["attentive-statistics", "mean"] = "attentive-statistics"
+    head: HeadConfig = HeadConfig()
+    loss: LossConfig = LossConfig()
+    training: TrainingConfig
+    inference: InferenceConfig = InferenceConfig()
+    cache: CacheConfig | None = None
+    """Keep the frozen encoder's output on disk; null computes it anew in every epoch."""
+
+    @model_validator(mode="after")
+    def _check_cache(self) -> Self:
+        if self.cache is not None and self.audio.train_crop == "random":
+            raise ValueError(
+                "cache keeps one result per clip, but audio.train_crop is 'random'; "
+                "set it to first, centre or full, or remove cache"
+            )
+        return self

@@ -1,0 +1,59 @@
+"""The common part of all members that fine-tune a backbone under a classification head."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any, ClassVar
+
+from abhinaya.config import MemberConfig
+from abhinaya.errors import BadValueError
+from abhinaya.manifest import Manifest
+from abhinaya.member import InputBuilder, PredictRequest
+from abhinaya.nn.backbone import Backbone
+from abhinaya.predictions import PredictionTable
+from abhinaya.training.classifier_config import ClassifierConfig
+
+__all__ = ["ClassifierMember"]
+
+
+class ClassifierMember(ABC):
+    """A member made of a backbone and its input builder; training and prediction are the same for all.
+
+    Attributes:
+        config_class: the member's config.
+    """
+
+    config_class: ClassVar[type[ClassifierConfig]]
+
+    # A member receives its own config class; the annotation cannot say so without generics that
+    # would burden every reader.
+    @abstractmethod
+    def build_backbone(self, config: Any) -> Backbone:
+        """The backbone with its pre-trained weights, frozen where the config says so."""
+
+    @abstractmethod
+    def build_inputs(self, config: Any) -> InputBuilder:
+        """What turns utterances into inputs of the backbone."""
+
+    def train(self, config: MemberConfig, manifest: Manifest) -> Path:
+        """Train, or resume what was begun; return the run directory."""
+        from abhinaya.training.train import train_classifier
+
+        assert isinstance(config, ClassifierConfig)
+        return train_classifier(self, config, manifest)
+
+    def predict(self, source: Path | MemberConfig, request: PredictRequest) -> PredictionTable:
+        """Label every row of a selection with the best checkpoint of a run.
+
+        Raises:
+            BadValueError: if `source` is a config: this kind of member must be trained first.
+        """
+        from abhinaya.inference.predict import predict_classifier
+
+        if not isinstance(source, Path):
+            raise BadValueError(
+                f"The member {source.member!r} must be trained before it predicts. "
+                "Run abhinaya train, then name the run directory."
+            )
+        return predict_classifier(self, source, request)

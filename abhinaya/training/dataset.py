@@ -1,0 +1,72 @@
+"""Clips as the Trainer and the predictor load them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import Dataset
+
+from abhinaya.clips import Clip, Cropping, load_pieces
+from abhinaya.member import InputBuilder
+
+__all__ = ["ClipDataset", "Collator", "fresh_loader"]
+
+PieceLoader = Callable[[Clip, int], list[dict[str, Any]]]
+"""Encoded pieces of a clip in an epoch."""
+
+
+def fresh_loader(inputs: InputBuilder, cropping: Cropping) -> PieceLoader:
+    """A loader that reads the audio file each time."""
+
+    def load(clip: Clip, epoch: int) -> list[dict[str, Any]]:
+        return [inputs.encode(piece) for piece in load_pieces(clip, cropping, epoch)]
+
+    return load
+
+
+class ClipDataset(Dataset[dict[str, Any]]):
+    """Encoded pieces of each clip, and its target.
+
+    Args:
+        clips: the rows.
+        load: gives a clip's pieces.
+        targets: class indices (U,) or vote distributions (U, K).
+    """
+
+    def __init__(self, clips: Sequence[Clip], load: PieceLoader, targets: NDArray[Any]) -> None:
+        self.clips = clips
+        self.load = load
+        self.targets = targets
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def __getitem__(self, key: int | tuple[int, int]) -> dict[str, Any]:
+        """One row; the key is its index, or (index, epoch) where crops are random."""
+        idx, epoch = key if isinstance(key, tuple) else (key, 0)
+        return {"pieces": self.load(self.clips[idx], epoch), "target": self.targets[idx]}
+
+
+class Collator:
+    """Makes the batches that `EmotionClassifier.forward` takes.
+
+    Args:
+        collate: batch of encoded pieces to tensors.
+    """
+
+    def __init__(self, collate: Callable[[list[dict[str, Any]]], Mapping[str, Any]]) -> None:
+        self.collate = collate
+
+    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """`inputs`, `labels` and, if a row has several pieces, `piece_of`."""
+        pieces = [piece for row in rows for piece in row["pieces"]]
+        targets = torch.from_numpy(np.stack([row["target"] for row in rows]))
+        batch: dict[str, Any] = {"inputs": dict(self.collate(pieces)), "labels": targets}
+        if len(pieces) > len(rows):
+            n_pieces = [len(row["pieces"]) for row in rows]
+            batch["piece_of"] = torch.repeat_interleave(torch.tensor(n_pieces))
+        return batch

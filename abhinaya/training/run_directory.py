@@ -1,0 +1,90 @@
+"""The folder of one training run: what stands in it, and whether to start, resume or refuse."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from abhinaya.errors import BadValueError
+from abhinaya.files import write_json, write_text
+
+__all__ = ["RunDirectory"]
+
+
+class RunDirectory:
+    """`config.yaml`, `checkpoint-N/`, `best/`, `log.csv`, `problems.csv`.
+
+    Args:
+        path: the folder.
+        digest: hash of everything that decides the result; a run is resumed only under the same one.
+    """
+
+    def __init__(self, path: Path, digest: str) -> None:
+        self.path = path
+        self.digest = digest
+        self.best = path / "best"
+
+    def check(self) -> None:
+        """Refuse to mix two trainings in one folder.
+
+        Raises:
+            BadValueError: if the folder holds a run of another digest, or files of something else.
+        """
+        stored = self._stored()
+        if stored is None:
+            others = [p.name for p in self.path.iterdir()] if self.path.is_dir() else []
+            if others:
+                raise BadValueError(
+                    f"{str(self.path)!r} holds files but no run of abhinaya: {', '.join(sorted(others)[:5])}. "
+                    "Set run_dir to an empty folder."
+                )
+        elif stored["digest"] != self.digest:
+            raise BadValueError(
+                f"{str(self.path)!r} holds a run with another config, corpus or base weights "
+                f"(digest {stored['digest']}, now {self.digest}). "
+                "Set run_dir to another folder, or delete this one."
+            )
+
+    def begin(self, config_yaml: str) -> None:
+        """Write the resolved config and the digest; remove checkpoints that a kill left half written."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_json(self.path / "digest.json", {"digest": self.digest})
+        write_text(self.path / "config.yaml", config_yaml)
+        for folder in self._checkpoints():
+            if not _is_complete(folder):
+                shutil.rmtree(folder)
+
+    @property
+    def is_finished(self) -> bool:
+        """True once `best/` is there; it is written last, as a whole."""
+        return self.best.is_dir()
+
+    def last_checkpoint(self) -> Path | None:
+        """The newest complete checkpoint of the Trainer."""
+        complete = [folder for folder in self._checkpoints() if _is_complete(folder)]
+        return max(complete, key=_step, default=None)
+
+    def _stored(self) -> dict[str, Any] | None:
+        file = self.path / "digest.json"
+        if not file.is_file():
+            return None
+        stored: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        return stored
+
+    def _checkpoints(self) -> list[Path]:
+        return [folder for folder in self.path.glob("checkpoint-*") if folder.is_dir()]
+
+
+def _step(folder: Path) -> int:
+    return int(folder.name.rpartition("-")[2])
+
+
+def _is_complete(folder: Path) -> bool:
+    """The Trainer writes its state last and not atomically, so a readable one means a whole folder."""
+    try:
+        json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
+    except (FileNotFoundError, json.JSONDecodeError):
+        return False
+    return True

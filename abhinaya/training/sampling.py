@@ -1,0 +1,62 @@
+"""The order of training utterances: random, but with clips of similar length in one batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from torch.utils.data import Sampler
+
+__all__ = ["LengthGroupedSampler"]
+
+
+class LengthGroupedSampler(Sampler[tuple[int, int]]):
+    """Yields (index, epoch); what an epoch's order is depends on (seed, epoch) alone.
+
+    The rows are shuffled, cut into pools of `pool_batches` batches, sorted by length within each pool and
+    cut into batches; then the order of all batches is shuffled. The batch with the longest clip goes
+    first, so that too large a batch fails at once and not after an hour. The epoch travels with the
+    index because data-loading workers must draw the same crop whenever they were started.
+
+    Args:
+        lengths: any length of each row, such as seconds.
+        batch_size: rows per optimizer step over all processes.
+        seed: seed of the order.
+        pool_batches: batches per pool; larger means less padding and less mixing.
+    """
+
+    def __init__(
+        self, lengths: Sequence[float], batch_size: int, seed: int, pool_batches: int = 50
+    ) -> None:
+        self.lengths = np.asarray(lengths, dtype=np.float64)
+        self.batch_size = batch_size
+        self.seed = seed
+        self.pool_size = batch_size * pool_batches
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose order comes next."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        rng = np.random.default_rng([self.seed, self.epoch])
+        order = rng.permutation(len(self.lengths))
+        batches: list[np.ndarray[tuple[int], np.dtype[np.int64]]] = []
+        for start in range(0, len(order), self.pool_size):
+            pool = order[start : start + self.pool_size]
+            pool = pool[np.argsort(-self.lengths[pool], kind="stable")]
+            batches += [
+                pool[at : at + self.batch_size] for at in range(0, len(pool), self.batch_size)
+            ]
+        # A smaller last batch stays last, as the DataLoader cuts the stream at full batches.
+        rest = [batches.pop()] if batches and len(batches[-1]) < self.batch_size else []
+        longest = max(
+            range(len(batches)), key=lambda b: self.lengths[batches[b]].max(), default=None
+        )
+        first = [batches.pop(longest)] if longest is not None else []
+        shuffled = [batches[b] for b in rng.permutation(len(batches))]
+        for batch in [*first, *shuffled, *rest]:
+            yield from ((int(idx), self.epoch) for idx in batch)

@@ -1,0 +1,311 @@
+"""Training of one member, from manifest to run directory."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import torch
+import transformers
+from accelerate import PartialState
+from numpy.typing import NDArray
+from transformers import EvalPrediction, set_seed
+
+import abhinaya
+from abhinaya.clips import Clip, Cropping, collect_clips, split_readable
+from abhinaya.config import config_digest, dump_yaml
+from abhinaya.errors import BadValueError
+from abhinaya.files import atomic_folder, digest_of, write_csv
+from abhinaya.inference.features import FeatureStore, collate_features
+from abhinaya.labels import ABSTAIN, EmotionSet
+from abhinaya.manifest import Manifest
+from abhinaya.member import InputBuilder
+from abhinaya.metrics import scores
+from abhinaya.nn.backbone import LayerMix
+from abhinaya.nn.checkpoint import save_checkpoint
+from abhinaya.nn.classifier import EmotionClassifier
+from abhinaya.nn.loss_config import absorbed_prior
+from abhinaya.problems import Problem, write_problems
+from abhinaya.training.arguments import training_arguments
+from abhinaya.training.build import build_classifier
+from abhinaya.training.classifier_config import ClassifierConfig
+from abhinaya.training.dataset import ClipDataset, Collator, PieceLoader, fresh_loader
+from abhinaya.training.run_directory import RunDirectory
+from abhinaya.training.targets import hard_targets, soft_targets
+from abhinaya.training.trainer import EmotionTrainer
+
+if TYPE_CHECKING:
+    from abhinaya.training.classifier_member import ClassifierMember
+
+__all__ = ["train_classifier", "training_digest"]
+
+_logger = logging.getLogger(__name__)
+
+# What may change between a kill and a resume: where things lie, and how the work is spread.
+_NOT_IN_DIGEST = (
+    "run_dir",
+    "data.manifest",
+    "data.audio_root",
+    "cache",
+    "inference",
+    "training.per_device_train_batch_size",
+    "training.per_device_eval_batch_size",
+    "training.dataloader_num_workers",
+    "training.dataloader_pin_memory",
+    "training.dataloader_prefetch_factor",
+    "training.dataloader_persistent_workers",
+    "training.report_to",
+    "training.ddp_find_unused_parameters",
+    "training.use_cpu",
+)
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Usable rows of a selection: clips, targets for the loss, and true class indices (U,)."""
+
+    clips: list[Clip]
+    targets: NDArray[Any]
+    truth: NDArray[np.int64]
+
+
+def training_digest(config: ClassifierConfig, manifest: Manifest) -> str:
+    """Hash of all that decides a run's result; worker and device counts are left out."""
+    parts = [config_digest(config, without=_NOT_IN_DIGEST), manifest.digest]
+    # float16 features are other numbers; where and how large the store is does not matter.
+    parts.append(config.cache.dtype if config.cache else "float32")
+    return digest_of(parts)
+
+
+def train_classifier(
+    member: ClassifierMember, config: ClassifierConfig, manifest: Manifest
+) -> Path:
+    """Train a member, resume it, or return at once if it is trained already.
+
+    Every process of a launch calls this; the main one writes.
+
+    Returns:
+        The run directory; `best/` in it holds the checkpoint of highest validation macro-F1, or the last
+        one where `data.validation` is null.
+
+    Raises:
+        BadValueError: if the directory holds another run, or no training row is usable.
+    """
+    run = RunDirectory(config.run_dir, training_digest(config, manifest))
+    run.check()
+    if run.is_finished:
+        _logger.info("%s is trained already: %s", config.name, run.best)
+        return run.path
+    arguments = training_arguments(config, run.path)  # starts torch.distributed under a launcher
+    state = PartialState()
+    if state.is_main_process:
+        run.begin(dump_yaml(config))
+    state.wait_for_everyone()
+
+    inputs = member.build_inputs(config)
+    train, problems = _usable_rows(config, manifest, inputs, config.data.train)
+    validation = None
+    if config.data.validation is not None:
+        validation, more = _usable_rows(config, manifest, inputs, config.data.validation)
+        problems += more
+        validation = _only_with_truth(validation, config)
+    counts = np.bincount(train.truth[train.truth != ABSTAIN], minlength=len(manifest.emotions))
+
+    set_seed(config.seed)
+    model = build_classifier(member, config, len(manifest.emotions), counts.tolist())
+    load_train, load_validation, collate = _loaders(config, inputs, model, train, validation, arguments.device)
+    if state.is_main_process:
+        write_problems(run.path / "problems.csv", problems)
+    _logger.info(
+        "%s: %d training clips, %d for validation, %d unusable",
+        config.name,
+        len(train.clips),
+        len(validation.clips) if validation else 0,
+        len(problems),
+    )
+    set_seed(config.seed)  # dropout must not depend on how many weights were drawn, or features cached
+    trainer = EmotionTrainer(
+        model=model,
+        args=arguments,
+        lengths=[clip.duration_s for clip in train.clips],
+        global_batch_size=config.training.global_batch_size,
+        train_dataset=ClipDataset(train.clips, load_train, train.targets),
+        eval_dataset=(
+            ClipDataset(validation.clips, load_validation, validation.targets)
+            if validation
+            else None
+        ),
+        data_collator=Collator(collate),
+        compute_metrics=_metrics(validation, len(manifest.emotions)) if validation else None,
+    )
+    last = run.last_checkpoint()
+    trainer.train(
+        resume_from_checkpoint=str(last) if last else None, ignore_keys_for_eval=["embeddings"]
+    )
+    if state.is_main_process:
+        _write_log(run.path / "log.csv", trainer.state.log_history)
+        _write_best(run, model, config, manifest.emotions, trainer, counts.tolist())
+    state.wait_for_everyone()
+    return run.path
+
+
+def _usable_rows(
+    config: ClassifierConfig, manifest: Manifest, inputs: InputBuilder, selection: tuple[str, ...]
+) -> tuple[_Rows, list[Problem]]:
+    """Rows with a target and readable input, longest first; and what was wrong with the others."""
+    rows = manifest.select(selection)
+    truth = hard_targets(rows, manifest.emotions)
+    if config.loss.uses_soft_targets:
+        targets: NDArray[Any] = soft_targets(rows, manifest.emotions)
+        has_target = ~np.isnan(targets).any(axis=1)
+    else:
+        targets = truth
+        has_target = truth != ABSTAIN
+    n_without = int((~has_target).sum())
+    if n_without:
+        _logger.info(
+            "%s: %d of %d rows of %s have no label of the emotion set and are left out",
+            config.name,
+            n_without,
+            len(rows),
+            ", ".join(selection),
+        )
+    chosen = rows.loc[has_target].reset_index(drop=True)
+    transcripts = config.data.transcripts
+    clips, problems = collect_clips(
+        chosen, manifest, inputs, (transcripts, "train") if transcripts else None
+    )
+    clips, unreadable = split_readable(clips)
+    if not clips:
+        listed = "; ".join(f"{p.utterance}: {p.reason}" for p in (problems + unreadable)[:3])
+        raise BadValueError(
+            f"No row of the selection {', '.join(selection)!r} can be used for {config.name!r}: "
+            f"{n_without} have no label of the emotion set, {len(problems) + len(unreadable)} have a "
+            f"problem{f' ({listed})' if listed else ''}. Correct data.audio_root, or the selection."
+        )
+    place = {utterance: idx for idx, utterance in enumerate(rows["utterance"])}
+    # Sorted, so that validation batches hold clips of similar length.
+    clips.sort(key=lambda clip: (-clip.duration_s, clip.utterance))
+    order = [place[clip.utterance] for clip in clips]
+    return _Rows(clips, targets[order], truth[order]), problems + unreadable
+
+
+def _only_with_truth(rows: _Rows, config: ClassifierConfig) -> _Rows:
+    """Macro-F1 needs a true class; a row with nothing but votes has none."""
+    kept = np.flatnonzero(rows.truth != ABSTAIN)
+    if len(kept) == 0:
+        raise BadValueError(
+            f"No row of data.validation {', '.join(config.data.validation or ())!r} has a label of the "
+            "emotion set. Choose another selection, or null to keep the last checkpoint."
+        )
+    return _Rows([rows.clips[idx] for idx in kept], rows.targets[kept], rows.truth[kept])
+
+
+def _loaders(
+    config: ClassifierConfig,
+    inputs: InputBuilder,
+    model: EmotionClassifier,
+    train: _Rows,
+    validation: _Rows | None,
+    device: torch.device,
+) -> tuple[PieceLoader, PieceLoader, Any]:
+    """How training and validation clips are loaded, and how their pieces become a batch."""
+    audio = config.audio
+    crop_train = Cropping(audio.train_crop, audio.max_audio_s, audio.normalize, config.seed)
+    crop_eval = Cropping(audio.eval_crop, audio.max_audio_s, audio.normalize)
+    load_train, load_eval = fresh_loader(inputs, crop_train), fresh_loader(inputs, crop_eval)
+    collate: Any = inputs.collate
+    if config.cache is not None:
+        model.backbone.to(device)
+        stores = [FeatureStore(config.cache, model.backbone, inputs, c) for c in (crop_train, crop_eval)]
+        every = [(stores[0], train.clips)] + ([(stores[1], validation.clips)] if validation else [])
+        for store, clips in every:
+            store.fill(clips, batch_size=config.inference.batch_size, device=device)
+        load_train, load_eval = stores[0].load, stores[1].load
+        collate = collate_features
+    for module in model.backbone.modules():
+        if isinstance(module, LayerMix) and module.standardize:
+            model.backbone.to(device)
+            module.fit(_training_states(train, load_train, collate, model, config, device))
+    return load_train, load_eval, collate
+
+
+def _training_states(
+    train: _Rows,
+    load: PieceLoader,
+    collate: Any,
+    model: EmotionClassifier,
+    config: ClassifierConfig,
+    device: torch.device,
+) -> Any:
+    """Hidden states and masks of all training clips, in evaluation mode."""
+    model.eval()
+    size = config.inference.batch_size
+    with torch.no_grad():
+        for start in range(0, len(train.clips), size):
+            pieces = [piece for clip in train.clips[start : start + size] for piece in load(clip, 0)]
+            batch = {key: value.to(device) for key, value in collate(pieces).items()}
+            if "states" in batch:
+                yield batch["states"], batch["mask"]
+            else:
+                yield model.backbone.encode(**batch)
+
+
+def _metrics(validation: _Rows, n_classes: int) -> Any:
+    def compute(prediction: EvalPrediction) -> dict[str, float]:
+        logits = np.asarray(prediction.predictions)
+        assert len(logits) == len(validation.truth)  # the Trainer evaluates in order, once each
+        found = scores(validation.truth, logits.argmax(axis=1), n_classes)
+        return {"macro_f1": found.macro_f1, "accuracy": found.accuracy, "uar": found.uar}
+
+    return compute
+
+
+def _write_log(path: Path, history: list[dict[str, Any]]) -> None:
+    """Every logged value, one row per step."""
+    by_step: dict[int, dict[str, Any]] = {}
+    for entry in history:
+        by_step.setdefault(entry["step"], {}).update(entry)
+    columns = sorted({key for entry in by_step.values() for key in entry} - {"step", "epoch"})
+    header = ["step", "epoch", *columns]
+    write_csv(path, header, [[entry.get(key) for key in header] for entry in by_step.values()])
+
+
+def _write_best(
+    run: RunDirectory,
+    model: EmotionClassifier,
+    config: ClassifierConfig,
+    emotions: EmotionSet,
+    trainer: EmotionTrainer,
+    counts: list[int],
+) -> None:
+    state = trainer.state
+    metrics: Mapping[str, Any] = {
+        "macro_f1": state.best_metric,
+        "step": state.best_global_step if state.best_metric is not None else state.global_step,
+        "n_steps": state.global_step,
+    }
+    facts = {
+        "digest": run.digest,
+        "absorbed_prior": absorbed_prior(config.loss, counts),
+        "class_counts": counts,
+        "versions": {
+            "abhinaya": abhinaya.__version__,
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+        },
+    }
+    with atomic_folder(run.best) as folder:
+        save_checkpoint(
+            folder,
+            model,
+            config_yaml=dump_yaml(config),
+            emotions=emotions,
+            metrics=metrics,
+            facts=facts,
+        )

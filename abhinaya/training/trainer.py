@@ -1,0 +1,87 @@
+"""The transformers Trainer with our order of batches and our rule for what a checkpoint holds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.utils.data import Sampler
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from abhinaya.errors import CheckpointError, list_some
+from abhinaya.nn.classifier import EmotionClassifier
+from abhinaya.training.sampling import LengthGroupedSampler
+
+__all__ = ["EmotionTrainer"]
+
+
+class _SetEpoch(TrainerCallback):
+    """Tells the sampler its epoch, also when a run resumes in the middle of one.
+
+    accelerate does so itself, but not through the wrapper that skips the batches already seen.
+    """
+
+    def __init__(self, sampler: LengthGroupedSampler) -> None:
+        self.sampler = sampler
+
+    def on_epoch_begin(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: Any,
+    ) -> None:
+        self.sampler.set_epoch(math.floor((state.epoch or 0) + 1e-6))
+
+
+class EmotionTrainer(Trainer):
+    """Trainer of an `EmotionClassifier`.
+
+    Args:
+        lengths: length of each training row, to group similar ones.
+        global_batch_size: rows per optimizer step over all processes.
+        kwargs: as for the Trainer.
+    """
+
+    model: EmotionClassifier
+
+    def __init__(self, *, lengths: Sequence[float], global_batch_size: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._sampler = LengthGroupedSampler(lengths, global_batch_size, self.args.seed)
+        self.add_callback(_SetEpoch(self._sampler))
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[Any]:
+        return self._sampler
+
+    def _save(
+        self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None
+    ) -> None:
+        """Write the trained tensors under the name that the Trainer looks for when it loads."""
+        if not self.args.should_save:
+            return
+        folder = Path(output_dir or str(self.args.output_dir))
+        folder.mkdir(parents=True, exist_ok=True)
+        if state_dict is None:
+            state = self.model.trained_state()
+        else:  # gathered by FSDP or DeepSpeed
+            names = set(self.model.trained_names())
+            state = {k: v.cpu().contiguous() for k, v in state_dict.items() if k in names}
+        save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        """Refuse a checkpoint that does not hold exactly the trained tensors.
+
+        The Trainer itself only warns, and goes on with random weights.
+        """
+        missing = sorted(set(load_result.missing_keys) & set(self.model.trained_names()))
+        if missing or load_result.unexpected_keys:
+            raise CheckpointError(
+                f"A checkpoint below {str(self.args.output_dir)!r} does not fit the model: "
+                f"missing {list_some(missing) or 'nothing'}, "
+                f"unexpected {list_some(load_result.unexpected_keys) or 'nothing'}. "
+                "Delete the checkpoint to go on from an earlier one."
+            )

@@ -1,0 +1,107 @@
+"""Transcripts: what was said, keyed by utterance and source.
+
+Sources are `human` or the name of a recogniser such as `whisper-large-v3`. A text of "" means that
+nothing was said; null means that the clip was not transcribed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from abhinaya.errors import BadValueError, MissingFileError, ProblemsError, UnknownNameError, list_some
+    BadValueError,
+    MissingFileError,
+    ProblemsError,
+    UnknownNameError,
+    list_some,
+)
+from abhinaya.files import atomic_path
+
+__all__ = ["HUMAN", "read_transcripts", "write_transcripts"]
+
+HUMAN = "human"
+"""Source of transcripts that people wrote."""
+
+_KEYS = ("utterance", "source", "text")
+
+
+def write_transcripts(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Write transcripts as Parquet.
+
+    Args:
+        rows: dictionaries with `utterance`, `source`, `text` and any further decoder scores.
+        path: the file to write.
+
+    Raises:
+        ProblemsError: if a key is missing or not text, or a pair of utterance and source is
+            repeated.
+    """
+    _check(rows, str(path))
+    further = sorted({key for row in rows for key in row if key not in _KEYS})
+    columns: dict[str, pa.Array] = {
+        key: pa.array([row[key] for row in rows], type=pa.string()) for key in _KEYS
+    }
+    columns |= {key: pa.array([row.get(key) for row in rows]) for key in further}
+    with atomic_path(path) as temporary:
+        pq.write_table(pa.table(columns), temporary)
+
+
+def read_transcripts(path: Path, source: str) -> dict[str, str | None]:
+    """Text of every utterance of one source.
+
+    Raises:
+        MissingFileError: if the file is not there.
+        BadValueError: if the file is not Parquet.
+        UnknownNameError: if the file has no such source.
+        ProblemsError: if columns are missing, keys null or repeated.
+    """
+    if not path.is_file():
+        raise MissingFileError(
+            f"There are no transcripts {str(path)!r}. "
+            "Make some with: abhinaya transcribe MANIFEST --model M."
+        )
+    try:
+        table = pq.read_table(path)
+    except pa.ArrowException as err:
+        raise BadValueError(f"{str(path)!r} cannot be read as Parquet: {err}.") from err
+    missing = [key for key in _KEYS if key not in table.column_names]
+    if missing:
+        raise ProblemsError(str(path), [f"the column {key!r} is missing" for key in missing])
+    rows = table.select(_KEYS).to_pylist()
+    _check(rows, str(path))
+    sources = {row["source"] for row in rows}
+    if source not in sources:
+        raise UnknownNameError("transcript source", source, sources)
+    return {row["utterance"]: row["text"] for row in rows if row["source"] == source}
+
+
+def _check(rows: Sequence[Mapping[str, Any]], where: str) -> None:
+    problems: list[str] = []
+    for key in _KEYS:
+        n_missing = sum(key not in row for row in rows)
+        if n_missing:
+            problems.append(f"{n_missing} rows have no {key!r}")
+        wrong = [row[key] for row in rows if key in row and not isinstance(row[key], str)]
+        if key == "text":
+            wrong = [text for text in wrong if text is not None]
+        if wrong:
+            problems.append(f"{key!r} of {len(wrong)} rows is not text: {list_some(wrong)}")
+    if not problems:
+        seen: set[tuple[str, str]] = set()
+        repeated = []
+        for row in rows:
+            pair = (row["utterance"], row["source"])
+            if pair in seen:
+                repeated.append(" from ".join(pair))
+            seen.add(pair)
+        if repeated:
+            problems.append(
+                f"{len(repeated)} rows repeat a pair of utterance and source: {list_some(repeated)}"
+            )
+    if problems:
+        raise ProblemsError(where, problems)

@@ -1,0 +1,1 @@
+"""WavLM and its relatives, fine-tuned under a classification head."""

@@ -1,0 +1,206 @@
+"""WavLM, HuBERT or wav2vec 2.0 as a backbone whose result never depends on the batch."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, cast, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers import AutoConfig, AutoModel, PreTrainedModel
+
+from abhinaya.errors import CheckpointError, MissingFileError, UnknownNameError, list_some
+from abhinaya.nn.backbone import Backbone, LayerMix
+from abhinaya.nn.backbone import freeze as freeze_module
+
+__all__ = ["Freeze", "WavLMBackbone", "load_encoder"]
+
+Freeze = Literal["convolutions", "encoder", "nothing"]
+"""What of the encoder is not trained."""
+
+_MODEL_TYPES = ("hubert", "wav2vec2", "wavlm")
+
+# Only SpecAugment reads it, and some published files lack it.
+_MAY_BE_MISSING = {"masked_spec_embed"}
+
+# Parts for pre-training or speech recognition that published files hold beside the encoder.
+_MAY_BE_LEFT_OVER = ("adapter.", "lm_head.", "project_hid.", "project_q.", "quantizer.")
+
+
+class WavLMBackbone(Backbone):
+    """Frames of WavLM, one per 20 ms: its last hidden state, or a learned mix of all of them.
+
+    Chen et al., "WavLM", 2022, arXiv:2110.13900. Encoders that normalise over the whole clip (group
+    norm: WavLM-base, HuBERT-base, DistilHuBERT) hear every clip unpadded, because padding would
+    change their output; the others (layer norm: the large models) get a mask instead.
+
+    Args:
+        encoder: WavLMModel, HubertModel or Wav2Vec2Model of transformers.
+        freeze: what is not trained; the convolutions alone is the custom in fine-tuning.
+        layer_weights: mix all hidden states (input of the first block, then every block) with
+            learned weights; otherwise only the last hidden state is used.
+        standardize: scale features by statistics of the training frames, see `LayerMix`.
+        average_frames: make one frame of every clip, the mean over time.
+        spec_augment: mask spans of frames in training, as much as the encoder's config says.
+
+    Raises:
+        UnknownNameError: if `freeze` is none of the three.
+    """
+
+    encoder: PreTrainedModel
+
+    def __init__(
+        self,
+        encoder: PreTrainedModel,
+        *,
+        freeze: Freeze = "convolutions",
+        layer_weights: bool = False,
+        standardize: bool = False,
+        average_frames: bool = False,
+        spec_augment: bool = True,
+    ) -> None:
+        super().__init__()
+        if freeze not in get_args(Freeze):
+            raise UnknownNameError("part to freeze", freeze, get_args(Freeze))
+        config = encoder.config
+        self.encoder = encoder
+        self.layer_weights = layer_weights
+        self.average_frames = average_frames
+        self.spec_augment = spec_augment
+        self.n_features = config.hidden_size
+        n_states = config.num_hidden_layers + 1 if layer_weights else 1
+        self.layer_mix = LayerMix(n_states, config.hidden_size, standardize=standardize)
+        if layer_weights:
+            # A skipped layer would leave no state to mix.
+            config.layerdrop = 0.0
+        if freeze == "encoder":
+            freeze_module(encoder)
+        elif freeze == "convolutions":
+            cast("Any", encoder).freeze_feature_encoder()
+        if not spec_augment and hasattr(encoder, "masked_spec_embed"):
+            # A parameter that never gets a gradient would stop distributed training.
+            cast("Tensor", encoder.masked_spec_embed).requires_grad_(False)
+
+    @classmethod
+    def from_pretrained(cls, base: str, **options: Any) -> WavLMBackbone:
+        """The backbone with published weights.
+
+        Args:
+            base: what `load_encoder` takes.
+            options: keyword arguments of the class.
+        """
+        return cls(load_encoder(base), **options)
+
+    @property
+    def encode_settings(self) -> dict[str, Any]:
+        """The options that change what `encode` returns."""
+        return {"layer_weights": self.layer_weights, "average_frames": self.average_frames}
+
+    def encode(self, waveforms: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]  # The base class leaves the names open.
+        """Hidden states and frame mask of waveforms.
+
+        Args:
+            waveforms: 16 kHz, padded at the end, shape (B, S); at least 400 samples each.
+            mask: True where there is signal, shape (B, S).
+
+        Returns:
+            states: shape (B, N, T, D), or (B, N, 1, D) with `average_frames`.
+            mask: True where a frame holds signal, shape (B, T) or (B, 1).
+        """
+        n_samples = mask.sum(dim=1)
+        n_frames = self._count_frames(n_samples)
+        frame_mask = torch.arange(int(n_frames.max()), device=mask.device) < n_frames[:, None]
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.is_frozen):
+            if self.encoder.config.feat_extract_norm == "group":
+                states = self._encode_unpadded(waveforms, n_samples)
+            else:
+                states = self._hidden_states(waveforms, mask.long())[:, :, : frame_mask.shape[1]]
+        if not self.average_frames:
+            return states, frame_mask
+        total = (states * frame_mask[:, None, :, None]).sum(dim=2, keepdim=True)
+        # (B, N, 1, D)
+        return total / n_frames[:, None, None, None], torch.ones_like(frame_mask[:, :1])
+
+    def mix(self, states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Mixed hidden states (B, T, D), and the mask as it came."""
+        return self.layer_mix(states), mask
+
+    def _encode_unpadded(self, waveforms: Tensor, n_samples: Tensor) -> Tensor:
+        """States of each group of equally long clips on its own, back in the batch's order."""
+        rows_of_groups, groups = [], []
+        for length in n_samples.unique(sorted=True).tolist():
+            rows = (n_samples == length).nonzero().squeeze(1)
+            rows_of_groups.append(rows)
+            groups.append(self._hidden_states(waveforms[rows, :length], None))
+        longest = groups[-1].shape[2]
+        padded = [F.pad(states, (0, 0, 0, longest - states.shape[2])) for states in groups]
+        return torch.cat(padded)[torch.cat(rows_of_groups).argsort()]
+
+    def _hidden_states(self, waveforms: Tensor, attention_mask: Tensor | None) -> Tensor:
+        """States (B, N, T, D) straight from the encoder."""
+        config = self.encoder.config
+        # SpecAugment of transformers (5.23) fails on batches no longer than one span.
+        n_frames = self._count_frames(waveforms.shape[1])
+        config.apply_spec_augment = self.spec_augment and n_frames > config.mask_time_length
+        outputs = self.encoder(
+            waveforms, attention_mask=attention_mask, output_hidden_states=self.layer_weights
+        )
+        if not self.layer_weights:
+            return outputs.last_hidden_state.unsqueeze(1)
+        # transformers 5 gives the last block's state without the final layer norm of large models.
+        return torch.stack([*outputs.hidden_states[:-1], outputs.last_hidden_state], dim=1)
+
+    def _count_frames(self, n_samples: Any) -> Any:
+        """Frames that the convolutions make of so many samples, an integer or a tensor of them."""
+        config = self.encoder.config
+        for kernel, stride in zip(config.conv_kernel, config.conv_stride, strict=True):
+            n_samples = (n_samples - kernel) // stride + 1
+        return n_samples
+
+
+def load_encoder(base: str) -> PreTrainedModel:
+    """A published speech encoder in float32, every key of its file accounted for.
+
+    Args:
+        base: folder with config.json and weights, or hub id such as `microsoft/wavlm-large`.
+
+    Raises:
+        MissingFileError: if there is no such model.
+        CheckpointError: if it is another kind of model, or its weights do not fit.
+    """
+    try:
+        config = AutoConfig.from_pretrained(base)
+        if config.model_type not in _MODEL_TYPES:
+            raise CheckpointError(
+                f"{base!r} holds a model of type {config.model_type!r}, expected one of "
+                f"{', '.join(_MODEL_TYPES)}. Correct base."
+            )
+        # Its strided layers after the encoder are for speech recognition.
+        config.add_adapter = False
+        encoder, report = AutoModel.from_pretrained(
+            base,
+            config=config,
+            dtype=torch.float32,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # Reported below, with the others.
+        )
+    except OSError as err:
+        raise MissingFileError(
+            f"base {base!r} cannot be loaded: {str(err).splitlines()[0]} Give a folder with "
+            "config.json and weights, or a hub id such as 'microsoft/wavlm-large'."
+        ) from err
+    problems = {
+        "missing": sorted(set(report["missing_keys"]) - _MAY_BE_MISSING),
+        "unexpected": sorted(
+            key for key in report["unexpected_keys"] if not key.startswith(_MAY_BE_LEFT_OVER)
+        ),
+        "of another shape": sorted(key for key, *_ in report["mismatched_keys"]),
+    }
+    n_wrong = sum(len(keys) for keys in problems.values())
+    if n_wrong > 0:
+        listed = "; ".join(f"{kind}: {list_some(keys)}" for kind, keys in problems.items() if keys)
+        raise CheckpointError(
+            f"{n_wrong} of {len(encoder.state_dict())} keys do not fit between {base!r} and the "
+            f"{type(encoder).__name__} of its config.json: {listed}. Download the model again."
+        )
+    return encoder

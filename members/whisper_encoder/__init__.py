@@ -1,0 +1,1 @@
+"""The encoder of Whisper, frozen or with low-rank adapters, under a classification head."""

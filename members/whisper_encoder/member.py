@@ -1,0 +1,120 @@
+"""The member `whisper-encoder`: from its config to backbone and model inputs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from abhinaya.audio import SAMPLE_RATE_HZ
+from abhinaya.errors import BadValueError
+from abhinaya.member import InputBuilder, Utterance
+from abhinaya.nn.backbone import Backbone, freeze
+from abhinaya.training.classifier_member import ClassifierMember
+from members.whisper_encoder.config import WhisperEncoderConfig
+from members.whisper_encoder.lora import add_lora
+from members.whisper_encoder.model import WhisperBackbone
+from members.whisper_encoder.weights import (
+    SAMPLES_PER_FRAME,
+    load_encoder,
+    load_feature_extractor,
+)
+
+if TYPE_CHECKING:
+    from transformers import WhisperFeatureExtractor
+
+__all__ = ["MEMBER", "LogMelInputs", "WhisperEncoderMember"]
+
+
+class LogMelInputs:
+    """Log-mel spectrograms of the model's whole window, and how much of it is real.
+
+    Args:
+        extractor: from `load_feature_extractor`; its `n_samples` is the window.
+    """
+
+    needs_audio = True
+    needs_text = False
+
+    def __init__(self, extractor: WhisperFeatureExtractor) -> None:
+        self.extractor = extractor
+
+    @property
+    def window_s(self) -> float:
+        """Seconds that the model hears at once."""
+        return float(self.extractor.n_samples / SAMPLE_RATE_HZ)
+
+    def encode(self, utterance: Utterance) -> dict[str, Any]:
+        """`input_features`, shape (n_mels, F), and `n_frames`, the encoder frames that are real.
+
+        Raises:
+            BadValueError: if the waveform is missing or longer than the window.
+        """
+        waveform = utterance.waveform
+        if waveform is None:
+            raise BadValueError(
+                f"{utterance.name!r} comes without a waveform, which Whisper's encoder needs. "
+                "Read its audio first."
+            )
+        if len(waveform) > self.extractor.n_samples:
+            raise BadValueError(
+                f"{utterance.name!r} has {len(waveform) / SAMPLE_RATE_HZ:g} s, but the model hears "
+                f"{self.window_s:g} s at once. Set audio.max_audio_s to {self.window_s:g} and the "
+                "crops to anything but full."
+            )
+        features = self.extractor(waveform, sampling_rate=SAMPLE_RATE_HZ, return_tensors="np")
+        n_frames = max(1, -(-len(waveform) // SAMPLES_PER_FRAME))
+        return {"input_features": features["input_features"][0], "n_frames": n_frames}
+
+    def collate(self, encoded: list[dict[str, Any]]) -> dict[str, Any]:
+        """`input_features`, shape (B, n_mels, F), and `n_frames`, shape (B,)."""
+        features = np.stack([inputs["input_features"] for inputs in encoded])
+        return {
+            "input_features": torch.from_numpy(features),
+            "n_frames": torch.tensor([inputs["n_frames"] for inputs in encoded]),
+        }
+
+
+class WhisperEncoderMember(ClassifierMember):
+    """Whisper's encoder under a classification head."""
+
+    config_class = WhisperEncoderConfig
+
+    def build_backbone(self, config: WhisperEncoderConfig) -> Backbone:
+        """The encoder that `config.base` names, frozen, adapted and mixed as the config says."""
+        encoder = load_encoder(config.base)
+        if config.freeze == "encoder":
+            freeze(encoder)
+        if config.lora is not None:
+            add_lora(
+                encoder,
+                rank=config.lora.rank,
+                alpha=config.lora.alpha,
+                dropout=config.lora.dropout,
+            )
+        return WhisperBackbone(
+            encoder,
+            layer_weights=config.layer_weights,
+            standardize=config.standardize,
+            average_frames=config.average_frames,
+            pointwise=config.pointwise,
+            pointwise_dropout=config.pointwise_dropout,
+        )
+
+    def build_inputs(self, config: WhisperEncoderConfig) -> InputBuilder:
+        """Log-mel spectrograms of the model's window.
+
+        Raises:
+            BadValueError: if the config lets through longer clips than the model hears.
+        """
+        inputs = LogMelInputs(load_feature_extractor(config.base))
+        if config.audio.max_audio_s > inputs.window_s:
+            raise BadValueError(
+                f"audio.max_audio_s is {config.audio.max_audio_s:g}, but {config.base!r} hears "
+                f"{inputs.window_s:g} s at once. Set it to {inputs.window_s:g} or less."
+            )
+        return inputs
+
+
+MEMBER = WhisperEncoderMember()

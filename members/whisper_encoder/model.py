@@ -1,0 +1,112 @@
+"""Whisper's encoder as a backbone: frames of a fixed window, cut to the real ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from abhinaya.nn.backbone import Backbone, LayerMix
+from members.whisper_encoder.lora import save_lora
+
+if TYPE_CHECKING:
+    from transformers.models.whisper.modeling_whisper import WhisperEncoder
+
+__all__ = ["WhisperBackbone"]
+
+
+class WhisperBackbone(Backbone):
+    """Frames of Whisper's encoder, one per 20 ms: its last hidden state, or a learned mix of all.
+
+    Radford et al., "Robust Speech Recognition via Large-Scale Weak Supervision", 2022,
+    arXiv:2212.04356. The encoder always hears its whole window (30 s in the published models),
+    padded with silence, as it was trained to; the frames of the padding are cut off behind it.
+
+    Args:
+        encoder: Whisper's encoder; what of it is frozen or has adapters is settled before.
+        layer_weights: mix all hidden states (input of the first block, every block, the last one
+            after the final layer norm) with learned weights; otherwise only the last one is used.
+        standardize: scale features by statistics of the training frames, see `LayerMix`.
+        average_frames: make one frame of every clip, the mean over time.
+        pointwise: widths of linear layers on each frame (convolutions of kernel 1), with ReLU and
+            dropout between them; empty for none.
+        pointwise_dropout: that dropout.
+    """
+
+    encoder: WhisperEncoder
+
+    def __init__(
+        self,
+        encoder: WhisperEncoder,
+        *,
+        layer_weights: bool = False,
+        standardize: bool = False,
+        average_frames: bool = False,
+        pointwise: Sequence[int] = (256, 256, 256),
+        pointwise_dropout: float = 0.1,
+    ) -> None:
+        super().__init__()
+        config = encoder.config
+        self.encoder = encoder
+        self.layer_weights = layer_weights
+        self.average_frames = average_frames
+        n_states = config.encoder_layers + 1 if layer_weights else 1
+        self.layer_mix = LayerMix(n_states, config.d_model, standardize=standardize)
+        widths = [config.d_model, *pointwise]
+        layers: list[nn.Module] = []
+        for n_in, n_out in pairwise(widths):
+            if layers:
+                layers += [nn.ReLU(), nn.Dropout(pointwise_dropout)]
+            layers.append(nn.Linear(n_in, n_out))
+        self.pointwise = nn.Sequential(*layers)
+        self.n_features = widths[-1]
+        if layer_weights:
+            # A skipped layer would leave no state to mix.
+            encoder.layerdrop = 0.0
+
+    @property
+    def encode_settings(self) -> dict[str, Any]:
+        """The options that change what `encode` returns."""
+        return {"layer_weights": self.layer_weights, "average_frames": self.average_frames}
+
+    def encode(self, input_features: Tensor, n_frames: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]  # The base class leaves the names open.
+        """Hidden states and frame mask of log-mel spectrograms.
+
+        Args:
+            input_features: shape (B, n_mels, F), F the mel frames of the whole window.
+            n_frames: real encoder frames of each clip, shape (B,), at least 1.
+
+        Returns:
+            states: shape (B, N, T, D) with T the largest of `n_frames`, or (B, N, 1, D) with
+                `average_frames`.
+            mask: True where a frame holds signal, shape (B, T) or (B, 1).
+        """
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.is_frozen):
+            outputs = self.encoder(input_features, output_hidden_states=self.layer_weights)
+            if self.layer_weights:
+                # The last entry of `hidden_states` once lacked the final norm; this one has it.
+                states = torch.stack(
+                    [*outputs.hidden_states[:-1], outputs.last_hidden_state], dim=1
+                )
+            else:
+                states = outputs.last_hidden_state.unsqueeze(1)
+        longest = int(n_frames.max())
+        mask = torch.arange(longest, device=n_frames.device) < n_frames[:, None]
+        states = states[:, :, :longest]
+        if not self.average_frames:
+            return states, mask
+        total = (states * mask[:, None, :, None]).sum(dim=2, keepdim=True)
+        # (B, N, 1, D)
+        return total / n_frames[:, None, None, None], torch.ones_like(mask[:, :1])
+
+    def mix(self, states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Mixed and projected hidden states (B, T, D'), and the mask as it came."""
+        return self.pointwise(self.layer_mix(states)), mask
+
+    def save_adapter(self, folder: Path) -> bool:
+        """Write the adapters, if there are any, so that PEFT loads them into the full Whisper."""
+        return save_lora(self.encoder, folder)

@@ -1,0 +1,275 @@
+"""Whisper encoders in the layouts in which they are published, every key accounted for.
+
+Two layouts are read: a Hugging Face folder (config.json with safetensors or `pytorch_model.bin`
+files, sharded or not), and the single file of openai-whisper (`dims` and `model_state_dict`).
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+import re
+import zipfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from abhinaya.audio import SAMPLE_RATE_HZ
+from abhinaya.errors import CheckpointError, MissingFileError, list_some
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import WhisperConfig, WhisperFeatureExtractor
+    from transformers.models.whisper.modeling_whisper import WhisperEncoder
+
+__all__ = ["SAMPLES_PER_FRAME", "load_encoder", "load_feature_extractor"]
+
+_HOP_SAMPLES = 160
+
+SAMPLES_PER_FRAME = 2 * _HOP_SAMPLES
+"""Samples per encoder frame, 20 ms: two mel frames make one in the second convolution."""
+
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+
+_OPENAI_NAMES = {
+    "positional_embedding": "embed_positions.weight",
+    "ln_post": "layer_norm",
+    "blocks": "layers",
+    "attn": "self_attn",
+    "attn.query": "self_attn.q_proj",
+    "attn.key": "self_attn.k_proj",
+    "attn.value": "self_attn.v_proj",
+    "attn.out": "self_attn.out_proj",
+    "attn_ln": "self_attn_layer_norm",
+    "mlp.0": "fc1",
+    "mlp.2": "fc2",
+    "mlp_ln": "final_layer_norm",
+}
+
+
+def load_encoder(base: str) -> WhisperEncoder:
+    """The encoder of a Whisper model, float32, in evaluation mode; a decoder is not even read.
+
+    Args:
+        base: Hugging Face folder, `.pt` file of openai-whisper, or hub id such as
+            `openai/whisper-large-v3`. The folder may hold the encoder alone.
+
+    Raises:
+        MissingFileError: if there is no such model, or a part of it is not there.
+        CheckpointError: if it is no Whisper model, or its weights do not fit.
+    """
+    import torch
+    from transformers.models.whisper.modeling_whisper import WhisperEncoder
+
+    path = _locate(base)
+    config = _read_config(path)
+    config.name_or_path = base
+    # Weights that are replaced at once need no memory and no random numbers.
+    with torch.device("meta"):
+        encoder = WhisperEncoder(config)
+    tensors = _read_openai_tensors(path) if path.is_file() else _read_hub_tensors(path)
+    _check_keys(encoder.state_dict(), tensors, base)
+    encoder.load_state_dict(tensors, assign=True)
+    return encoder.eval()
+
+
+def load_feature_extractor(base: str) -> WhisperFeatureExtractor:
+    """What makes a Whisper model's log-mel spectrograms; its `n_samples` is the window.
+
+    Args:
+        base: as for `load_encoder`. Without a preprocessor_config.json the model's own sizes decide.
+
+    Raises:
+        MissingFileError: if there is no such model.
+        CheckpointError: if its preprocessor_config.json contradicts its config.json.
+    """
+    from transformers import WhisperFeatureExtractor
+
+    path = _locate(base)
+    config = _read_config(path)
+    if (path / "preprocessor_config.json").is_file():
+        extractor = WhisperFeatureExtractor.from_pretrained(path)
+    else:
+        extractor = WhisperFeatureExtractor(feature_size=config.num_mel_bins)
+    got = (extractor.feature_size, extractor.hop_length, extractor.sampling_rate)
+    expected = (config.num_mel_bins, _HOP_SAMPLES, SAMPLE_RATE_HZ)
+    if got != expected:
+        raise CheckpointError(
+            f"The preprocessor_config.json of {base!r} makes {got[0]} mel bins with a hop of "
+            f"{got[1]} samples at {got[2]} Hz, expected {expected[0]}, {expected[1]} and "
+            f"{expected[2]} Hz. Take the file of the same model."
+        )
+    # Cropped models (SAILER's hears 15 s) often come with the file of the full one.
+    extractor.n_samples = config.max_source_positions * SAMPLES_PER_FRAME
+    return extractor
+
+
+def _locate(base: str) -> Path:
+    """The file or folder of a model, fetched from the hub if `base` is a hub id."""
+    path = Path(base)
+    if path.exists():
+        return path
+    if not _HUB_ID.fullmatch(base):
+        raise MissingFileError(
+            f"There is no {base!r}. Give base as a Hugging Face folder, a .pt file of "
+            "openai-whisper, or a hub id such as 'openai/whisper-large-v3'."
+        )
+    import huggingface_hub
+
+    try:
+        for weights in (["model.safetensors", "model-*.safetensors"], ["pytorch_model*.bin"]):
+            patterns = ["*config.json", "*.index.json", *weights]
+            path = Path(huggingface_hub.snapshot_download(base, allow_patterns=patterns))
+            if any(path.glob(pattern) for pattern in weights):
+                break
+    except (OSError, ValueError) as err:
+        raise MissingFileError(
+            f"There is no file or folder {base!r}, and as a hub id it cannot be fetched: "
+            f"{str(err).splitlines()[0]} Correct base, or go online once."
+        ) from err
+    return path
+
+
+def _read_config(path: Path) -> WhisperConfig:
+    from transformers import AutoConfig, WhisperConfig
+
+    if path.is_file():
+        dims = _load_openai(path)["dims"]
+        return WhisperConfig(
+            num_mel_bins=dims["n_mels"],
+            max_source_positions=dims["n_audio_ctx"],
+            d_model=dims["n_audio_state"],
+            encoder_attention_heads=dims["n_audio_head"],
+            encoder_layers=dims["n_audio_layer"],
+            encoder_ffn_dim=4 * dims["n_audio_state"],
+        )
+    if not (path / "config.json").is_file():
+        raise MissingFileError(
+            f"The folder {str(path)!r} has no config.json, so it is no model in Hugging Face's "
+            "layout. Correct base, or download the model again."
+        )
+    config = AutoConfig.from_pretrained(path)
+    if not isinstance(config, WhisperConfig):
+        raise CheckpointError(
+            f"{str(path)!r} holds a model of type {config.model_type!r}, expected 'whisper'. "
+            "Correct base."
+        )
+    return config
+
+
+def _read_hub_tensors(folder: Path) -> dict[str, Tensor]:
+    """A Hugging Face folder's encoder tensors, float32, under the names of WhisperEncoder."""
+    import torch
+    from safetensors import safe_open
+
+    tensors: dict[str, Tensor] = {}
+    for file in _weight_files(folder):
+        if not file.is_file():
+            raise MissingFileError(
+                f"The folder {str(folder)!r} has no {file.name}, which its index names. Download "
+                "the model again."
+            )
+        if file.suffix == ".safetensors":
+            with safe_open(file, framework="pt") as content:
+                for key in _encoder_keys(content.keys()):
+                    tensors[_short_name(key)] = content.get_tensor(key).to(torch.float32)
+        else:
+            weights = _load_pickle(file)
+            for key in _encoder_keys(weights):
+                # A copy, because the file's own tensors are mapped from disk.
+                tensors[_short_name(key)] = weights[key].to(torch.float32, copy=True)
+    return tensors
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    """The files with weights; of several formats the first one of transformers' own order."""
+    for name in ("model.safetensors", "pytorch_model.bin"):
+        index = folder / f"{name}.index.json"
+        if (folder / name).is_file():
+            return [folder / name]
+        if index.is_file():
+            weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+            return [folder / file for file in sorted(set(weight_map.values()))]
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise MissingFileError(
+            f"The folder {str(folder)!r} has no weights, expected *.safetensors or "
+            "pytorch_model.bin. Download the model again."
+        )
+    return files
+
+
+def _encoder_keys(keys: Iterable[str]) -> list[str]:
+    decoder = ("model.decoder.", "decoder.", "proj_out.")
+    return [key for key in keys if not key.startswith(decoder)]
+
+
+def _short_name(key: str) -> str:
+    return key.removeprefix("model.").removeprefix("encoder.")
+
+
+def _read_openai_tensors(file: Path) -> dict[str, Tensor]:
+    """An openai-whisper file's encoder tensors, float32, under the names of WhisperEncoder."""
+    import torch
+
+    weights = _load_openai(file)["model_state_dict"]
+    return {
+        _hub_name(_short_name(key)): weights[key].to(torch.float32, copy=True)
+        for key in _encoder_keys(weights)
+    }
+
+
+def _hub_name(key: str) -> str:
+    """Name in transformers of a tensor of openai-whisper's encoder.
+
+    Example:
+        >>> _hub_name("blocks.3.attn.query.weight")
+        'layers.3.self_attn.q_proj.weight'
+    """
+    match = re.fullmatch(r"blocks\.(\d+)\.(.+)\.(weight|bias)", key)
+    if match:
+        layer, module, kind = match.groups()
+        return f"layers.{layer}.{_OPENAI_NAMES.get(module, module)}.{kind}"
+    module, dot, kind = key.partition(".")
+    return _OPENAI_NAMES.get(module, module) + dot + kind
+
+
+def _load_openai(file: Path) -> dict[str, Any]:
+    content = _load_pickle(file)
+    if not isinstance(content, dict) or not {"dims", "model_state_dict"} <= content.keys():
+        raise CheckpointError(
+            f"{str(file)!r} has no 'dims' and 'model_state_dict', expected a file of "
+            "openai-whisper. For other layouts give the folder with config.json as base."
+        )
+    return content
+
+
+def _load_pickle(file: Path) -> Any:
+    import torch
+
+    try:
+        return torch.load(
+            file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file)
+        )
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as err:
+        raise CheckpointError(
+            f"{str(file)!r} cannot be read as weights ({str(err).splitlines()[0]}). "
+            "Download it again."
+        ) from err
+
+
+def _check_keys(expected: dict[str, Tensor], got: dict[str, Tensor], base: str) -> None:
+    problems = {
+        "missing": sorted(expected.keys() - got.keys()),
+        "unexpected": sorted(got.keys() - expected.keys()),
+        "of another shape": sorted(
+            key for key in expected.keys() & got.keys() if expected[key].shape != got[key].shape
+        ),
+    }
+    n_wrong = sum(len(keys) for keys in problems.values())
+    if n_wrong > 0:
+        listed = "; ".join(f"{kind}: {list_some(keys)}" for kind, keys in problems.items() if keys)
+        raise CheckpointError(
+            f"{n_wrong} of {len(expected)} keys do not fit between {base!r} and a Whisper encoder "
+            f"of its size: {listed}. Download the model again."
+        )

@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+
+from abhinaya.cli import main
+from abhinaya.labels import MSP_PODCAST
+from abhinaya.predictions import PredictionTable, write_table
+
+
+class Result(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def run_cli(capsys):
+    """A function that runs one command as a user would and gives code, stdout and stderr."""
+
+    def run(*args):
+        with pytest.raises(SystemExit) as caught:
+            main([str(arg) for arg in args])
+        return Result(caught.value.code, *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def save_table(tmp_path):
+    """A function that writes a table of one letter per utterance u0, u1, ...; "-" abstains."""
+
+    def save(name, letters):
+        labels = MSP_PODCAST.encode(None if letter == "-" else letter for letter in letters)
+        utterances = tuple(f"u{idx}" for idx in range(len(letters)))
+        path = tmp_path / f"{name}.parquet"
+        write_table(PredictionTable(name, MSP_PODCAST, utterances, np.array(labels)), path)
+        return path
+
+    return save

@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+
+@pytest.fixture
+def truth(tmp_path):
+    """Labels A A H H, one O and one utterance that no table covers."""
+    path = tmp_path / "truth.csv"
+    path.write_text("FileName,EmoClass\nu0,A\nu1,A\nu2,H\nu3,H\nu4,O\nu5,S\n")
+    return path
+
+
+def test_score_prints_one_row_per_table(run_cli, save_table, truth):
+    # p: A H H -: A has precision 1, recall 1/2, F1 2/3; H has 1/2, 1/2, 1/2; macro 7/6 / 8.
+    # u4 is O, so it is dropped. UAR over A and H: 1/2.
+    result = run_cli("score", save_table("p", "AHH-A"), "--manifest", truth, "--resamples", 50)
+    assert result.code == 0, result.err
+    heading, row = result.out.splitlines()
+    assert heading.split("  ")[0] == "table"
+    cells = row.split()
+    assert [*cells[:3], *cells[4:]] == ["p", "4", "0.1458", "0.5000", "0.5000", "1", "1"]
+    assert "Note: 1 labelled utterances" in result.err
+
+
+def test_score_mean_and_sd_over_tables(run_cli, save_table, truth):
+    # accuracy 4/4 and 2/4: mean .75, sample standard deviation .25 * sqrt(2) = .3536
+    tables = [save_table("a", "AAHHA"), save_table("b", "AHHAA")]
+    result = run_cli("score", *tables, "--manifest", truth, "--mean", "--resamples", 50)
+    mean, sd = (line.split() for line in result.out.splitlines()[-2:])
+    assert (mean[0], mean[2]) == ("mean", "0.7500")
+    assert (sd[0], sd[2]) == ("sd", "0.3536")
+
+
+def test_score_json_has_everything_asked_for(run_cli, save_table, truth):
+    tables = [save_table("a", "AAHHA"), save_table("b", "AHHAA")]
+    result = run_cli(
+        *("score", *tables, "--manifest", truth, "--resamples", 50),
+        *("--mean", "--per-class", "--confusion", "--json"),
+    )
+    described = json.loads(result.out)
+    first = described["tables"][0]
+    # All of A and H are right; the mean goes over eight classes: 2 / 8.
+    assert first["macro_f1"] == 0.25
+    assert first["accuracy"] == 1.0
+    assert (first["n_utts"], first["n_dropped"], first["n_not_in_table"]) == (4, 1, 1)
+    assert first["per_class"][0] == {
+        "class": "A",
+        "name": "angry",
+        "precision": 1.0,
+        "recall": 1.0,
+        "f1": 1.0,
+        "support": 2,
+    }
+    assert first["confusion"]["classes"] == list("ACDFHNSU")
+    assert first["confusion"]["counts"][4] == [0, 0, 0, 0, 2, 0, 0, 0]
+    assert described["mean"]["accuracy"] == 0.75
+
+
+def test_score_per_class_and_confusion_tables(run_cli, save_table, truth):
+    result = run_cli(
+        *("score", save_table("p", "AHH-A"), "--manifest", truth, "--resamples", 50),
+        *("--per-class", "--confusion"),
+    )
+    assert "p: classes\nclass  name      precision  recall      F1  support\n" in result.out
+    assert "A      angry        1.0000  0.5000  0.6667        2\n" in result.out
+    # True A: one A, one H. True H: one H, one abstention.
+    assert "true  A  C  D  F  H  N  S  U  none\n" in result.out
+    assert "A     1  0  0  0  1  0  0  0     0\n" in result.out
+    assert "H     0  0  0  0  1  0  0  0     1\n" in result.out
+
+
+@pytest.mark.parametrize(("name", "start"), [("latex", "\\begin{tabular}{"), ("markdown", "| tab")])
+def test_score_in_the_format_of_a_paper(run_cli, save_table, truth, name, start):
+    result = run_cli(
+        *("score", save_table("p", "AAHHA"), "--manifest", truth, "--format", name),
+        *("--resamples", 50),
+    )
+    assert result.out.startswith(start)
+
+
+def test_score_by_speaker_takes_a_manifest(run_cli, save_table, tmp_path):
+    manifest = tmp_path / "manifest.csv"
+    manifest.write_text("utterance,label,speaker\nu0,A,1\nu1,H,2\n")
+    result = run_cli(
+        *("score", save_table("p", "AH"), "--manifest", manifest, "--by-speaker"),
+        *("--resamples", 50),
+    )
+    assert result.code == 0, result.err
+
+
+def test_score_wrong_input_exits_1_with_a_message(run_cli, save_table, truth, tmp_path):
+    table = save_table("p", "AAHHA")
+    (tmp_path / "short.csv").write_text("FileName,EmoClass\nu0,A\n")
+    cases = [
+        ([table, "--manifest", tmp_path / "none.csv"], "There is no file"),
+        ([table, "--manifest", tmp_path / "none.parquet"], "There is no manifest"),
+        ([table, "--manifest", tmp_path / "short.csv"], "4 of 5 utterances of table 'p'"),
+        ([table, "--manifest", truth, "--mean"], "needs at least two scores"),
+        ([table, "--manifest", truth, "--by-speaker"], "names no speaker"),
+    ]
+    for args, message in cases:
+        result = run_cli("score", *args, "--resamples", 10)
+        assert (result.code, result.out) == (1, ""), args
+        assert message in result.err, args
+
+
+def test_score_wrong_command_line_exits_2(run_cli, save_table, truth):
+    table = save_table("p", "A")
+    assert run_cli("score", table).code == 2
+    assert run_cli("score", table, "--manifest", truth, "--resamples", 0).code == 2
+    assert run_cli("score", table, "--manifest", truth, "--format", "html").code == 2
