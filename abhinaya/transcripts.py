@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from abhinaya.errors import BadValueError, MissingFileError, ProblemsError, UnknownNameError, list_some
+from abhinaya.errors import (
     BadValueError,
     MissingFileError,
     ProblemsError,

@@ -39,9 +39,7 @@ def test_every_error_is_ours_and_a_builtin_one(name, builtin):
 
 def test_unknown_name_error_gives_near_match_and_sorted_list():
     message = str(UnknownNameError("member", "wavlmm", ["wavlm", "salmonn-13b"]))
-    assert message == (
-        "Unknown member 'wavlmm'. Did you mean 'wavlm'? Known: salmonn-13b, wavlm."
-    )
+    assert message == ("Unknown member 'wavlmm'. Did you mean 'wavlm'? Known: salmonn-13b, wavlm.")
 
 
 def test_unknown_name_error_without_known_names_says_none():

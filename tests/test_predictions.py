@@ -139,7 +139,7 @@ def test_csv_with_wrong_content_raises(tmp_path, content, message):
 
 def test_csv_probability_that_is_no_number_raises(tmp_path):
     (tmp_path / "t.csv").write_text("FileName,EmoClass,prob_a,prob_b\nu,a,high,0.1\n")
-    with pytest.raises(ProblemsError, match="a probability is not a number.*'high'"):
+    with pytest.raises(ProblemsError, match=r"a probability is not a number.*'high'"):
         read_table(tmp_path / "t.csv", emotions=AB)
 
 
@@ -150,7 +150,7 @@ def test_csv_that_is_no_text_raises(tmp_path):
 
 
 def test_read_table_missing_file_raises(tmp_path):
-    with pytest.raises(MissingFileError, match="There is no table .*abhinaya predict"):
+    with pytest.raises(MissingFileError, match=r"There is no table .*abhinaya predict"):
         read_table(tmp_path / "none.parquet")
 
 
@@ -180,7 +180,10 @@ def test_read_table_other_class_order_raises(tmp_path):
 @pytest.mark.parametrize(
     ("further", "message"),
     [
-        ({"probs": np.zeros((2, 3), np.float32)}, r"'probs': \(2, 3\).*expected.*'probs': \(2, 2\)"),
+        (
+            {"probs": np.zeros((2, 3), np.float32)},
+            r"'probs': \(2, 3\).*expected.*'probs': \(2, 2\)",
+        ),
         ({"embeddings": np.zeros(2, np.float32)}, r"'embeddings': \(2,\)"),
         ({"embeddings": np.zeros((3, 5), np.float32)}, r"'embeddings': \(3, 5\)"),
         ({"raw": ("one",)}, r"'raw': \(1,\)"),
@@ -243,7 +246,7 @@ def test_read_tables_path_with_equals_sign_that_exists_is_a_path(tmp_path, monke
 def test_read_tables_two_of_one_name_raise(tmp_path):
     path = str(tmp_path / "p.parquet")
     write_table(table_of(name="p"), tmp_path / "p.parquet")
-    with pytest.raises(BadValueError, match="2 tables are named 'p'.*NAME=TABLE"):
+    with pytest.raises(BadValueError, match=r"2 tables are named 'p'.*NAME=TABLE"):
         read_tables([path, path])
 
 
@@ -268,7 +271,7 @@ def test_align_tables_follows_the_order_of_the_first():
 def test_align_tables_other_rows_raise_and_name_both_sides():
     with pytest.raises(
         BadValueError,
-        match=r"'q' does not cover the same utterances as 'run': it lacks 1: 'u'; it has 1 more: 'w'",
+        match=r"'q' does not cover .* as 'run': it lacks 1: 'u'; it has 1 more: 'w'",
     ):
         align_tables([table_of((0, 1)), table_of((0, 1), name="q", utterances="vw")])
 

@@ -51,13 +51,13 @@ def test_member_of_another_distribution_is_listed_and_loaded(install):
 
 
 def test_load_member_unknown_name_raises_with_a_near_match():
-    with pytest.raises(UnknownNameError, match="Unknown member 'wavlmm'. Did you mean 'wavlm'"):
+    with pytest.raises(UnknownNameError, match=r"Unknown member 'wavlmm'. Did you mean 'wavlm'"):
         load_member("wavlmm")
 
 
 def test_two_members_of_one_name_raise(install):
     install({"wavlm": "teammates:MEMBER"})
-    with pytest.raises(BadValueError, match="Two members are registered as 'wavlm'.*teammates:"):
+    with pytest.raises(BadValueError, match=r"Two members are registered as 'wavlm'.*teammates:"):
         member_names()
 
 
@@ -86,7 +86,7 @@ def test_load_member_that_lacks_a_package_keeps_its_message(install):
         source="from abhinaya.errors import MissingPackageError\n"
         "raise MissingPackageError('vllm', 'The engine', 'vllm')\n",
     )
-    with pytest.raises(MissingPackageError, match="^The engine needs the package vllm"):
+    with pytest.raises(MissingPackageError, match=r"^The engine needs the package vllm"):
         load_member("tiny")
 
 
@@ -95,5 +95,5 @@ def test_load_rule_gives_the_vote():
 
 
 def test_load_rule_unknown_name_raises():
-    with pytest.raises(UnknownNameError, match="Unknown rule 'voting'.*Known:.*vote"):
+    with pytest.raises(UnknownNameError, match=r"Unknown rule 'voting'.*Known:.*vote"):
         load_rule("voting")

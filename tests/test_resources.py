@@ -44,5 +44,5 @@ def test_find_config_unknown_name_raises_with_a_near_match(shipped):
 
 
 def test_find_config_absolute_path_is_not_looked_up_among_the_shipped(shipped):
-    with pytest.raises(MissingFileError, match="There is no config '/members/wavlm.yaml'"):
+    with pytest.raises(MissingFileError, match=r"There is no config '/members/wavlm.yaml'"):
         find_config("/members/wavlm.yaml")

@@ -54,16 +54,12 @@ def test_score_table_rows_without_a_label_in_the_set_are_dropped_and_counted():
 
 def test_score_table_truth_rows_not_covered_are_counted():
     # u1 has a label and no row; u2 has no label, so nothing is missing there.
-    score = score_table(
-        table_of([0], utterances=["u0"]), truth_of([0, 1, ABSTAIN]), n_resamples=10
-    )
+    score = score_table(table_of([0], utterances=["u0"]), truth_of([0, 1, ABSTAIN]), n_resamples=10)
     assert score.n_not_in_table == 1
 
 
 def test_score_table_matches_rows_by_name_not_by_place():
-    score = score_table(
-        table_of([1, 0], utterances=["u1", "u0"]), truth_of([0, 1]), n_resamples=10
-    )
+    score = score_table(table_of([1, 0], utterances=["u1", "u0"]), truth_of([0, 1]), n_resamples=10)
     assert score.scores.accuracy == 1.0
 
 
@@ -73,7 +69,7 @@ def test_score_table_utterance_not_in_the_truth_raises():
 
 
 def test_score_table_nothing_labelled_raises():
-    with pytest.raises(BadValueError, match="None of the 2 utterances.*nothing can be scored"):
+    with pytest.raises(BadValueError, match=r"None of the 2 utterances.*nothing can be scored"):
         score_table(table_of([0, 1]), truth_of([ABSTAIN, ABSTAIN]))
 
 

@@ -42,17 +42,17 @@ def test_is2025_expects_3200_numbered_names():
 
 
 def test_find_challenge_unknown_name_raises():
-    with pytest.raises(UnknownNameError, match="Did you mean 'is2025'.*is2025, odyssey2024"):
+    with pytest.raises(UnknownNameError, match=r"Did you mean 'is2025'.*is2025, odyssey2024"):
         find_challenge("is2024")
 
 
 def test_expected_names_odyssey_without_a_file_raises():
-    with pytest.raises(BadValueError, match="publishes no names of its 2,347 clips.*--names FILE"):
+    with pytest.raises(BadValueError, match=r"publishes no names of its 2,347 clips.*--names FILE"):
         expected_names(find_challenge("odyssey2024"))
 
 
 def test_expected_names_without_challenge_and_file_raises():
-    with pytest.raises(BadValueError, match="No challenge was given.*--names FILE"):
+    with pytest.raises(BadValueError, match=r"No challenge was given.*--names FILE"):
         expected_names(None)
 
 
@@ -71,7 +71,7 @@ def test_expected_names_reads_text_csv_and_manifest(tmp_path):
 
 def test_expected_names_repeated_raises(tmp_path):
     (tmp_path / "names.txt").write_text("a.wav\na.wav\nb.wav\n")
-    with pytest.raises(ProblemsError, match="1 names appear more than once: 'a.wav'"):
+    with pytest.raises(ProblemsError, match=r"1 names appear more than once: 'a.wav'"):
         expected_names(None, tmp_path / "names.txt")
 
 
@@ -128,9 +128,7 @@ def test_write_submission_bad_table_leaves_the_old_file(tmp_path):
     write_submission(table_of([0, 1, 2]), tmp_path / "out.csv", names=NAMES)
     before = (tmp_path / "out.csv").read_bytes()
     with pytest.raises(ProblemsError, match="expected names are missing"):
-        write_submission(
-            table_of([0, 1], utterances=NAMES[:2]), tmp_path / "out.csv", names=NAMES
-        )
+        write_submission(table_of([0, 1], utterances=NAMES[:2]), tmp_path / "out.csv", names=NAMES)
     assert (tmp_path / "out.csv").read_bytes() == before
 
 
@@ -197,7 +195,7 @@ def test_record_score_of_a_changed_file_raises(tmp_path):
     out = tmp_path / "out.csv"
     write_submission(table_of([0, 1, 2]), out, names=NAMES)
     out.write_text(out.read_text() + "\n")
-    with pytest.raises(BadValueError, match="is not in .*none of the 1 entries has its SHA-256"):
+    with pytest.raises(BadValueError, match=r"is not in .*none of the 1 entries has its SHA-256"):
         record_score(out, 0.4)
 
 
@@ -209,5 +207,5 @@ def test_record_score_of_a_missing_file_raises(tmp_path):
 def test_read_ledger_broken_lines_raise_with_their_numbers(tmp_path):
     good = json.dumps({"sha256": "0"})
     (tmp_path / LEDGER_NAME).write_text(f'{good}\n{{"date":\n[]\n')
-    with pytest.raises(ProblemsError, match="2 problems.*line 2 is not an entry.*line 3"):
+    with pytest.raises(ProblemsError, match=r"2 problems.*line 2 is not an entry.*line 3"):
         read_ledger(tmp_path)

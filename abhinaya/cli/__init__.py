@@ -19,7 +19,7 @@ from abhinaya.errors import AbhinayaError
 
 __all__ = ["COMMANDS", "app", "main"]
 
-COMMANDS = ("prepare", "train", "predict", "vote", "score", "submit")
+COMMANDS = ("prepare", "train", "predict", "vote", "score", "submit", "run")
 """Every command, in the order of the help text."""
 
 app = typer.Typer(

@@ -33,9 +33,7 @@ def prepare(
     from abhinaya.corpora.base import PrepareOptions
     from abhinaya.manifest import summarise_manifest
 
-    options = PrepareOptions(
-        check_audio=audio, balanced_per_class=balanced_per_class, seed=seed
-    )
+    options = PrepareOptions(check_audio=audio, balanced_per_class=balanced_per_class, seed=seed)
     prepared = prepare_corpus(corpus, source, out, options)
     columns, rows = summarise_manifest(prepared.manifest)
     show_table(

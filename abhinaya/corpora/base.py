@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import pandas as pd
 import soundfile
 
@@ -29,6 +30,7 @@ __all__ = [
     "measure_audio",
     "move_root",
     "names_in",
+    "read_csv_text",
 ]
 
 ABSENT = "listed, but the audio file is absent; the row is kept and cannot be heard"
@@ -107,6 +109,21 @@ class Prepared:
     problems: list[Problem] = field(default_factory=list)
 
 
+def read_csv_text(path: Path) -> pd.DataFrame:
+    """A CSV file with every cell as text; empty cells are "".
+
+    Raises:
+        BadValueError: if the file is not CSV in UTF-8.
+    """
+    try:
+        # Without index_col=False, rows with a comma at the end shift all cells by one column.
+        return pd.read_csv(
+            path, dtype=str, keep_default_na=False, index_col=False, encoding="utf-8-sig"
+        )
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as err:
+        raise BadValueError(f"{str(path)!r} cannot be read as CSV: {str(err).strip()}.") from err
+
+
 def build_manifest(
     rows: pd.DataFrame | Sequence[Mapping[str, Any]],
     facts: CorpusFacts,
@@ -161,7 +178,8 @@ def measure_audio(manifest: Manifest) -> tuple[Manifest, list[Problem]]:
             f"None of the {len(paths)} audio files is there; the first would be {str(paths[0])!r}. "
             "Correct the source, or pass --no-audio for text-only work."
         )
-    rows.loc[listed, "duration_s"] = [duration_s for duration_s, _ in headers]
+    durations_s = [duration_s for duration_s, _ in headers]
+    rows.loc[listed, "duration_s"] = np.array(durations_s, dtype=float)
     problems = [
         Problem(utterance, reason)
         for utterance, (_, reason) in zip(rows.loc[listed, "utterance"], headers, strict=True)

@@ -19,8 +19,9 @@ from abhinaya.corpora.base import (
     PrepareOptions,
     build_manifest,
     names_in,
+    read_csv_text,
 )
-from abhinaya.errors import BadValueError, MissingFileError, ProblemsError
+from abhinaya.errors import MissingFileError, ProblemsError
 from abhinaya.labels import EmotionSet
 from abhinaya.problems import Problem
 from abhinaya.transcripts import HUMAN
@@ -175,10 +176,7 @@ def _list_files(source: Path) -> list[str]:
 def _read_metadata(path: Path) -> pd.DataFrame | None:
     if not path.is_file():
         return None
-    try:
-        frame = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as err:
-        raise BadValueError(f"{str(path)!r} cannot be read as CSV: {err}.") from err
+    frame = read_csv_text(path)
     if "file" not in frame:
         raise ProblemsError(
             str(path), [f"the column 'file' is missing, got {', '.join(frame.columns)}"]

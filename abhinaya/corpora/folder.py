@@ -17,6 +17,7 @@ from abhinaya.corpora.base import (
     build_manifest,
     known_or_none,
     names_in,
+    read_csv_text,
 )
 from abhinaya.errors import BadValueError, MissingFileError, ProblemsError, did_you_mean
 from abhinaya.labels import EmotionSet
@@ -54,10 +55,7 @@ def prepare(source: Path, options: PrepareOptions) -> Prepared:
         ProblemsError: if columns are missing, utterances repeated or labels not among the classes.
     """
     table = _find_table(source)
-    try:
-        rows = pd.read_csv(table, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as err:
-        raise BadValueError(f"{str(table)!r} cannot be read as CSV: {err}.") from err
+    rows = read_csv_text(table)
     columns = [str(column) for column in rows.columns]
     missing = [column for column in ("file", "label") if column not in columns]
     if missing:

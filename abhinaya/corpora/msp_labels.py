@@ -17,7 +17,7 @@ from typing import Any
 
 import pandas as pd
 
-from abhinaya.corpora.base import gender_or_none, known_or_none
+from abhinaya.corpora.base import gender_or_none, known_or_none, read_csv_text
 from abhinaya.errors import BadValueError, ProblemsError, did_you_mean, list_some
 from abhinaya.labels import MSP_PODCAST, OTHER
 from abhinaya.problems import Problem
@@ -69,7 +69,7 @@ def read_consensus(path: Path) -> pd.DataFrame:
         BadValueError: if the file is not of its format.
         ProblemsError: if FileName or EmoClass are missing.
     """
-    frame = _read_json_rows(path) if path.suffix == ".json" else _read_csv_rows(path)
+    frame = _read_json_rows(path) if path.suffix == ".json" else read_csv_text(path)
     frame.columns = [str(column).strip().lower() for column in frame.columns]
     missing = [name for name in ("FileName", "EmoClass") if name.lower() not in frame]
     if missing:
@@ -83,17 +83,11 @@ def read_consensus(path: Path) -> pd.DataFrame:
         )
     kept = {old: new for old, new in _COLUMNS.items() if old in frame}
     frame = frame[list(kept)].rename(columns=kept)
+    frame["utterance"] = frame["utterance"].str.strip()
     for column, cleaner in (("speaker", known_or_none), ("gender", gender_or_none)):
         if column in frame:
             frame[column] = [cleaner(value) for value in frame[column]]
     return frame
-
-
-def _read_csv_rows(path: Path) -> pd.DataFrame:
-    try:
-        return pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as err:
-        raise BadValueError(f"{str(path)!r} cannot be read as CSV: {err}.") from err
 
 
 def _read_json_rows(path: Path) -> pd.DataFrame:

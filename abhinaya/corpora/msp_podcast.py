@@ -262,9 +262,9 @@ def _transcripts_of(
     problems += found
     if texts:
         labelled = rows.loc[rows["label"].notna(), "utterance"]
-        silent = [name for name in labelled if name not in texts]
+        untranscribed = [name for name in labelled if name not in texts]
         unknown = texts.keys() - set(rows["utterance"])
-        _report(problems, "Transcripts", silent, "labelled clips have no human transcript")
+        _report(problems, "Transcripts", untranscribed, "labelled clips have no human transcript")
         _report(problems, "Transcripts", sorted(unknown), "transcripts belong to no clip; left out")
     return [
         {"utterance": name, "source": HUMAN, "text": texts[name]}

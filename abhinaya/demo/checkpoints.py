@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 if TYPE_CHECKING:
     from transformers import WhisperForConditionalGeneration
@@ -54,9 +54,10 @@ def write_wavlm(
     )
     with _seeded(seed):
         WavLMModel(config).save_pretrained(folder)
-    Wav2Vec2FeatureExtractor(
+    extractor = cast("Any", Wav2Vec2FeatureExtractor)(
         do_normalize=norm == "layer", return_attention_mask=norm == "layer"
-    ).save_pretrained(folder)
+    )
+    extractor.save_pretrained(folder)
 
 
 def write_whisper(folder: Path, *, seed: int = 0, **size: Any) -> None:
@@ -73,9 +74,10 @@ def write_whisper(folder: Path, *, seed: int = 0, **size: Any) -> None:
     model = _build_whisper(seed, **size)
     model.save_pretrained(folder)
     window_s = model.config.max_source_positions * _SAMPLES_PER_FRAME // _SAMPLE_RATE_HZ
-    WhisperFeatureExtractor(
+    extractor = cast("Any", WhisperFeatureExtractor)(
         feature_size=model.config.num_mel_bins, chunk_length=window_s
-    ).save_pretrained(folder)
+    )
+    extractor.save_pretrained(folder)
 
 
 def write_whisper_openai(
@@ -147,7 +149,7 @@ def _build_whisper(
         begin_suppress_tokens=None,
     )
     with _seeded(seed):
-        return WhisperForConditionalGeneration(config).eval()
+        return WhisperForConditionalGeneration(config)
 
 
 # transformers' part of a name, and openai-whisper's; longer names stand before their beginnings.

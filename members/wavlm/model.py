@@ -47,11 +47,11 @@ class WavLMBackbone(Backbone):
         UnknownNameError: if `freeze` is none of the three.
     """
 
-    encoder: PreTrainedModel
+    encoder: Any
 
     def __init__(
         self,
-        encoder: PreTrainedModel,
+        encoder: Any,
         *,
         freeze: Freeze = "convolutions",
         layer_weights: bool = False,
@@ -76,10 +76,11 @@ class WavLMBackbone(Backbone):
         if freeze == "encoder":
             freeze_module(encoder)
         elif freeze == "convolutions":
-            cast("Any", encoder).freeze_feature_encoder()
+            # Unlike `freeze`, it also stops gradients of the waveform; HuBERT has no public method.
+            encoder.feature_extractor._freeze_parameters()
         if not spec_augment and hasattr(encoder, "masked_spec_embed"):
             # A parameter that never gets a gradient would stop distributed training.
-            cast("Tensor", encoder.masked_spec_embed).requires_grad_(False)
+            encoder.masked_spec_embed.requires_grad_(False)
 
     @classmethod
     def from_pretrained(cls, base: str, **options: Any) -> WavLMBackbone:
@@ -96,7 +97,7 @@ class WavLMBackbone(Backbone):
         """The options that change what `encode` returns."""
         return {"layer_weights": self.layer_weights, "average_frames": self.average_frames}
 
-    def encode(self, waveforms: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]  # The base class leaves the names open.
+    def encode(self, waveforms: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]  # named inputs
         """Hidden states and frame mask of waveforms.
 
         Args:
@@ -128,7 +129,7 @@ class WavLMBackbone(Backbone):
     def _encode_unpadded(self, waveforms: Tensor, n_samples: Tensor) -> Tensor:
         """States of each group of equally long clips on its own, back in the batch's order."""
         rows_of_groups, groups = [], []
-        for length in n_samples.unique(sorted=True).tolist():
+        for length in sorted(set(n_samples.tolist())):
             rows = (n_samples == length).nonzero().squeeze(1)
             rows_of_groups.append(rows)
             groups.append(self._hidden_states(waveforms[rows, :length], None))
@@ -146,7 +147,7 @@ class WavLMBackbone(Backbone):
             waveforms, attention_mask=attention_mask, output_hidden_states=self.layer_weights
         )
         if not self.layer_weights:
-            return outputs.last_hidden_state.unsqueeze(1)
+            return cast("Tensor", outputs.last_hidden_state.unsqueeze(1))
         # transformers 5 gives the last block's state without the final layer norm of large models.
         return torch.stack([*outputs.hidden_states[:-1], outputs.last_hidden_state], dim=1)
 
@@ -170,13 +171,16 @@ def load_encoder(base: str) -> PreTrainedModel:
     """
     try:
         config = AutoConfig.from_pretrained(base)
-        if config.model_type not in _MODEL_TYPES:
-            raise CheckpointError(
-                f"{base!r} holds a model of type {config.model_type!r}, expected one of "
-                f"{', '.join(_MODEL_TYPES)}. Correct base."
-            )
-        # Its strided layers after the encoder are for speech recognition.
-        config.add_adapter = False
+    except (OSError, ValueError) as err:
+        raise _not_loaded(base, err) from err
+    if config.model_type not in _MODEL_TYPES:
+        raise CheckpointError(
+            f"{base!r} holds a model of type {config.model_type!r}, expected one of "
+            f"{', '.join(_MODEL_TYPES)}. Correct base."
+        )
+    # Its strided layers after the encoder are for speech recognition.
+    config.add_adapter = False
+    try:
         encoder, report = AutoModel.from_pretrained(
             base,
             config=config,
@@ -185,10 +189,7 @@ def load_encoder(base: str) -> PreTrainedModel:
             ignore_mismatched_sizes=True,  # Reported below, with the others.
         )
     except OSError as err:
-        raise MissingFileError(
-            f"base {base!r} cannot be loaded: {str(err).splitlines()[0]} Give a folder with "
-            "config.json and weights, or a hub id such as 'microsoft/wavlm-large'."
-        ) from err
+        raise _not_loaded(base, err) from err
     problems = {
         "missing": sorted(set(report["missing_keys"]) - _MAY_BE_MISSING),
         "unexpected": sorted(
@@ -203,4 +204,11 @@ def load_encoder(base: str) -> PreTrainedModel:
             f"{n_wrong} of {len(encoder.state_dict())} keys do not fit between {base!r} and the "
             f"{type(encoder).__name__} of its config.json: {listed}. Download the model again."
         )
-    return encoder
+    return cast("PreTrainedModel", encoder)
+
+
+def _not_loaded(base: str, reason: Exception) -> MissingFileError:
+    return MissingFileError(
+        f"base {base!r} cannot be loaded: {str(reason).splitlines()[0]} Give a folder with "
+        "config.json and weights, or a hub id such as 'microsoft/wavlm-large'."
+    )

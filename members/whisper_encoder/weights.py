@@ -12,7 +12,7 @@ import re
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from abhinaya.audio import SAMPLE_RATE_HZ
 from abhinaya.errors import CheckpointError, MissingFileError, list_some
@@ -66,18 +66,18 @@ def load_encoder(base: str) -> WhisperEncoder:
     config.name_or_path = base
     # Weights that are replaced at once need no memory and no random numbers.
     with torch.device("meta"):
-        encoder = WhisperEncoder(config)
+        encoder: Any = WhisperEncoder(config)
     tensors = _read_openai_tensors(path) if path.is_file() else _read_hub_tensors(path)
     _check_keys(encoder.state_dict(), tensors, base)
     encoder.load_state_dict(tensors, assign=True)
-    return encoder.eval()
+    return cast("WhisperEncoder", encoder.eval())
 
 
 def load_feature_extractor(base: str) -> WhisperFeatureExtractor:
     """What makes a Whisper model's log-mel spectrograms; its `n_samples` is the window.
 
     Args:
-        base: as for `load_encoder`. Without a preprocessor_config.json the model's own sizes decide.
+        base: as for `load_encoder`. Without preprocessor_config.json the model's own sizes decide.
 
     Raises:
         MissingFileError: if there is no such model.
@@ -90,7 +90,7 @@ def load_feature_extractor(base: str) -> WhisperFeatureExtractor:
     if (path / "preprocessor_config.json").is_file():
         extractor = WhisperFeatureExtractor.from_pretrained(path)
     else:
-        extractor = WhisperFeatureExtractor(feature_size=config.num_mel_bins)
+        extractor = cast("Any", WhisperFeatureExtractor)(feature_size=config.num_mel_bins)
     got = (extractor.feature_size, extractor.hop_length, extractor.sampling_rate)
     expected = (config.num_mel_bins, _HOP_SAMPLES, SAMPLE_RATE_HZ)
     if got != expected:
@@ -120,7 +120,7 @@ def _locate(base: str) -> Path:
         for weights in (["model.safetensors", "model-*.safetensors"], ["pytorch_model*.bin"]):
             patterns = ["*config.json", "*.index.json", *weights]
             path = Path(huggingface_hub.snapshot_download(base, allow_patterns=patterns))
-            if any(path.glob(pattern) for pattern in weights):
+            if any(file for pattern in weights for file in path.glob(pattern)):
                 break
     except (OSError, ValueError) as err:
         raise MissingFileError(
@@ -252,9 +252,9 @@ def _load_pickle(file: Path) -> Any:
             file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file)
         )
     except (pickle.UnpicklingError, RuntimeError, EOFError) as err:
+        reason = str(err).partition("\n")[0] or type(err).__name__
         raise CheckpointError(
-            f"{str(file)!r} cannot be read as weights ({str(err).splitlines()[0]}). "
-            "Download it again."
+            f"{str(file)!r} cannot be read as weights ({reason}). Download it again."
         ) from err
 
 

@@ -13,9 +13,7 @@ ROWS = [["wavlm_2", 0.35, None], ["vote|all", 0.44021, "5 % up"]]
 
 def test_text_aligns_numbers_right_and_shows_four_digits():
     assert render_table(COLUMNS, ROWS) == (
-        "run       macro-F1  note\n"
-        "wavlm_2     0.3500\n"
-        "vote|all    0.4402  5 % up"
+        "run       macro-F1  note\nwavlm_2     0.3500\nvote|all    0.4402  5 % up"
     )
 
 

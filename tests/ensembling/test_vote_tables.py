@@ -77,7 +77,7 @@ def test_vote_everybody_abstains_with_fallback_writes_it_without_probabilities()
 
 
 def test_vote_unknown_fallback_raises():
-    with pytest.raises(UnknownNameError, match="Unknown class 'Q'. Known: A, H, N, S"):
+    with pytest.raises(UnknownNameError, match=r"Unknown class 'Q'. Known: A, H, N, S"):
         vote_tables([table("p", "A")], fallback="Q")
 
 
@@ -98,7 +98,9 @@ def test_vote_rows_in_another_order_are_matched_by_name():
 
 
 def test_vote_unknown_tiebreaker_raises_with_a_near_match():
-    with pytest.raises(UnknownNameError, match="Unknown tiebreaker 'wavlmm'.*Did you mean 'wavlm'"):
+    with pytest.raises(
+        UnknownNameError, match=r"Unknown tiebreaker 'wavlmm'.*Did you mean 'wavlm'"
+    ):
         vote_tables([table("wavlm", "A")], tiebreakers=["wavlmm"])
 
 

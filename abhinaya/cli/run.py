@@ -1,0 +1,71 @@
+"""`abhinaya run`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from abhinaya.cli.tables import TableFormat, show_table
+
+__all__ = ["run"]
+
+
+def run(
+    config: Annotated[
+        str, typer.Argument(help="YAML file, or a shipped one such as demo/demo.yaml.")
+    ],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Changes of the config.")
+    ] = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Show the steps and do nothing.")] = False,
+    only: Annotated[
+        list[str] | None, typer.Option(metavar="STEP", help="Do only this step; repeatable.")
+    ] = None,
+    start: Annotated[
+        str | None,
+        typer.Option("--from", metavar="STEP", help="Do this step and all after it again."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    table_format: Annotated[
+        TableFormat, typer.Option("--format", help="How to print the tables.")
+    ] = TableFormat.TEXT,
+) -> None:
+    """Run the chain of one YAML file: corpus, members, vote, scores, submission.
+
+    Finished steps are not repeated; a killed run goes on where it was. A STEP is a kind such as train,
+    or a name such as train:wavlm.
+    """
+    from abhinaya.pipeline.config import load_pipeline
+    from abhinaya.pipeline.run import plan as plan_steps
+    from abhinaya.pipeline.run import run_pipeline
+    from abhinaya.pipeline.steps import Report
+
+    pipeline = load_pipeline(config, overrides or [])
+    chosen = only or []
+    if plan:
+        planned = plan_steps(pipeline, only=chosen, start=start)
+        show_table(
+            ["step", "status", "makes"],
+            [
+                [entry.step.name, entry.status, ", ".join(map(str, entry.step.makes))]
+                for entry in planned
+            ],
+            title=f"{pipeline.config.name}: {len(planned)} steps",
+            as_json=as_json,
+            table_format=table_format,
+        )
+        return
+
+    def show(report: Report) -> None:
+        show_table(
+            report.columns,
+            report.rows,
+            title=report.title,
+            as_json=as_json,
+            table_format=table_format,
+        )
+        typer.echo("")
+
+    run_pipeline(pipeline, show, only=chosen, start=start)
+    typer.echo(f"{pipeline.config.name} is done: {pipeline.config.out}", err=as_json)

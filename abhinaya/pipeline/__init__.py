@@ -1,0 +1,1 @@
+"""The chain from corpus to submission, described by one YAML file."""
