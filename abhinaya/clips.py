@@ -39,7 +39,8 @@ class Clip:
         utterance: the manifest's name of it.
         path: its audio file; null for members that only read.
         text: its transcript; null for members that only listen.
-        duration_s: length in seconds for sorting; 0 for text and for files whose header is unreadable.
+        duration_s: length in seconds for sorting; 0 for text and for files whose header is
+            unreadable.
     """
 
     utterance: str
@@ -90,7 +91,7 @@ def collect_clips(
         if transcripts is None:
             raise BadValueError(
                 "This member reads transcripts, but data.transcripts is missing. "
-                "Set data.transcripts.train and data.transcripts.predict to sources such as 'human'."
+                "Set data.transcripts.train and .predict to sources such as 'human'."
             )
         source = getattr(transcripts[0], transcripts[1])
         texts = read_transcripts(manifest.root / "transcripts.parquet", source)
@@ -136,7 +137,9 @@ def split_readable(clips: Sequence[Clip]) -> tuple[list[Clip], list[Problem]]:
 
 
 def load_pieces(clip: Clip, cropping: Cropping, epoch: int = 0) -> list[Utterance]:
-    """The pieces of one clip that the model gets; a random one depends on (seed, epoch, utterance) only.
+    """The pieces of one clip that the model gets.
+
+    A random piece depends on (seed, epoch, utterance) only.
 
     Raises:
         AudioError: if the file cannot be used.

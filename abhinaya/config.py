@@ -1,4 +1,4 @@
-"""Configs: YAML checked by pydantic, with `key=value` overrides and all mistakes reported together."""
+"""Configs: YAML checked by pydantic, with `key=value` overrides, all mistakes reported together."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class TranscriptSources(Config):
     train: str = "human"
     """Source for training and validation."""
     predict: str
-    """Source for prediction, such as `whisper-large-v3`: the challenge test set has no human ones."""
+    """Source for prediction, such as `whisper-large-v3`: challenge tests have no human ones."""
 
 
 class DataConfig(Config):

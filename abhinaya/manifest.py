@@ -1,7 +1,7 @@
 """The manifest: one row per utterance of a corpus, and named selections of rows.
 
-On disk it is a Parquet file whose metadata holds the emotion set; CSV and JSONL are read too. Beside it
-stand `subsets/NAME.txt` (one utterance per line) and `transcripts.parquet`.
+On disk it is a Parquet file whose metadata holds the emotion set; CSV and JSONL are read too.
+Beside it stand `subsets/NAME.txt` (one utterance per line) and `transcripts.parquet`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,15 @@ from abhinaya.files import atomic_path, write_text
 from abhinaya.labels import MSP_PODCAST, EmotionSet
 from abhinaya.manifest_cells import check_subsets, check_utterances, numbers, text_or_none, votes
 
-__all__ = ["ALL", "TEXT_COLUMNS", "Manifest", "make_manifest", "read_manifest", "summarise_manifest", "write_manifest"]
+__all__ = [
+    "ALL",
+    "TEXT_COLUMNS",
+    "Manifest",
+    "make_manifest",
+    "read_manifest",
+    "summarise_manifest",
+    "write_manifest",
+]
 
 ALL = "all"
 """Selection that means every row."""
@@ -60,16 +68,17 @@ class Manifest:
     """A corpus as a table.
 
     Args:
-        rows: one row per utterance. Columns: `utterance` (unique file name), `audio` (path relative to
-            `root`), `split`, `label`, `speaker` (null = unknown), `gender`, `language`, `duration_s`
-            (seconds), `recording`, `turn`, `arousal`, `valence`, `dominance`, `votes` (annotator counts,
-            int array of shape (K + 1,): the classes in order, then O). Null where unknown; further
-            columns are kept.
+        rows: one row per utterance. Columns: `utterance` (unique file name), `audio` (path relative
+            to `root`), `split`, `label`, `speaker` (null = unknown), `gender`, `language`,
+            `duration_s` (seconds), `recording`, `turn`, `arousal`, `valence`, `dominance`, `votes`
+            (annotator counts, int array of shape (K + 1,): the classes in order, then O). Null
+            where unknown; further columns are kept.
         emotions: the classes and their order.
         root: folder that `audio` is relative to.
         subsets: named lists of utterances.
         facts: corpus name, licence, citation and the like.
-        audio_root: where given, audio is looked up there, by its relative path or else by file name.
+        audio_root: where given, audio is looked up there, by its relative path or else by file
+            name.
     """
 
     rows: pd.DataFrame
@@ -226,8 +235,9 @@ def make_manifest(
 def read_manifest(path: Path, *, audio_root: Path | None = None) -> Manifest:
     """The manifest at `path` (.parquet, .csv or .jsonl) with the subsets beside it.
 
-    A Parquet file holds its emotion set. For CSV and JSONL it is read from `emotions.json` in the same
-    folder (`{"codes": [...], "names": [...], "outside": [...]}`); without one the set is MSP-Podcast's.
+    A Parquet file holds its emotion set. For CSV and JSONL it is read from `emotions.json` in the
+    same folder (`{"codes": [...], "names": [...], "outside": [...]}`); without one the set is
+    MSP-Podcast's.
 
     Args:
         path: the file.
@@ -241,7 +251,8 @@ def read_manifest(path: Path, *, audio_root: Path | None = None) -> Manifest:
     path = Path(path)
     if not path.is_file():
         raise MissingFileError(
-            f"There is no manifest {str(path)!r}. Make one with: abhinaya prepare CORPUS SOURCE --out DIR."
+            f"There is no manifest {str(path)!r}. "
+            "Make one with: abhinaya prepare CORPUS SOURCE --out DIR."
         )
     if audio_root is not None and not Path(audio_root).is_dir():
         raise MissingFileError(f"The audio root {str(audio_root)!r} is not a folder.")
@@ -267,7 +278,8 @@ def read_manifest(path: Path, *, audio_root: Path | None = None) -> Manifest:
             frame = pd.DataFrame([json.loads(line) for line in lines if line.strip()])
         else:
             raise BadValueError(
-                f"The manifest {str(path)!r} ends in {path.suffix!r}, expected .parquet, .csv or .jsonl."
+                f"The manifest {str(path)!r} ends in {path.suffix!r}, "
+                "expected .parquet, .csv or .jsonl."
             )
     except (
         pa.ArrowException,
@@ -305,7 +317,7 @@ def write_manifest(manifest: Manifest, path: Path) -> None:
 
 
 def summarise_manifest(manifest: Manifest) -> tuple[list[str], list[list[str | int | float]]]:
-    """Headings and rows of a short table: per split and subset the rows, hours, speakers and labels."""
+    """Headings and rows of a table: utterances, hours, speakers, labels of each split and subset."""
     codes = manifest.emotions.data_labels
     columns = ["selection", "rows", "hours", "speakers", *codes, "no label"]
     table: list[list[str | int | float]] = []

@@ -56,8 +56,8 @@ def votes(frame: pd.DataFrame, emotions: EmotionSet, problems: list[str]) -> pd.
             bad.append(f"{cell!r} ({utterance})")
     if bad:
         problems.append(
-            f"votes of {len(bad)} rows cannot be read, such as {', '.join(bad[:3])}, expected counts "
-            f"like 'A:3 N:1' over {' '.join(codes)}, or a list of {len(codes)} counts"
+            f"votes of {len(bad)} rows cannot be read, such as {', '.join(bad[:3])}, expected "
+            f"counts like 'A:3 N:1' over {' '.join(codes)}, or a list of {len(codes)} counts"
         )
     return pd.Series(parsed, index=frame.index, dtype=object)
 

@@ -23,7 +23,8 @@ class Utterance:
 
     Args:
         name: the manifest's `utterance`.
-        waveform: mono float32 at 16 kHz, shape (S,), already cropped; null if the member needs no audio.
+        waveform: mono float32 at 16 kHz, shape (S,), already cropped; null if the member needs no
+            audio.
         text: its transcript; null if the member needs none.
     """
 
@@ -67,8 +68,8 @@ class PredictRequest:
 class Member(Protocol):
     """A kind of model that labels utterances.
 
-    A result never depends on batch size or neighbours. `train` is called with the same config in every
-    process of `accelerate launch`; so is `predict`.
+    A result never depends on batch size or neighbours. `train` is called with the same config in
+    every process of `accelerate launch`; so is `predict`.
     """
 
     config_class: type[MemberConfig]

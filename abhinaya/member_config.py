@@ -52,7 +52,8 @@ def find_predictor(
     """The member that predicts from `source`, and what to hand to its `predict`.
 
     Args:
-        source: a run directory or checkpoint folder, or the config of a member with nothing to train.
+        source: a run directory or checkpoint folder, or the config of a member with nothing to
+            train.
         overrides: `some.key=value` changes; those of a run are applied by the member.
 
     Raises:

@@ -13,17 +13,21 @@ _logger = logging.getLogger(__name__)
 
 
 @contextmanager
-def progress(description: str, total: int, *, shown: bool = True) -> Iterator[Callable[[int], None]]:
+def progress(
+    description: str, total: int, *, shown: bool = True, lines: bool = True
+) -> Iterator[Callable[[int], None]]:
     """A function to call with the amount of work just done.
 
     Args:
         description: what is being done, such as "predicting wavlm".
         total: the amount of work in all.
         shown: false in all processes but the main one.
+        lines: false where the work logs lines of its own.
     """
-    if not shown or total == 0:
+    on_terminal = sys.stderr.isatty()
+    if not shown or total == 0 or not (on_terminal or lines):
         yield lambda amount: None
-    elif sys.stderr.isatty():
+    elif on_terminal:
         from rich.console import Console
         from rich.progress import Progress
 

@@ -45,12 +45,12 @@ def predict(
 
     On several devices: accelerate launch -m abhinaya predict RUN ...
     """
-    from abhinaya.cli.processes import is_main_process, silence_others
+    from abhinaya.cli.processes import is_main_process, quiet_libraries
     from abhinaya.manifest import read_manifest
     from abhinaya.member import PredictRequest
     from abhinaya.member_config import find_predictor
 
-    silence_others()
+    quiet_libraries()
     member, resolved = find_predictor(source, overrides or [])
     table = member.predict(
         resolved,

@@ -39,7 +39,7 @@ def prepare(
     show_table(
         columns,
         rows,
-        title=f"{out / 'manifest.parquet'}; {len(prepared.problems)} problems in {out / 'problems.csv'}",
+        title=f"{out}: manifest.parquet; {len(prepared.problems)} problems in problems.csv",
         as_json=as_json,
         table_format=table_format,
     )

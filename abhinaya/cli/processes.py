@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import warnings
+from typing import Any
 
-__all__ = ["is_main_process", "set_up_logging", "silence_others"]
+__all__ = ["is_main_process", "quiet_libraries", "set_up_logging"]
 
 
 def is_main_process() -> bool:
@@ -21,7 +23,17 @@ def set_up_logging() -> None:
         logging.getLogger(package).setLevel(logging.INFO)
 
 
-def silence_others() -> None:
-    """Let only the main process of a launch log."""
+def quiet_libraries() -> None:
+    """Keep libraries' bars and reports off the screen; in all processes but the main one also ours.
+
+    What matters of them reaches the user as an error or as a line of our own.
+    """
+    from transformers.utils import logging as module
+
+    transformers_logging: Any = module  # its functions have no types
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    # WavLM of transformers (5.23) mixes mask types; torch says so at every layer.
+    warnings.filterwarnings("ignore", message="Support for mismatched key_padding_mask")
     if not is_main_process():
         logging.disable(logging.WARNING)

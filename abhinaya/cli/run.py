@@ -33,9 +33,10 @@ def run(
 ) -> None:
     """Run the chain of one YAML file: corpus, members, vote, scores, submission.
 
-    Finished steps are not repeated; a killed run goes on where it was. A STEP is a kind such as train,
-    or a name such as train:wavlm.
+    Finished steps are not repeated; a killed run goes on where it was. A STEP is a kind such as
+    train, or a name such as train:wavlm.
     """
+    from abhinaya.cli.processes import quiet_libraries
     from abhinaya.pipeline.config import load_pipeline
     from abhinaya.pipeline.run import plan as plan_steps
     from abhinaya.pipeline.run import run_pipeline
@@ -67,5 +68,6 @@ def run(
         )
         typer.echo("")
 
+    quiet_libraries()
     run_pipeline(pipeline, show, only=chosen, start=start)
     typer.echo(f"{pipeline.config.name} is done: {pipeline.config.out}", err=as_json)

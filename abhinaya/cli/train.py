@@ -27,13 +27,13 @@ def train(
 
     On several devices: accelerate launch -m abhinaya train CONFIG.
     """
-    from abhinaya.cli.processes import is_main_process, silence_others
+    from abhinaya.cli.processes import is_main_process, quiet_libraries
     from abhinaya.manifest import read_manifest
     from abhinaya.member_config import load_member_config
     from abhinaya.nn.checkpoint import read_info
     from abhinaya.registry import load_member
 
-    silence_others()
+    quiet_libraries()
     checked = load_member_config(config, overrides or [])
     manifest = read_manifest(checked.data.manifest, audio_root=checked.data.audio_root)
     run_dir = load_member(checked.member).train(checked, manifest)

@@ -1,9 +1,9 @@
 """The output of a frozen encoder, computed once and kept on disk.
 
 One .npy file per clip, read through a memory map. The key is made of the encoder's weights and
-settings, the bytes of the sound file and the way it is cropped, so a store may be shared by runs and
-survives any change of manifest. Files are written under a temporary name and renamed; a killed run
-leaves only whole ones.
+settings, the bytes of the sound file and the way it is cropped, so a store may be shared by runs
+and survives any change of manifest. Files are written under a temporary name and renamed; a killed
+run leaves only whole ones.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def encoder_digest(backbone: Backbone) -> str:
 
 
 class FeatureStore:
-    """Hidden states of a frozen encoder on disk: per clip an array of shape (P, T, N, D) for P pieces.
+    """Hidden states of a frozen encoder on disk: per clip an array (P, T, N, D) for P pieces.
 
     Args:
         config: folder, size limit and number type.
@@ -68,7 +68,9 @@ class FeatureStore:
                 "Freeze the encoder, or remove cache."
             )
         if cropping.where == "random":
-            raise BadValueError("cache cannot keep random crops. Use first, centre, full or a number.")
+            raise BadValueError(
+                "cache cannot keep random crops. Use first, centre, full or a number."
+            )
         self.config = config
         self.backbone = backbone
         self.inputs = inputs
@@ -82,7 +84,9 @@ class FeatureStore:
         pieces = np.load(self._files[clip.utterance], mmap_mode="r")
         return [{"states": states} for states in pieces]
 
-    def fill(self, clips: Sequence[Clip], *, batch_size: int, device: torch.device) -> list[Problem]:
+    def fill(
+        self, clips: Sequence[Clip], *, batch_size: int, device: torch.device
+    ) -> list[Problem]:
         """Compute what is missing; each process of a launch takes its share.
 
         Args:
@@ -108,16 +112,18 @@ class FeatureStore:
             for clip, place in zip(clips, found, strict=True)
             if isinstance(place, Path)
         ]
-        todo = [(clip, file) for clip, file in located if not _touch(file)]
-        # Longest first: the first batch shows whether memory and disk suffice.
-        todo.sort(key=lambda entry: (-entry[0].duration_s, entry[0].utterance))
+        # Longest first: the first batch shows whether memory and disk suffice. The batches are cut
+        # before looking at what is there, so that a killed run is finished with the very same ones.
+        located.sort(key=lambda entry: (-entry[0].duration_s, entry[0].utterance))
+        batches = [located[at : at + batch_size] for at in range(0, len(located), batch_size)]
+        todo = [batch for batch in batches if not all([_touch(file) for _, file in batch])]
         state = PartialState()
         mine = todo[state.process_index :: state.num_processes]
-        with progress("encoding", len(mine), shown=state.is_main_process) as advance:
-            for start in range(0, len(mine), batch_size):
-                batch = mine[start : start + batch_size]
+        n_clips = sum(len(batch) for batch in mine)
+        with progress("encoding", n_clips, shown=state.is_main_process) as advance:
+            for number, batch in enumerate(mine):
                 self._encode(batch, device)
-                if start == 0:
+                if number == 0:
                     self._check_size(batch, clips)
                 advance(len(batch))
         state.wait_for_everyone()
@@ -165,6 +171,8 @@ class FeatureStore:
             n_frames = int(mask[row].sum())
             kept = states[row : row + n_pieces, :, :n_frames].transpose(1, 2)  # (P, T, N, D)
             row += n_pieces
+            if file.exists():
+                continue
             with atomic_path(file) as temporary, temporary.open("wb") as stream:
                 np.save(stream, kept.float().cpu().numpy().astype(self.config.dtype))
 
@@ -178,9 +186,9 @@ class FeatureStore:
         total_gb = per_second * sum(clip.duration_s for clip in every) / 1e9
         if total_gb > self.config.max_gb:
             raise BadValueError(
-                f"The features of {len(every)} clips need about {total_gb:.3g} GB, but cache.max_gb is "
-                f"{self.config.max_gb:g}. Raise cache.max_gb, set cache.dtype to float16, or remove "
-                "cache."
+                f"The features of {len(every)} clips need about {total_gb:.3g} GB, but "
+                f"cache.max_gb is {self.config.max_gb:g}. Raise cache.max_gb, set cache.dtype to "
+                "float16, or remove cache."
             )
 
     def _evict(self, needed: set[Path]) -> None:
@@ -217,7 +225,7 @@ def _why_unreadable(clip: Clip) -> str:
 
 
 def collate_features(stored: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
-    """A batch of stored states: `states` (B, N, T, D) zero padded, `mask` (B, T) True for real frames."""
+    """A batch of stored states: `states` (B, N, T, D) zero padded, `mask` (B, T) True if real."""
     arrays = [np.asarray(entry["states"]) for entry in stored]
     n_frames = max(len(array) for array in arrays)
     _, n_layers, width = arrays[0].shape

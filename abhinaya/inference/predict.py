@@ -1,4 +1,4 @@
-"""Predictions of a trained classifier over a selection: sharded, resumable, in the manifest's order."""
+"""Predictions of a trained classifier: sharded, resumable, in the manifest's order."""
 
 from __future__ import annotations
 
@@ -48,8 +48,9 @@ def predict_classifier(
 ) -> PredictionTable:
     """Label every row of a selection with `best/` of a run.
 
-    Clips are sorted by duration and cut into parts; each process of a launch takes every n-th part, so
-    the processes get equal shares of audio. A finished part is kept beside the table until the table is
+    Clips are sorted by duration and cut into parts; each process of a launch takes every n-th part,
+    so the processes get equal shares of audio. A finished part is kept beside the table until the
+    table is
     whole: a killed prediction goes on where it was.
 
     Args:
@@ -114,7 +115,9 @@ def predict_classifier(
         for number in mine:
             part = parts / f"part-{number:05d}.parquet"
             if not part.is_file():
-                table = _predict_chunk(chunks[number], model, load, collate, config, info.emotions, state.device)
+                table = _predict_chunk(
+                    chunks[number], model, load, collate, config, info.emotions, state.device
+                )
                 write_table(table, part)
             advance(CHUNK_SIZE)
     state.wait_for_everyone()

@@ -58,7 +58,7 @@ class Backbone(nn.Module, ABC):
 
     @property
     def encode_settings(self) -> dict[str, Any]:
-        """What beside weights and audio decides the output of `encode`; part of a stored result's key."""
+        """What beside weights and audio decides the output of `encode`; part of a stored key."""
         return {}
 
     @property
@@ -67,7 +67,7 @@ class Backbone(nn.Module, ABC):
         return not any(parameter.requires_grad for parameter in self.encoder.parameters())
 
     def train(self, mode: bool = True) -> Backbone:
-        """Switch to training; a frozen encoder stays in evaluation mode, so that it has no dropout."""
+        """Switch to training; a frozen encoder stays in evaluation mode, without dropout."""
         super().train(mode)
         if self.is_frozen:
             self.encoder.eval()
@@ -79,13 +79,14 @@ class Backbone(nn.Module, ABC):
         Raises:
             BadValueError: if the encoder cannot do it.
         """
-        if not hasattr(self.encoder, "gradient_checkpointing_enable"):
+        enable: Any = getattr(self.encoder, "gradient_checkpointing_enable", None)
+        if enable is None:
             raise BadValueError(
                 f"{type(self.encoder).__name__} cannot checkpoint gradients. "
                 "Set training.gradient_checkpointing to false."
             )
         # Reentrant checkpointing loses the gradient when a layer's input needs none.
-        self.encoder.gradient_checkpointing_enable({"use_reentrant": False})
+        enable({"use_reentrant": False})
 
     def save_adapter(self, folder: Path) -> bool:
         """Write low-rank adapters in PEFT's layout; False if there are none."""
@@ -96,14 +97,14 @@ class Backbone(nn.Module, ABC):
 class LayerMix(nn.Module):
     """A learned, softmax-weighted sum of hidden layers, optionally standardised first.
 
-    With w the weights, the result is sum_n softmax(w)[n] * states[n], as in SUPERB (Yang et al. 2021,
-    arXiv:2105.01051, section 3). One layer is passed through.
+    With w the weights, the result is sum_n softmax(w)[n] * states[n], as in SUPERB (Yang et al.
+    2021, arXiv:2105.01051, section 3). One layer is passed through.
 
     Args:
         n_layers: N.
         n_features: D.
-        standardize: subtract the mean and divide by the standard deviation of the training frames, per
-            layer and feature; call `fit` before training.
+        standardize: subtract the mean and divide by the standard deviation of the training frames,
+            per layer and feature; call `fit` before training.
     """
 
     mean: Tensor

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
-from transformers.utils import ModelOutput
+from transformers.utils.generic import ModelOutput
 
 from abhinaya.nn.backbone import Backbone
 from abhinaya.nn.head import EmotionHead
@@ -65,8 +65,9 @@ class EmotionClassifier(nn.Module):
         Args:
             inputs: what the backbone takes, for P pieces of audio or text.
             labels: class indices (B,), or vote distributions (B, K) for a loss on soft targets.
-            piece_of: row that each piece belongs to, shape (P,), every row named; logits and embeddings
-                of a row are the means over its pieces. By default each piece is a row of its own.
+            piece_of: row that each piece belongs to, shape (P,), every row named; logits and
+                embeddings of a row are the means over its pieces. By default each piece is a row of
+                its own.
         """
         features, mask = self.backbone(inputs)
         logits, embeddings = self.head(self.pooling(features, mask))
@@ -81,7 +82,7 @@ class EmotionClassifier(nn.Module):
         self.backbone.enable_gradient_checkpointing()
 
     def trained_names(self) -> list[str]:
-        """Keys of the state that training changes: parameters with gradients, and fitted statistics."""
+        """Keys of the state that training changes: trained parameters and fitted statistics."""
         parameters = {name for name, value in self.named_parameters() if value.requires_grad}
         outside = ("backbone.encoder.", "loss.")
         fitted = {name for name, _ in self.named_buffers() if not name.startswith(outside)}

@@ -32,8 +32,8 @@ def plan(
 ) -> list[PlannedStep]:
     """Every step with its status, as a run would find it now.
 
-    A step is done if it ran before with the same settings and the same content of the files it needs,
-    and what it made is there. A step that needs what another one has yet to make is to do.
+    A step is done if it ran before with the same settings and the same content of the files it
+    needs, and what it made is there. A step that needs what another one has yet to make is to do.
 
     Args:
         pipeline: the chain.

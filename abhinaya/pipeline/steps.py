@@ -180,7 +180,7 @@ def _predict_step(pipeline: Pipeline, member: MemberConfig, selection: str) -> S
             [[member.name, selection, len(table), int((table.labels < 0).sum())]],
         )
 
-    needs = (config.manifest_path,)
+    needs: tuple[Path, ...] = (config.manifest_path,)
     if trained:
         needs += (member.run_dir / "best" / "model.safetensors",)
     settings = [config_digest(member), config.predict[selection], config.with_embedding]

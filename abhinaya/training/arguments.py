@@ -64,19 +64,22 @@ def training_arguments(config: ClassifierConfig, folder: Path) -> TrainingArgume
     try:
         built = TrainingArguments(**arguments)
     except ValueError as err:
-        raise BadValueError(f"The training section of {config.name!r} does not work: {err}") from err
+        raise BadValueError(
+            f"The training section of {config.name!r} does not work: {err}"
+        ) from err
     if built.n_gpu > 1:
-        # Several devices in one process would mean DataParallel, which multiplies the batch unasked.
+        # Several devices in one process would mean DataParallel, which multiplies the batch
+        # unasked.
         built._n_gpu = 1
     return built
 
 
 def _split_batch(global_batch: int, per_device: int | None, n_processes: int) -> tuple[int, int]:
-    """Rows per device and accumulation steps, whose product over all processes is the global batch."""
+    """Rows per device and accumulation steps; times the processes they give the global batch."""
     if global_batch % n_processes:
         raise BadValueError(
-            f"training.global_batch_size is {global_batch}, which {n_processes} processes cannot share "
-            f"evenly. Choose a multiple of {n_processes}."
+            f"training.global_batch_size is {global_batch}, which {n_processes} processes cannot "
+            f"share evenly. Choose a multiple of {n_processes}."
         )
     share = global_batch // n_processes
     if per_device is None:
@@ -86,8 +89,8 @@ def _split_batch(global_batch: int, per_device: int | None, n_processes: int) ->
     if share % per_device:
         divisors = [n for n in range(1, share + 1) if share % n == 0]
         raise BadValueError(
-            f"training.per_device_train_batch_size is {per_device}, which does not divide the share "
-            f"of {share} rows that each of {n_processes} processes has of a global batch of "
+            f"training.per_device_train_batch_size is {per_device}, which does not divide the "
+            f"share of {share} rows that each of {n_processes} processes has of a global batch of "
             f"{global_batch}. Choose one of {', '.join(map(str, divisors))}."
         )
     return per_device, share // per_device

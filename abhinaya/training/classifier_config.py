@@ -42,8 +42,8 @@ class AudioConfig(Config):
     train_crop: Literal["random", "first", "centre", "full"] = "random"
     """Where the piece is cut in training; `random` is drawn by (seed, epoch, utterance)."""
     eval_crop: Literal["first", "centre", "full"] | PositiveInt = "centre"
-    """The same for validation and prediction; a number n takes n evenly spaced pieces of a longer clip
-    and averages their logits. `full` hears the whole clip whatever its length."""
+    """The same for validation and prediction; a number n takes n evenly spaced pieces of a longer
+    clip and averages their logits. `full` hears the whole clip whatever its length."""
     normalize: bool = False
     """Scale each piece to zero mean and unit variance first."""
 
@@ -140,7 +140,7 @@ def _argument_types() -> dict[str, TypeAdapter[Any]]:
 
 
 class ClassifierConfig(MemberConfig):
-    """Backbone, pooling and head, and how they are trained. Members add the keys of their backbone."""
+    """Backbone, pooling, head and their training. Members add the keys of their backbone."""
 
     base: str
     """Folder or hub id of the pre-trained weights; they are never copied into the run."""

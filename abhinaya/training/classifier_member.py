@@ -18,7 +18,7 @@ __all__ = ["ClassifierMember"]
 
 
 class ClassifierMember(ABC):
-    """A member made of a backbone and its input builder; training and prediction are the same for all.
+    """A member made of a backbone and its input builder; all train and predict alike.
 
     Attributes:
         config_class: the member's config.

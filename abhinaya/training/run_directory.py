@@ -18,7 +18,8 @@ class RunDirectory:
 
     Args:
         path: the folder.
-        digest: hash of everything that decides the result; a run is resumed only under the same one.
+        digest: hash of everything that decides the result; a run is resumed only under the same
+            one.
     """
 
     def __init__(self, path: Path, digest: str) -> None:
@@ -37,7 +38,8 @@ class RunDirectory:
             others = [p.name for p in self.path.iterdir()] if self.path.is_dir() else []
             if others:
                 raise BadValueError(
-                    f"{str(self.path)!r} holds files but no run of abhinaya: {', '.join(sorted(others)[:5])}. "
+                    f"{str(self.path)!r} holds files but no run of abhinaya: "
+                    f"{', '.join(sorted(others)[:5])}. "
                     "Set run_dir to an empty folder."
                 )
         elif stored["digest"] != self.digest:
@@ -48,7 +50,7 @@ class RunDirectory:
             )
 
     def begin(self, config_yaml: str) -> None:
-        """Write the resolved config and the digest; remove checkpoints that a kill left half written."""
+        """Write config and digest; remove checkpoints that a kill left half written."""
         self.path.mkdir(parents=True, exist_ok=True)
         write_json(self.path / "digest.json", {"digest": self.digest})
         write_text(self.path / "config.yaml", config_yaml)
@@ -82,7 +84,7 @@ def _step(folder: Path) -> int:
 
 
 def _is_complete(folder: Path) -> bool:
-    """The Trainer writes its state last and not atomically, so a readable one means a whole folder."""
+    """The Trainer writes its state last, so a readable one means a whole folder."""
     try:
         json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
     except (FileNotFoundError, json.JSONDecodeError):

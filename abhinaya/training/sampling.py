@@ -13,10 +13,11 @@ __all__ = ["LengthGroupedSampler"]
 class LengthGroupedSampler(Sampler[tuple[int, int]]):
     """Yields (index, epoch); what an epoch's order is depends on (seed, epoch) alone.
 
-    The rows are shuffled, cut into pools of `pool_batches` batches, sorted by length within each pool and
-    cut into batches; then the order of all batches is shuffled. The batch with the longest clip goes
-    first, so that too large a batch fails at once and not after an hour. The epoch travels with the
-    index because data-loading workers must draw the same crop whenever they were started.
+    The rows are shuffled, cut into pools of `pool_batches` batches, sorted by length within each
+    pool and cut into batches; then the order of all batches is shuffled. The batch with the longest
+    clip goes first, so that too large a batch fails at once and not after an hour. The epoch
+    travels with the index because data-loading workers must draw the same crop whenever they were
+    started.
 
     Args:
         lengths: any length of each row, such as seconds.

@@ -21,8 +21,8 @@ def hard_targets(rows: pd.DataFrame, emotions: EmotionSet) -> NDArray[np.int64]:
 def soft_targets(rows: pd.DataFrame, emotions: EmotionSet) -> NDArray[np.float32]:
     """Share of the votes for each class, shape (U, K), rows sum to one.
 
-    Votes for O are left out. A row without votes for any class is one-hot if it has a label of the set,
-    else NaN.
+    Votes for O are left out. A row without votes for any class is one-hot if it has a label of the
+    set, else NaN.
     """
     n_classes = len(emotions)
     targets = np.full((len(rows), n_classes), np.nan, dtype=np.float32)

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import torch
 import transformers
 from accelerate import PartialState
@@ -90,8 +89,8 @@ def train_classifier(
     Every process of a launch calls this; the main one writes.
 
     Returns:
-        The run directory; `best/` in it holds the checkpoint of highest validation macro-F1, or the last
-        one where `data.validation` is null.
+        The run directory; `best/` in it holds the checkpoint of highest validation macro-F1, or the
+        last one where `data.validation` is null.
 
     Raises:
         BadValueError: if the directory holds another run, or no training row is usable.
@@ -118,7 +117,9 @@ def train_classifier(
 
     set_seed(config.seed)
     model = build_classifier(member, config, len(manifest.emotions), counts.tolist())
-    load_train, load_validation, collate = _loaders(config, inputs, model, train, validation, arguments.device)
+    load_train, load_validation, collate = _loaders(
+        config, inputs, model, train, validation, arguments.device
+    )
     if state.is_main_process:
         write_problems(run.path / "problems.csv", problems)
     _logger.info(
@@ -128,8 +129,11 @@ def train_classifier(
         len(validation.clips) if validation else 0,
         len(problems),
     )
-    set_seed(config.seed)  # dropout must not depend on how many weights were drawn, or features cached
+    set_seed(
+        config.seed
+    )  # dropout must not depend on how many weights were drawn, or features cached
     trainer = EmotionTrainer(
+        name=config.name,
         model=model,
         args=arguments,
         lengths=[clip.duration_s for clip in train.clips],
@@ -185,8 +189,9 @@ def _usable_rows(
         listed = "; ".join(f"{p.utterance}: {p.reason}" for p in (problems + unreadable)[:3])
         raise BadValueError(
             f"No row of the selection {', '.join(selection)!r} can be used for {config.name!r}: "
-            f"{n_without} have no label of the emotion set, {len(problems) + len(unreadable)} have a "
-            f"problem{f' ({listed})' if listed else ''}. Correct data.audio_root, or the selection."
+            f"{n_without} have no label of the emotion set, {len(problems) + len(unreadable)} have "
+            f"a problem{f' ({listed})' if listed else ''}. Correct the selection, or "
+            "data.audio_root."
         )
     place = {utterance: idx for idx, utterance in enumerate(rows["utterance"])}
     # Sorted, so that validation batches hold clips of similar length.
@@ -200,8 +205,8 @@ def _only_with_truth(rows: _Rows, config: ClassifierConfig) -> _Rows:
     kept = np.flatnonzero(rows.truth != ABSTAIN)
     if len(kept) == 0:
         raise BadValueError(
-            f"No row of data.validation {', '.join(config.data.validation or ())!r} has a label of the "
-            "emotion set. Choose another selection, or null to keep the last checkpoint."
+            f"No row of data.validation {', '.join(config.data.validation or ())!r} has a label of "
+            "the emotion set. Choose another selection, or null to keep the last checkpoint."
         )
     return _Rows([rows.clips[idx] for idx in kept], rows.targets[kept], rows.truth[kept])
 
@@ -222,7 +227,9 @@ def _loaders(
     collate: Any = inputs.collate
     if config.cache is not None:
         model.backbone.to(device)
-        stores = [FeatureStore(config.cache, model.backbone, inputs, c) for c in (crop_train, crop_eval)]
+        stores = [
+            FeatureStore(config.cache, model.backbone, inputs, c) for c in (crop_train, crop_eval)
+        ]
         every = [(stores[0], train.clips)] + ([(stores[1], validation.clips)] if validation else [])
         for store, clips in every:
             store.fill(clips, batch_size=config.inference.batch_size, device=device)
@@ -248,7 +255,9 @@ def _training_states(
     size = config.inference.batch_size
     with torch.no_grad():
         for start in range(0, len(train.clips), size):
-            pieces = [piece for clip in train.clips[start : start + size] for piece in load(clip, 0)]
+            pieces = [
+                piece for clip in train.clips[start : start + size] for piece in load(clip, 0)
+            ]
             batch = {key: value.to(device) for key, value in collate(pieces).items()}
             if "states" in batch:
                 yield batch["states"], batch["mask"]

@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.utils.data import Sampler
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import (
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 
 from abhinaya.errors import CheckpointError, list_some
 from abhinaya.nn.classifier import EmotionClassifier
+from abhinaya.progress import progress
 from abhinaya.training.sampling import LengthGroupedSampler
 
 __all__ = ["EmotionTrainer"]
+
+_logger = logging.getLogger(__name__)
 
 
 class _SetEpoch(TrainerCallback):
@@ -38,10 +50,59 @@ class _SetEpoch(TrainerCallback):
         self.sampler.set_epoch(math.floor((state.epoch or 0) + 1e-6))
 
 
+class _Report(TrainerCallback):
+    """One line per evaluation, and a bar on a terminal."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.stack = ExitStack()
+        self.advance: Callable[[int], None] = lambda amount: None
+        self.loss = float("nan")
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        shown = state.is_world_process_zero
+        bar = progress(f"training {self.name}", state.max_steps, shown=shown, lines=False)
+        self.advance = self.stack.enter_context(bar)
+        self.advance(state.global_step)
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.advance(1)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        logs = logs or {}
+        self.loss = logs.get("loss", self.loss)
+        if state.is_world_process_zero and "eval_macro_f1" in logs:
+            _logger.info(
+                "%s: epoch %.3g of %.3g, loss %.3f, validation macro-F1 %.4f",
+                self.name,
+                state.epoch,
+                args.num_train_epochs,
+                self.loss,
+                logs["eval_macro_f1"],
+            )
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.stack.close()
+
+
 class EmotionTrainer(Trainer):
     """Trainer of an `EmotionClassifier`.
 
     Args:
+        name: of the run, for its log lines.
         lengths: length of each training row, to group similar ones.
         global_batch_size: rows per optimizer step over all processes.
         kwargs: as for the Trainer.
@@ -49,10 +110,14 @@ class EmotionTrainer(Trainer):
 
     model: EmotionClassifier
 
-    def __init__(self, *, lengths: Sequence[float], global_batch_size: int, **kwargs: Any) -> None:
+    def __init__(
+        self, *, name: str, lengths: Sequence[float], global_batch_size: int, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         self._sampler = LengthGroupedSampler(lengths, global_batch_size, self.args.seed)
         self.add_callback(_SetEpoch(self._sampler))
+        self.remove_callback(PrinterCallback)
+        self.add_callback(_Report(name))
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[Any]:
         return self._sampler

@@ -217,7 +217,7 @@ def test_gradient_checkpointing_gives_the_same_gradients(base: str) -> None:
         backbone = without_dropout(base, spec_augment=False, layer_weights=True).train()
         if checkpointing:
             backbone.enable_gradient_checkpointing()
-            assert backbone.encoder.is_gradient_checkpointing
+            assert backbone.encoder.encoder.layers[0].gradient_checkpointing
         waveforms, mask = make_batch(make_clips())
         features, frames = backbone({"waveforms": waveforms, "mask": mask})
         (features * frames[..., None]).square().sum().backward()
