@@ -7,7 +7,7 @@ import types
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -26,6 +26,7 @@ __all__ = [
     "config_digest",
     "dump_yaml",
     "load_yaml",
+    "merge",
 ]
 
 _ConfigT = TypeVar("_ConfigT", bound=BaseModel)
@@ -84,9 +85,17 @@ class MemberConfig(Config):
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML in which 1e-5 is a number, as in YAML 1.2 and as everybody means it."""
+    """YAML in which 1e-5 is a number and `no` is a word, as in YAML 1.2 and as everybody means it."""
+
+    yaml_implicit_resolvers: ClassVar[dict[str, list[tuple[str, re.Pattern[str]]]]] = {
+        first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":bool")]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
 
 
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:bool", re.compile("^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
+)
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
     re.compile(r"^[-+]?(?:\d[\d_]*\.?\d*|\.\d+)[eE][-+]?\d+$"),
@@ -158,6 +167,18 @@ def apply_overrides(content: Mapping[str, Any], overrides: Sequence[str]) -> dic
     return result
 
 
+def merge(content: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of nested mappings with other nested mappings laid over it, leaf by leaf."""
+    result = _copy(content)
+    for key, value in changes.items():
+        below = result.get(key)
+        if isinstance(below, dict) and isinstance(value, Mapping):
+            result[key] = merge(below, value)
+        else:
+            result[key] = _copy(value) if isinstance(value, Mapping) else value
+    return result
+
+
 def check_config(content: Mapping[str, Any], kind: type[_ConfigT], where: str) -> _ConfigT:
     """The config of a mapping.
 
@@ -196,8 +217,9 @@ def _copy(content: Mapping[str, Any]) -> dict[str, Any]:
 def _sentence(error: Any, kind: type[BaseModel]) -> str:
     """One mistake in words: the dotted key, what it is, what was expected."""
     keys = [part for part in error["loc"] if isinstance(part, int | str)]
-    # For a union pydantic appends the tried type to the place; only real keys help the reader.
-    keys = [part for part in keys if isinstance(part, int) or re.fullmatch(r"\w+", part)]
+    if error["type"] not in ("extra_forbidden", "missing"):  # these end in a key, whatever it is
+        # For a union pydantic appends the tried type to the place; only real keys help the reader.
+        keys = [part for part in keys if isinstance(part, int) or re.fullmatch(r"\w+", part)]
     dotted = ".".join(str(part) for part in keys)
     if error["type"] == "extra_forbidden":
         return f"{dotted} is unknown" + _near_key(keys, kind)

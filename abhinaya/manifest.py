@@ -317,7 +317,7 @@ def write_manifest(manifest: Manifest, path: Path) -> None:
 
 
 def summarise_manifest(manifest: Manifest) -> tuple[list[str], list[list[str | int | float]]]:
-    """Headings and rows of a table: utterances, hours, speakers, labels of each split and subset."""
+    """Headings and rows of a table: clips, hours, speakers, labels of each split and subset."""
     codes = manifest.emotions.data_labels
     columns = ["selection", "rows", "hours", "speakers", *codes, "no label"]
     table: list[list[str | int | float]] = []

@@ -40,8 +40,9 @@ def check_member_config(content: Mapping[str, Any], where: str) -> MemberConfig:
     """
     name = content.get("member")
     if not isinstance(name, str):
+        found = "missing" if name is None else repr(name)
         raise ProblemsError(
-            where, [f"member is missing, expected one of {', '.join(member_names())}"]
+            where, [f"member is {found}, expected one of {', '.join(member_names())}"]
         )
     return check_config(content, load_member(name).config_class, where)
 
@@ -64,9 +65,10 @@ def find_predictor(
         config = load_member_config(source, overrides)
         return load_member(config.member), config
     for file in (path / "best" / "config.yaml", path / "config.yaml"):
-        if file.is_file():
-            return load_member(load_yaml(file)["member"]), path
+        name = load_yaml(file).get("member") if file.is_file() else None
+        if isinstance(name, str):
+            return load_member(name), path
     raise MissingFileError(
-        f"{str(path)!r} is no run directory: it has no config.yaml. "
+        f"{str(path)!r} is no run directory: it has no config.yaml with a member. "
         "Name the folder that abhinaya train wrote."
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -15,6 +15,7 @@ from abhinaya.config import (
     apply_overrides,
     check_config,
     load_yaml,
+    merge,
 )
 from abhinaya.errors import AbhinayaError, ProblemsError
 from abhinaya.member_config import check_member_config
@@ -48,8 +49,8 @@ class MemberEntry(Config):
 
     config: str
     """YAML file, or a shipped one such as `members/wavlm.yaml`."""
-    set: tuple[str, ...] = ()
-    """Overrides such as `seed=2`."""
+    set: dict[str, Any] = Field(default_factory=dict)
+    """Keys that replace those of the file, nested alike, such as `{seed: 2, head: {hidden: 0}}`."""
 
 
 class VoteEntry(Config):
@@ -92,7 +93,11 @@ class PipelineConfig(Config):
     manifest: Path | None = None
     """Manifest made before, instead of `prepare`."""
     audio_root: Path | None = None
-    members: tuple[MemberEntry, ...] = Field(min_length=1)
+    members: dict[str, MemberEntry] = Field(min_length=1)
+    """Name of the run -> member. The name replaces the file's; the run goes to `out`/runs/NAME
+    unless `set` says otherwise. The order settles ties after the tiebreakers."""
+    set: dict[str, Any] = Field(default_factory=dict)
+    """Keys that replace those of every member's file; a member's own `set` comes later."""
     predict: dict[str, Selection] = Field(min_length=1)
     """Name -> selection. Each gets a folder of tables and a vote."""
     with_embedding: bool = False
@@ -161,32 +166,28 @@ def load_pipeline(path: str | Path, overrides: Sequence[str] = ()) -> Pipeline:
     file = find_config(path)
     config = check_config(apply_overrides(load_yaml(file), overrides), PipelineConfig, str(file))
     members, problems = [], []
-    for entry in config.members:
+    for name, entry in config.members.items():
         try:
-            members.append(_load_member(entry, config))
+            members.append(_load_member(name, entry, config))
         except ProblemsError as err:
-            problems += [f"{entry.config}: {problem}" for problem in err.problems]
+            problems += [f"members.{name}: {problem}" for problem in err.problems]
         except AbhinayaError as err:
-            problems.append(f"{entry.config}: {str(err).rstrip('.')}")
-    names = [member.name for member in members]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    problems += [f"two members are named {name!r}; set name and run_dir of one" for name in twice]
-    if not problems:
-        problems += [
-            f"vote.tiebreaker names {name!r}, but the members are {', '.join(names)}"
-            for name in config.vote.tiebreaker
-            if name not in names
-        ]
+            problems.append(f"members.{name}: {str(err).rstrip('.')}")
+    problems += [
+        f"vote.tiebreaker names {name!r}, but the members are {', '.join(config.members)}"
+        for name in config.vote.tiebreaker
+        if name not in config.members
+    ]
     if problems:
         raise ProblemsError(str(file), problems)
     return Pipeline(config, members)
 
 
-def _load_member(entry: MemberEntry, config: PipelineConfig) -> MemberConfig:
+def _load_member(name: str, entry: MemberEntry, config: PipelineConfig) -> MemberConfig:
     path = find_config(entry.config)
-    content = apply_overrides(load_yaml(path), entry.set)
-    data: Mapping[str, Any] = content.get("data") or {}
-    content["data"] = {**data, "manifest": str(config.manifest_path)}
+    data: dict[str, Any] = {"manifest": str(config.manifest_path)}
     if config.audio_root is not None:
-        content["data"]["audio_root"] = str(config.audio_root)
+        data["audio_root"] = str(config.audio_root)
+    chain = {"name": name, "run_dir": str(config.out / "runs" / name), "data": data}
+    content = merge(merge(merge(load_yaml(path), chain), config.set), entry.set)
     return check_member_config(content, str(path))

@@ -18,7 +18,9 @@ _DEFAULTS: dict[str, Any] = {
     "disable_tqdm": True,
     "logging_strategy": "epoch",
     "report_to": "none",
-    "save_total_limit": 1,
+    # The best checkpoint and the last one. With 1 the Trainer deletes the last one at the very end,
+    # and a kill in that moment would leave half of it as the newest.
+    "save_total_limit": 2,
 }
 _LOGGERS = ("tensorboard", "wandb")
 
@@ -47,6 +49,7 @@ def training_arguments(config: ClassifierConfig, folder: Path) -> TrainingArgume
         **_DEFAULTS,
         "save_strategy": strategy,
         "eval_strategy": strategy if validates else "no",
+        "eval_steps": given.get("save_steps"),
         "per_device_eval_batch_size": config.inference.batch_size,
         "use_cpu": not torch.accelerator.is_available(),
         **given,

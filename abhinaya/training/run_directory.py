@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from abhinaya.errors import BadValueError
 from abhinaya.files import write_json, write_text
 
 __all__ = ["RunDirectory"]
+
+_STEP = re.compile(r"checkpoint-\d+")
 
 
 class RunDirectory:
@@ -35,7 +38,9 @@ class RunDirectory:
         """
         stored = self._stored()
         if stored is None:
-            others = [p.name for p in self.path.iterdir()] if self.path.is_dir() else []
+            names = [p.name for p in self.path.iterdir()] if self.path.is_dir() else []
+            # A kill may leave a hidden temporary file before anything else is written.
+            others = [name for name in names if not name.startswith(".")]
             if others:
                 raise BadValueError(
                     f"{str(self.path)!r} holds files but no run of abhinaya: "
@@ -76,7 +81,8 @@ class RunDirectory:
         return stored
 
     def _checkpoints(self) -> list[Path]:
-        return [folder for folder in self.path.glob("checkpoint-*") if folder.is_dir()]
+        # The names of the Trainer alone; a user may keep a copy under another one.
+        return [folder for folder in self.path.glob("checkpoint-*") if _STEP.fullmatch(folder.name)]
 
 
 def _step(folder: Path) -> int:

@@ -51,13 +51,15 @@ class _SetEpoch(TrainerCallback):
 
 
 class _Report(TrainerCallback):
-    """One line per evaluation, and a bar on a terminal."""
+    """A bar on a terminal, and lines: each new best, and else about twenty in the whole run."""
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.stack = ExitStack()
         self.advance: Callable[[int], None] = lambda amount: None
         self.loss = float("nan")
+        self.best = float("-inf")
+        self.shown_at = 0.0
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -82,7 +84,12 @@ class _Report(TrainerCallback):
     ) -> None:
         logs = logs or {}
         self.loss = logs.get("loss", self.loss)
-        if state.is_world_process_zero and "eval_macro_f1" in logs:
+        if not state.is_world_process_zero or "eval_macro_f1" not in logs:
+            return
+        is_best = logs["eval_macro_f1"] > self.best
+        self.best = max(self.best, logs["eval_macro_f1"])
+        if is_best or state.global_step - self.shown_at >= state.max_steps / 20:
+            self.shown_at = state.global_step
             _logger.info(
                 "%s: epoch %.3g of %.3g, loss %.3f, validation macro-F1 %.4f",
                 self.name,

@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from abhinaya.errors import BadValueError
+from abhinaya.training.run_directory import RunDirectory
+
+
+def add_checkpoint(run: RunDirectory, step: int, state: str | None = "{}") -> Path:
+    folder = run.path / f"checkpoint-{step}"
+    folder.mkdir(parents=True)
+    (folder / "model.safetensors").touch()
+    if state is not None:
+        (folder / "trainer_state.json").write_text(state)
+    return folder
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunDirectory:
+    begun = RunDirectory(tmp_path / "run", "d1")
+    begun.check()
+    begun.begin("seed: 1\n")
+    return begun
+
+
+def test_run_directory_begin_writes_config_and_digest(run: RunDirectory) -> None:
+    assert (run.path / "config.yaml").read_text() == "seed: 1\n"
+    assert (run.path / "digest.json").read_text() == '{\n  "digest": "d1"\n}\n'
+    assert not run.is_finished
+    assert run.last_checkpoint() is None
+
+
+def test_run_directory_same_digest_may_go_on(run: RunDirectory) -> None:
+    RunDirectory(run.path, "d1").check()
+
+
+def test_run_directory_other_digest_raises(run: RunDirectory) -> None:
+    with pytest.raises(BadValueError, match=r"another config.*digest d1, now d2.*another folder"):
+        RunDirectory(run.path, "d2").check()
+
+
+def test_run_directory_empty_folder_may_be_used(tmp_path: Path) -> None:
+    RunDirectory(tmp_path, "d1").check()
+
+
+def test_run_directory_foreign_files_raise(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(
+        BadValueError, match=r"files but no run of abhinaya: thesis\.tex\. Set run_dir to an empty"
+    ):
+        RunDirectory(tmp_path, "d1").check()
+
+
+def test_run_directory_left_by_a_kill_at_the_first_file_may_be_used(tmp_path: Path) -> None:
+    (tmp_path / ".digest.json.77.tmp").write_text('{"dig')
+    RunDirectory(tmp_path, "d1").check()
+
+
+def test_run_directory_newest_complete_checkpoint_counts(run: RunDirectory) -> None:
+    add_checkpoint(run, 9)
+    add_checkpoint(run, 10)  # ten comes after nine, though not in the alphabet
+    add_checkpoint(run, 20, state=None)
+    add_checkpoint(run, 30, state='{"epoch": 1')
+    assert run.last_checkpoint() == run.path / "checkpoint-10"
+
+
+def test_run_directory_begin_removes_half_written_checkpoints(run: RunDirectory) -> None:
+    complete = add_checkpoint(run, 10)
+    add_checkpoint(run, 20, state=None)
+    add_checkpoint(run, 30, state="")
+    run.begin("seed: 1\n")
+    assert [path for path in run.path.iterdir() if path.is_dir()] == [complete]
+
+
+def test_run_directory_leaves_folders_of_other_names_alone(run: RunDirectory) -> None:
+    (run.path / "checkpoint-kept-by-me").mkdir()
+    run.begin("seed: 1\n")
+    assert run.last_checkpoint() is None
+    assert (run.path / "checkpoint-kept-by-me").is_dir()
+
+
+def test_run_directory_is_finished_once_best_is_there(run: RunDirectory) -> None:
+    run.best.mkdir()
+    assert run.is_finished
