@@ -48,7 +48,7 @@ def training_arguments(config: ClassifierConfig, folder: Path) -> TrainingArgume
     arguments = {
         **_DEFAULTS,
         "save_strategy": strategy,
-        "eval_strategy": strategy if validates else "no",
+        "eval_strategy": strategy,
         "eval_steps": given.get("save_steps"),
         "per_device_eval_batch_size": config.inference.batch_size,
         "use_cpu": not torch.accelerator.is_available(),
@@ -60,6 +60,7 @@ def training_arguments(config: ClassifierConfig, folder: Path) -> TrainingArgume
         "data_seed": config.seed,
         "remove_unused_columns": False,
         "label_names": ["labels"],
+        **({} if validates else {"eval_strategy": "no"}),
         "load_best_model_at_end": validates,
         "metric_for_best_model": "macro_f1" if validates else None,
         "greater_is_better": True if validates else None,
