@@ -20,6 +20,7 @@ __all__ = [
     "DataConfig",
     "MemberConfig",
     "Selection",
+    "TrainedConfig",
     "TranscriptSources",
     "apply_overrides",
     "check_config",
@@ -77,11 +78,16 @@ class MemberConfig(Config):
     """Name in the registry."""
     name: str = Field(pattern=r"^[\w.-]+$")
     """Name of this run; it names the prediction tables."""
-    run_dir: Path
-    """Folder that training writes to."""
     seed: int = Field(default=0, ge=0)
     """Seed of initial weights, data order, crops and dropout."""
     data: DataConfig
+
+
+class TrainedConfig(MemberConfig):
+    """What a member has that must be trained before it predicts."""
+
+    run_dir: Path
+    """Folder that training writes to."""
 
 
 class _Loader(yaml.SafeLoader):

@@ -12,7 +12,7 @@ from abhinaya.member import Member
 from abhinaya.registry import load_member, member_names
 from abhinaya.resources import find_config
 
-__all__ = ["check_member_config", "find_predictor", "load_member_config"]
+__all__ = ["check_member_config", "find_config_class", "find_predictor", "load_member_config"]
 
 
 def load_member_config(config: str | Path, overrides: Sequence[str] = ()) -> MemberConfig:
@@ -38,13 +38,23 @@ def check_member_config(content: Mapping[str, Any], where: str) -> MemberConfig:
         content: keys and values.
         where: the file, for messages.
     """
+    return check_config(content, find_config_class(content, where), where)
+
+
+def find_config_class(content: Mapping[str, Any], where: str) -> type[MemberConfig]:
+    """The config class of the member that a mapping names.
+
+    Raises:
+        ProblemsError: if it names none.
+        UnknownNameError: if it names an unregistered one.
+    """
     name = content.get("member")
     if not isinstance(name, str):
         found = "missing" if name is None else repr(name)
         raise ProblemsError(
             where, [f"member is {found}, expected one of {', '.join(member_names())}"]
         )
-    return check_config(content, load_member(name).config_class, where)
+    return load_member(name).config_class
 
 
 def find_predictor(

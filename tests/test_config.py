@@ -39,7 +39,7 @@ class Machine(Config):
         return self
 
 
-def problems_of(content: dict[str, Any]) -> tuple[str, ...]:
+def problems_of(content: dict[Any, Any]) -> tuple[str, ...]:
     with pytest.raises(ProblemsError) as caught:
         check_config(content, Machine, "machine.yaml")
     assert "in machine.yaml: (1) " in str(caught.value)

@@ -67,7 +67,8 @@ def write_whisper(folder: Path, *, seed: int = 0, **size: Any) -> None:
         folder: gets config.json, generation_config.json, model.safetensors and
             preprocessor_config.json.
         seed: of the weights.
-        size: `chunk_s`, `n_mels`, `n_layers` and `n_features` as in `write_whisper_openai`.
+        size: `chunk_s`, `n_mels`, `n_layers`, `n_features` and `init_std` as in
+            `write_whisper_openai`.
     """
     from transformers import WhisperFeatureExtractor
 
@@ -88,6 +89,7 @@ def write_whisper_openai(
     n_mels: int = 80,
     n_layers: int = 4,
     n_features: int = 64,
+    init_std: float = 0.02,
 ) -> None:
     """The same weights as `write_whisper` with the same arguments, as one file of openai-whisper.
 
@@ -98,11 +100,18 @@ def write_whisper_openai(
         n_mels: bins of the spectrogram.
         n_layers: blocks of the encoder; the decoder has one.
         n_features: D, width of both; a multiple of 4.
+        init_std: standard deviation of the weights. Whisper's own suits its 384 features and more;
+            with a tenth of them the sound drowns in the position code, unless it is about 0.1.
     """
     import torch
 
     model = _build_whisper(
-        seed, chunk_s=chunk_s, n_mels=n_mels, n_layers=n_layers, n_features=n_features
+        seed,
+        chunk_s=chunk_s,
+        n_mels=n_mels,
+        n_layers=n_layers,
+        n_features=n_features,
+        init_std=init_std,
     )
     config = model.config
     dims = {
@@ -125,7 +134,13 @@ def write_whisper_openai(
 
 
 def _build_whisper(
-    seed: int, *, chunk_s: int = 30, n_mels: int = 80, n_layers: int = 4, n_features: int = 64
+    seed: int,
+    *,
+    chunk_s: int = 30,
+    n_mels: int = 80,
+    n_layers: int = 4,
+    n_features: int = 64,
+    init_std: float = 0.02,
 ) -> WhisperForConditionalGeneration:
     from transformers import WhisperConfig, WhisperForConditionalGeneration
 
@@ -141,6 +156,7 @@ def _build_whisper(
         decoder_ffn_dim=4 * n_features,
         max_source_positions=chunk_s * _SAMPLE_RATE_HZ // _SAMPLES_PER_FRAME,
         max_target_positions=32,
+        init_std=init_std,
         bos_token_id=1,
         eos_token_id=2,
         pad_token_id=2,

@@ -12,13 +12,14 @@ from abhinaya.config import (
     Config,
     MemberConfig,
     Selection,
+    TrainedConfig,
     apply_overrides,
     check_config,
     load_yaml,
     merge,
 )
 from abhinaya.errors import AbhinayaError, ProblemsError
-from abhinaya.member_config import check_member_config
+from abhinaya.member_config import find_config_class
 from abhinaya.resources import find_config
 
 __all__ = [
@@ -188,6 +189,9 @@ def _load_member(name: str, entry: MemberEntry, config: PipelineConfig) -> Membe
     data: dict[str, Any] = {"manifest": str(config.manifest_path)}
     if config.audio_root is not None:
         data["audio_root"] = str(config.audio_root)
-    chain = {"name": name, "run_dir": str(config.out / "runs" / name), "data": data}
-    content = merge(merge(merge(load_yaml(path), chain), config.set), entry.set)
-    return check_member_config(content, str(path))
+    content = merge(load_yaml(path), {"name": name, "data": data})
+    content = merge(merge(content, config.set), entry.set)
+    config_class = find_config_class(content, str(path))
+    if issubclass(config_class, TrainedConfig) and "run_dir" not in {**config.set, **entry.set}:
+        content["run_dir"] = str(config.out / "runs" / name)
+    return check_config(content, config_class, str(path))

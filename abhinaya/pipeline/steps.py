@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from abhinaya.config import MemberConfig, config_digest, dump_yaml
+from abhinaya.config import MemberConfig, TrainedConfig, config_digest, dump_yaml
 from abhinaya.errors import AbhinayaError
 from abhinaya.files import write_json, write_text
 from abhinaya.pipeline.config import Pipeline, ScoreEntry
@@ -60,7 +60,7 @@ def build_steps(pipeline: Pipeline) -> list[Step]:
     if config.prepare is not None:
         steps.append(_prepare_step(pipeline))
     for member in pipeline.members:
-        if _is_trained(member):
+        if isinstance(member, TrainedConfig):
             steps.append(_train_step(pipeline, member))
     for selection in config.predict:
         steps += [_predict_step(pipeline, member, selection) for member in pipeline.members]
@@ -77,11 +77,6 @@ def _table(pipeline: Pipeline, selection: str, name: str) -> Path:
 
 def _tables(pipeline: Pipeline, selection: str) -> list[Path]:
     return [_table(pipeline, selection, member.name) for member in pipeline.members]
-
-
-def _is_trained(member: MemberConfig) -> bool:
-    """A member whose config has a `training` section must be trained; the others only predict."""
-    return getattr(member, "training", None) is not None
 
 
 def _prepare_step(pipeline: Pipeline) -> Step:
@@ -109,7 +104,7 @@ def _prepare_step(pipeline: Pipeline) -> Step:
     )
 
 
-def _train_step(pipeline: Pipeline, member: MemberConfig) -> Step:
+def _train_step(pipeline: Pipeline, member: TrainedConfig) -> Step:
     best = member.run_dir / "best"
 
     def work() -> Report:
@@ -143,7 +138,7 @@ def _train_step(pipeline: Pipeline, member: MemberConfig) -> Step:
 def _predict_step(pipeline: Pipeline, member: MemberConfig, selection: str) -> Step:
     config = pipeline.config
     out = _table(pipeline, selection, member.name)
-    trained = _is_trained(member)
+    run_dir = member.run_dir if isinstance(member, TrainedConfig) else None
 
     def work() -> Report:
         from abhinaya.manifest import read_manifest
@@ -152,8 +147,8 @@ def _predict_step(pipeline: Pipeline, member: MemberConfig, selection: str) -> S
         from abhinaya.registry import load_member
 
         if config.gpus > 1:
-            source = member.run_dir
-            if not trained:
+            source = run_dir
+            if source is None:
                 source = config.out / "configs" / f"{member.name}.yaml"
                 write_text(source, dump_yaml(member))
             command = ["predict", str(source), "--manifest", str(config.manifest_path)]
@@ -172,8 +167,7 @@ def _predict_step(pipeline: Pipeline, member: MemberConfig, selection: str) -> S
                 out=out,
                 with_embedding=config.with_embedding,
             )
-            source_or_config = member.run_dir if trained else member
-            table = load_member(member.member).predict(source_or_config, request)
+            table = load_member(member.member).predict(run_dir or member, request)
         return Report(
             f"predicted {selection} with {member.name}: {out}",
             ["run", "selection", "rows", "abstained"],
@@ -181,8 +175,8 @@ def _predict_step(pipeline: Pipeline, member: MemberConfig, selection: str) -> S
         )
 
     needs: tuple[Path, ...] = (config.manifest_path,)
-    if trained:
-        needs += (member.run_dir / "best" / "model.safetensors",)
+    if run_dir is not None:
+        needs += (run_dir / "best" / "model.safetensors",)
     settings = [config_digest(member), config.predict[selection], config.with_embedding]
     return Step(f"predict:{selection}:{member.name}", settings, needs, (out,), work)
 

@@ -18,7 +18,7 @@ from pydantic import (
     model_validator,
 )
 
-from abhinaya.config import Config, MemberConfig
+from abhinaya.config import Config, TrainedConfig
 from abhinaya.errors import did_you_mean
 from abhinaya.nn.loss_config import LossConfig
 
@@ -139,7 +139,7 @@ def _argument_types() -> dict[str, TypeAdapter[Any]]:
     return adapters
 
 
-class ClassifierConfig(MemberConfig):
+class ClassifierConfig(TrainedConfig):
     """Backbone, pooling, head and their training. Members add the keys of their backbone."""
 
     base: str

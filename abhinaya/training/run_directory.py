@@ -47,7 +47,8 @@ class RunDirectory:
                     f"{', '.join(sorted(others)[:5])}. "
                     "Set run_dir to an empty folder."
                 )
-        elif stored["digest"] != self.digest:
+        # A run that never got to a checkpoint has nothing to lose, so it may start anew.
+        elif stored["digest"] != self.digest and (self.is_finished or self._checkpoints()):
             raise BadValueError(
                 f"{str(self.path)!r} holds a run with another config, corpus or base weights "
                 f"(digest {stored['digest']}, now {self.digest}). "

@@ -19,6 +19,10 @@ class LengthGroupedSampler(Sampler[tuple[int, int]]):
     travels with the index because data-loading workers must draw the same crop whenever they were
     started.
 
+    Every batch is full: a few rows drawn at random come twice where the rows do not suffice. A
+    smaller batch could not be shared by processes or accumulation steps without weighing some of
+    its rows more, so eight devices would not train what one does.
+
     Args:
         lengths: any length of each row, such as seconds.
         batch_size: rows per optimizer step over all processes.
@@ -40,24 +44,22 @@ class LengthGroupedSampler(Sampler[tuple[int, int]]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return len(self.lengths)
+        n_batches = -(-len(self.lengths) // self.batch_size)
+        return n_batches * self.batch_size
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         rng = np.random.default_rng([self.seed, self.epoch])
-        order = rng.permutation(len(self.lengths))
+        # Fills up from the start, as often as it takes.
+        order = np.resize(rng.permutation(len(self.lengths)), len(self))
         batches: list[np.ndarray[tuple[int], np.dtype[np.int64]]] = []
         for start in range(0, len(order), self.pool_size):
             pool = order[start : start + self.pool_size]
             pool = pool[np.argsort(-self.lengths[pool], kind="stable")]
-            batches += [
-                pool[at : at + self.batch_size] for at in range(0, len(pool), self.batch_size)
-            ]
-        # A smaller last batch stays last, as the DataLoader cuts the stream at full batches.
-        rest = [batches.pop()] if batches and len(batches[-1]) < self.batch_size else []
+            batches += np.split(pool, len(pool) // self.batch_size)
         longest = max(
             range(len(batches)), key=lambda b: self.lengths[batches[b]].max(), default=None
         )
         first = [batches.pop(longest)] if longest is not None else []
         shuffled = [batches[b] for b in rng.permutation(len(batches))]
-        for batch in [*first, *shuffled, *rest]:
+        for batch in [*first, *shuffled]:
             yield from ((int(idx), self.epoch) for idx in batch)

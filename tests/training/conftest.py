@@ -104,9 +104,7 @@ def train(
 ) -> Train:
     """A function that trains and returns the run directory, a new one unless it is given."""
 
-    def run(
-        *overrides: str, run_dir: Path | None = None, manifest: Manifest = manifest
-    ) -> Path:
+    def run(*overrides: str, run_dir: Path | None = None, manifest: Manifest = manifest) -> Path:
         config = make_config(run_dir or tmp_path_factory.mktemp("runs") / "run", *overrides)
         return load_member(config.member).train(config, manifest)
 

@@ -145,14 +145,12 @@ def test_arguments_what_the_user_gives_wins_over_defaults(
 def test_arguments_several_devices_do_not_mean_data_parallel(
     arguments_of: ArgumentsOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class TwoDevices(TrainingArguments):
-        """As one process sees a machine with two accelerators."""
+    def build(**given: Any) -> TrainingArguments:
+        built = TrainingArguments(**given)
+        built._n_gpu = 2  # as one process sees a machine with two accelerators
+        return built
 
-        def __post_init__(self) -> None:
-            super().__post_init__()
-            self._n_gpu = 2
-
-    monkeypatch.setattr("abhinaya.training.arguments.TrainingArguments", TwoDevices)
+    monkeypatch.setattr("abhinaya.training.arguments.TrainingArguments", build)
     built: Any = arguments_of()
     assert built._n_gpu == 1
     assert built.n_gpu == 1

@@ -58,7 +58,7 @@ def starts_by_row(dataset: ClipDataset, epoch: int, *, n_workers: int) -> dict[i
         collate_fn=Collator(Ramps().collate),
         num_workers=n_workers,
     )
-    starts = {}
+    starts: dict[int, int] = {}
     for batch in loader:
         first = batch["inputs"]["waveforms"][:, 0] * 32768
         starts |= dict(zip(batch["labels"].tolist(), first.int().tolist(), strict=True))

@@ -36,9 +36,29 @@ def test_run_directory_same_digest_may_go_on(run: RunDirectory) -> None:
     RunDirectory(run.path, "d1").check()
 
 
-def test_run_directory_other_digest_raises(run: RunDirectory) -> None:
+@pytest.mark.parametrize("made", ["checkpoint-1", "best"])
+def test_run_directory_other_digest_raises(run: RunDirectory, made: str) -> None:
+    run.begin("a: 1\n")
+    (run.path / made).mkdir()
     with pytest.raises(BadValueError, match=r"another config.*digest d1, now d2.*another folder"):
         RunDirectory(run.path, "d2").check()
+
+
+def test_run_directory_other_digest_before_first_checkpoint_may_start_anew(
+    run: RunDirectory,
+) -> None:
+    run.begin("a: 1\n")
+    RunDirectory(run.path, "d2").check()
+    RunDirectory(run.path, "d2").begin("a: 2\n")
+    assert (run.path / "digest.json").read_text() == '{\n  "digest": "d2"\n}\n'
+
+
+def test_run_directory_other_digest_without_checkpoint_may_start_anew(run: RunDirectory) -> None:
+    again = RunDirectory(run.path, "d2")
+    again.check()
+    again.begin("seed: 2\n")
+    assert (run.path / "config.yaml").read_text() == "seed: 2\n"
+    assert (run.path / "digest.json").read_text() == '{\n  "digest": "d2"\n}\n'
 
 
 def test_run_directory_empty_folder_may_be_used(tmp_path: Path) -> None:

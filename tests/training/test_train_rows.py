@@ -1,0 +1,122 @@
+"""Which rows a training uses, and what it says of the others."""
+
+from __future__ import annotations
+
+import csv
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from abhinaya.errors import BadValueError
+from abhinaya.manifest import Manifest
+from abhinaya.nn.checkpoint import read_info
+
+Train = Callable[..., Path]
+
+QUICK = ("training.max_steps=1", "data.validation=null", "freeze=encoder")
+
+
+def problems_of(run: Path) -> list[dict[str, str]]:
+    with (run / "problems.csv").open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def with_rows(manifest: Manifest, split: str = "train", **columns: object) -> Manifest:
+    """The manifest with some cells of the first rows of a split replaced."""
+    rows = manifest.rows.copy()
+    idx = rows.index[rows["split"] == split]
+    for column, values in columns.items():
+        assert isinstance(values, list)
+        for at, value in zip(idx, values, strict=False):
+            rows.at[at, column] = value
+    return replace(manifest, rows=rows)
+
+
+def test_train_leaves_out_rows_without_a_class_and_counts_them(
+    train: Train, manifest: Manifest, caplog: pytest.LogCaptureFixture
+) -> None:
+    # Of the first five rows none may have a class any more; three others are O or X already.
+    n_classless = int(manifest.select("train")["label"].iloc[5:].isin(["O", "X"]).sum())
+    changed = with_rows(manifest, label=["O", "X", None, None, "O"])
+    with caplog.at_level(logging.INFO, logger="abhinaya"):
+        run = train(*QUICK, manifest=changed)
+    expected = f"tiny: {5 + n_classless} of 37 rows of train have no label of the emotion set"
+    assert expected in caplog.text
+    assert f"tiny: {32 - n_classless} training clips, 0 for validation, 0 unusable" in caplog.text
+    assert problems_of(run) == []
+    assert sum(read_info(run / "best").facts["class_counts"]) == 32 - n_classless
+
+
+def test_train_soft_loss_uses_rows_with_votes_whatever_their_label(
+    train: Train, manifest: Manifest, caplog: pytest.LogCaptureFixture
+) -> None:
+    # Eight classes, then O. The first row has no agreement but votes; the second has neither a
+    # label nor a vote for a class; the third has no votes, but a label.
+    some, none = np.array([1, 1, 0, 0, 0, 0, 0, 0, 3]), np.array([0] * 8 + [5])
+    changed = with_rows(manifest, label=["X", None, "H"], votes=[some, none, None])
+    with caplog.at_level(logging.INFO, logger="abhinaya"):
+        train(*QUICK, "loss.name=soft-cross-entropy", manifest=changed)
+    assert "1 of 37 rows of train have no label" in caplog.text
+    assert "36 training clips" in caplog.text
+
+
+def test_train_soft_loss_validates_on_rows_with_a_class_only(
+    train: Train, caplog: pytest.LogCaptureFixture
+) -> None:
+    # 11 rows for validation have votes, but macro-F1 cannot use the two that are O or X.
+    with caplog.at_level(logging.INFO, logger="abhinaya"):
+        run = train("training.max_steps=1", "freeze=encoder", "loss.name=kl-divergence")
+    assert "9 for validation" in caplog.text
+    assert 0 <= read_info(run / "best").metrics["macro_f1"] <= 1
+
+
+def test_train_lists_unusable_audio_and_leaves_it_out(
+    train: Train, manifest: Manifest, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken = tmp_path / "broken.wav"
+    soundfile.write(broken, np.zeros(8000), 16000)
+    broken.write_bytes(broken.read_bytes()[:-100])
+    labelled = with_rows(manifest, label=["A", "A", "A", "A"])
+    changed = with_rows(labelled, audio=[str(broken), str(tmp_path / "absent.wav"), None])
+    with caplog.at_level(logging.INFO, logger="abhinaya"):
+        run = train(*QUICK, manifest=changed)
+    names = changed.select("train")["utterance"].iloc[:3]
+    reasons = {row["utterance"]: row["reason"] for row in problems_of(run)}
+    assert sorted(reasons) == sorted(names)
+    for name, reason in zip(
+        names,
+        ("broken.wav is truncated", "absent.wav does not exist", "names no audio file"),
+        strict=True,
+    ):
+        assert reason in reasons[name]
+    assert "3 unusable" in caplog.text
+    n_usable = int(changed.select("train")["label"].iloc[3:].isin(list("ACDFHNSU")).sum())
+    assert f"{n_usable} training clips" in caplog.text
+
+
+def test_train_without_a_usable_row_raises_with_the_reasons(
+    train: Train, manifest: Manifest, tmp_path: Path
+) -> None:
+    lost = replace(manifest, audio_root=tmp_path)
+    with pytest.raises(
+        BadValueError,
+        match=r"No row of the selection 'train' can be used for 'tiny': 3 have no label of the "
+        r"emotion set, 34 have a problem \(.*: .* does not exist.*\)\. Correct the selection",
+    ):
+        train(*QUICK, manifest=lost)
+    with pytest.raises(BadValueError, match=r"'development:O,X' .* 2 have no label .*, 0 have a"):
+        train("data.train=development:O,X", "data.validation=null")
+
+
+def test_train_validation_without_a_class_raises(train: Train) -> None:
+    with pytest.raises(BadValueError, match=r"No row of the selection 'development:X'"):
+        train("data.validation=development:X")
+    with pytest.raises(
+        BadValueError, match=r"No row of data\.validation 'development:X' has a label .*, or null"
+    ):
+        train("data.validation=development:X", "loss.name=soft-cross-entropy")
