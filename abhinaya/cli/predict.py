@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from abhinaya.cli.tables import TableFormat, show_table
+from abhinaya.cli.tables import AsJson, Format, TableFormat, show_table
 
 __all__ = ["predict"]
 
@@ -36,10 +36,8 @@ def predict(
         Literal["embedding"] | None,
         typer.Option("--with", help="Also keep the input of the last linear layer."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    table_format: Annotated[
-        TableFormat, typer.Option("--format", help="How to print the table.")
-    ] = TableFormat.TEXT,
+    as_json: AsJson = False,
+    table_format: Format = TableFormat.TEXT,
 ) -> None:
     """Label every row of a selection.
 

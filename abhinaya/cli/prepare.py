@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from abhinaya.cli.tables import TableFormat, show_table
+from abhinaya.cli.tables import AsJson, Format, TableFormat, show_table
 
 __all__ = ["prepare"]
 
@@ -23,10 +23,8 @@ def prepare(
         int, typer.Option(help="MSP-Podcast: clips per class in the subset `balanced`.")
     ] = 326,
     seed: Annotated[int, typer.Option(help="Chooses the clips of `balanced`.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    table_format: Annotated[
-        TableFormat, typer.Option("--format", help="How to print the table.")
-    ] = TableFormat.TEXT,
+    as_json: AsJson = False,
+    table_format: Format = TableFormat.TEXT,
 ) -> None:
     """Make a manifest from a corpus as published."""
     from abhinaya.corpora import prepare_corpus

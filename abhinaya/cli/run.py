@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from abhinaya.cli.tables import TableFormat, show_table
+from abhinaya.cli.tables import AsJson, Format, TableFormat, show_table
 
 __all__ = ["run"]
 
@@ -26,10 +26,8 @@ def run(
         str | None,
         typer.Option("--from", metavar="STEP", help="Do this step and all after it again."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    table_format: Annotated[
-        TableFormat, typer.Option("--format", help="How to print the tables.")
-    ] = TableFormat.TEXT,
+    as_json: AsJson = False,
+    table_format: Format = TableFormat.TEXT,
 ) -> None:
     """Run the chain of one YAML file: corpus, members, vote, scores, submission.
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from abhinaya.cli.tables import Cell, TableFormat, show_json, show_table
+from abhinaya.cli.tables import AsJson, Cell, Format, TableFormat, show_json, show_table
 
 if TYPE_CHECKING:
     from abhinaya.scoring import TableScore
@@ -38,10 +38,8 @@ def score(
         int, typer.Option(min=1, help="Bootstrap resamples behind the interval.")
     ] = 10_000,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    table_format: Annotated[
-        TableFormat, typer.Option("--format", help="How to print the tables.")
-    ] = TableFormat.TEXT,
+    as_json: AsJson = False,
+    table_format: Format = TableFormat.TEXT,
 ) -> None:
     """Score tables: macro-F1 over the whole emotion set, accuracy and unweighted average recall.
 

@@ -6,10 +6,19 @@ import json
 import sys
 from collections.abc import Sequence
 from enum import StrEnum
+from typing import Annotated
 
 import typer
 
-__all__ = ["Cell", "TableFormat", "render_table", "show_json", "show_table"]
+__all__ = [
+    "AsJson",
+    "Cell",
+    "Format",
+    "TableFormat",
+    "render_table",
+    "show_json",
+    "show_table",
+]
 
 Cell = str | int | float | None
 """What a table may hold; null becomes an empty cell."""
@@ -22,6 +31,12 @@ class TableFormat(StrEnum):
     LATEX = "latex"
     MARKDOWN = "markdown"
 
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+"""Option of every command that prints a table."""
+
+Format = Annotated[TableFormat, typer.Option("--format", help="How to print the table.")]
+"""Option of every command that prints a table."""
 
 _LATEX_ESCAPES = str.maketrans(
     {

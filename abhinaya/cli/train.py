@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from abhinaya.cli.tables import TableFormat, show_table
+from abhinaya.cli.tables import AsJson, Format, TableFormat, show_table
 
 __all__ = ["train"]
 
@@ -18,10 +18,8 @@ def train(
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Changes of the config.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    table_format: Annotated[
-        TableFormat, typer.Option("--format", help="How to print the table.")
-    ] = TableFormat.TEXT,
+    as_json: AsJson = False,
+    table_format: Format = TableFormat.TEXT,
 ) -> None:
     """Train one member, or go on where a killed training was.
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from abhinaya.cli.tables import TableFormat, show_table
+from abhinaya.cli.tables import AsJson, Format, TableFormat, show_table
 
 __all__ = ["vote"]
 
@@ -30,10 +30,8 @@ def vote(
         typer.Option(help="Demand the same utterances everywhere, or keep those that are in all."),
     ] = "same",
     name: Annotated[str, typer.Option(help="Name of the new table.")] = "vote",
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    table_format: Annotated[
-        TableFormat, typer.Option("--format", help="How to print the table.")
-    ] = TableFormat.TEXT,
+    as_json: AsJson = False,
+    table_format: Format = TableFormat.TEXT,
 ) -> None:
     """Fuse tables by an unweighted vote.
 

@@ -6,6 +6,7 @@ import hashlib
 import logging
 import shutil
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,9 +17,10 @@ from accelerate import PartialState
 from torch.utils.data import DataLoader, Dataset
 
 import abhinaya
+from abhinaya.audio import audio_digest
 from abhinaya.clips import Clip, Cropping, collect_clips
-from abhinaya.config import apply_overrides, check_config
-from abhinaya.errors import AudioError
+from abhinaya.config import apply_overrides, check_config, config_digest
+from abhinaya.errors import AudioError, BadValueError
 from abhinaya.files import digest_of
 from abhinaya.inference.features import FeatureStore, collate_features
 from abhinaya.labels import ABSTAIN, EmotionSet
@@ -42,6 +44,18 @@ _logger = logging.getLogger(__name__)
 CHUNK_SIZE = 64
 """Clips per part. It is fixed, so that parts fit together whatever the number of processes."""
 
+_N_READERS = 8
+
+# What changes a table by no more than rounding, or not at all.
+_NOT_IN_DIGEST = (
+    "run_dir",
+    "data",
+    "training",
+    "cache",
+    "inference.batch_size",
+    "inference.num_workers",
+)
+
 
 def predict_classifier(
     member: ClassifierMember, run_dir: Path, request: PredictRequest
@@ -50,8 +64,7 @@ def predict_classifier(
 
     Clips are sorted by duration and cut into parts; each process of a launch takes every n-th part,
     so the processes get equal shares of audio. A finished part is kept beside the table until the
-    table is
-    whole: a killed prediction goes on where it was.
+    table is whole: a killed prediction goes on where it was.
 
     Args:
         member: builds the model.
@@ -60,10 +73,12 @@ def predict_classifier(
             `data` of the stored config.
 
     Raises:
+        BadValueError: if a file with the ending of `request.out` cannot hold the table.
         MissingFileError: if the run has no `best/`.
         CheckpointError: if its weights do not fit.
         ClassOrderError: if the manifest has other classes than the checkpoint.
     """
+    _check_ending(request)
     checkpoint = run_dir / "best" if (run_dir / "best").is_dir() else run_dir
     info = read_info(checkpoint)
     config = check_config(
@@ -76,7 +91,13 @@ def predict_classifier(
         manifest.emotions, what="The manifest", where=f"the checkpoint {str(checkpoint)!r}"
     )
     rows = manifest.select(request.selection)
-    digest = _digest(checkpoint, config, request, rows["utterance"].tolist())
+    inputs = member.build_inputs(config)
+    transcripts = config.data.transcripts
+    clips, problems = collect_clips(
+        rows, manifest, inputs, (transcripts, "predict") if transcripts else None
+    )
+    clips.sort(key=lambda clip: (-clip.duration_s, clip.utterance))
+    digest = _digest(checkpoint, config, request, rows["utterance"].tolist(), clips)
     if request.out.is_file() and request.out.suffix == ".parquet":
         table = read_table(request.out)
         if table.meta.get("digest") == digest:
@@ -84,12 +105,6 @@ def predict_classifier(
             return table
 
     state = PartialState(cpu=not torch.accelerator.is_available())
-    inputs = member.build_inputs(config)
-    transcripts = config.data.transcripts
-    clips, problems = collect_clips(
-        rows, manifest, inputs, (transcripts, "predict") if transcripts else None
-    )
-    clips.sort(key=lambda clip: (-clip.duration_s, clip.utterance))
     model = build_classifier(member, config, len(info.emotions))
     load_weights(checkpoint, model)
     model.to(state.device).eval()
@@ -139,7 +154,8 @@ def predict_classifier(
         ]
         write_problems(request.out.with_suffix(".problems.csv"), unusable)
         write_table(table, request.out)
-        shutil.rmtree(parts.parent)
+        # There are no parts where the manifest names no audio at all.
+        shutil.rmtree(parts.parent, ignore_errors=True)
     state.wait_for_everyone()
     return table
 
@@ -287,20 +303,44 @@ def _meta(
     return meta
 
 
+def _check_ending(request: PredictRequest) -> None:
+    """Say now what would otherwise be said after hours of work."""
+    if request.out.suffix not in (".parquet", ".csv"):
+        raise BadValueError(f"The table {str(request.out)!r} must end in .parquet or .csv.")
+    if request.with_embedding and request.out.suffix == ".csv":
+        raise BadValueError(
+            f"A CSV holds no embeddings, but {str(request.out)!r} should. Let it end in .parquet, "
+            "or do not ask for embeddings."
+        )
+
+
 def _digest(
-    checkpoint: Path, config: ClassifierConfig, request: PredictRequest, utterances: list[str]
+    checkpoint: Path,
+    config: ClassifierConfig,
+    request: PredictRequest,
+    utterances: list[str],
+    clips: Sequence[Clip],
 ) -> str:
-    """Hash of what decides the table; batch size and workers only round differently."""
+    """Hash of all that decides the table, so that no other run's table or part is taken for it."""
+
+    def sound(clip: Clip) -> str | None:
+        try:
+            return audio_digest(clip.path) if clip.path is not None else None
+        except AudioError:
+            return None  # it will abstain, until the file is there
+
     with (checkpoint / WEIGHTS).open("rb") as file:
         weights = hashlib.file_digest(file, "sha256").hexdigest()
+    with ThreadPoolExecutor(_N_READERS) as pool:
+        sounds = list(pool.map(sound, clips))
     return digest_of(
         {
             "weights": weights,
-            "base": config.base,
-            "audio": config.audio.model_dump(mode="json"),
-            "precision": config.inference.precision,
+            "config": config_digest(config, without=_NOT_IN_DIGEST),
+            "features": config.cache.dtype if config.cache else "float32",
             "manifest": request.manifest.digest,
             "utterances": utterances,
+            "clips": [(c.utterance, c.text, s) for c, s in zip(clips, sounds, strict=True)],
             "with_embedding": request.with_embedding,
         }
     )
