@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -78,6 +78,11 @@ class FeatureStore:
         self.folder = config.dir / encoder_digest(backbone) / config.dtype
         self._files: dict[str, Path] = {}
 
+    @property
+    def files(self) -> frozenset[Path]:
+        """What `load` reads."""
+        return frozenset(self._files.values())
+
     def load(self, clip: Clip, epoch: int = 0) -> list[dict[str, Any]]:
         """Stored states of each piece of a clip that `fill` has seen, memory-mapped."""
         del epoch  # stored pieces are the same in every epoch
@@ -85,7 +90,12 @@ class FeatureStore:
         return [{"states": states} for states in pieces]
 
     def fill(
-        self, clips: Sequence[Clip], *, batch_size: int, device: torch.device
+        self,
+        clips: Sequence[Clip],
+        *,
+        batch_size: int,
+        device: torch.device,
+        keep: Collection[Path] = (),
     ) -> list[Problem]:
         """Compute what is missing; each process of a launch takes its share.
 
@@ -93,12 +103,13 @@ class FeatureStore:
             clips: clips that will be loaded.
             batch_size: clips per pass of the encoder.
             device: where the backbone is.
+            keep: files of other stores that the same run needs; they count and are not deleted.
 
         Returns:
             Problems of clips that cannot be used; these cannot be loaded later.
 
         Raises:
-            BadValueError: if the features of these clips exceed the size limit.
+            BadValueError: if the features of these clips and `keep` exceed the size limit.
         """
         with ThreadPoolExecutor(_N_READERS) as pool:
             found = list(pool.map(self._locate, clips))
@@ -120,11 +131,11 @@ class FeatureStore:
         state = PartialState()
         mine = todo[state.process_index :: state.num_processes]
         n_clips = sum(len(batch) for batch in mine)
+        is_checked = False
         with progress("encoding", n_clips, shown=state.is_main_process) as advance:
-            for number, batch in enumerate(mine):
+            for batch in mine:
                 self._encode(batch, device)
-                if number == 0:
-                    self._check_size(batch, clips)
+                is_checked = is_checked or self._check_size(batch, clips, keep)
                 advance(len(batch))
         state.wait_for_everyone()
         for clip, file in located:
@@ -133,7 +144,7 @@ class FeatureStore:
             else:
                 problems.append(Problem(clip.utterance, _why_unreadable(clip)))
         if state.is_main_process:
-            self._evict(set(self._files.values()))
+            self._evict(self.files.union(keep))
         return problems
 
     def _locate(self, clip: Clip) -> Path | str:
@@ -176,25 +187,31 @@ class FeatureStore:
             with atomic_path(file) as temporary, temporary.open("wb") as stream:
                 np.save(stream, kept.float().cpu().numpy().astype(self.config.dtype))
 
-    def _check_size(self, first: Sequence[tuple[Clip, Path]], every: Sequence[Clip]) -> None:
-        """Estimate the whole from the first batch and refuse what cannot fit."""
-        written = [(clip, file.stat().st_size) for clip, file in first if file.exists()]
+    def _check_size(
+        self, batch: Sequence[tuple[Clip, Path]], every: Sequence[Clip], keep: Collection[Path]
+    ) -> bool:
+        """Estimate the whole from a batch and refuse what cannot fit; False if it holds nothing."""
+        written = [(clip, file.stat().st_size) for clip, file in batch if file.exists()]
         seconds = sum(clip.duration_s for clip, _ in written)
         if seconds == 0:
-            return
+            return False
         per_second = sum(size for _, size in written) / seconds
         total_gb = per_second * sum(clip.duration_s for clip in every) / 1e9
-        if total_gb > self.config.max_gb:
+        kept_gb = sum(file.stat().st_size for file in keep) / 1e9
+        if total_gb + kept_gb > self.config.max_gb:
+            beside = f" beside {kept_gb:.3g} GB of others that the run needs" if keep else ""
             raise BadValueError(
-                f"The features of {len(every)} clips need about {total_gb:.3g} GB, but "
+                f"The features of {len(every)} clips need about {total_gb:.3g} GB{beside}, but "
                 f"cache.max_gb is {self.config.max_gb:g}. Raise cache.max_gb, set cache.dtype to "
                 "float16, or remove cache."
             )
+        return True
 
-    def _evict(self, needed: set[Path]) -> None:
+    def _evict(self, needed: Collection[Path]) -> None:
         """Delete the files used least recently until the store is within its limit."""
         files = []
-        for file in self.config.dir.rglob("*.npy"):
+        # Only what `_locate` names: the folder may hold arrays of somebody else.
+        for file in self.config.dir.glob("*/float*/??/*.npy"):
             stat = file.stat()
             files.append((stat.st_mtime, stat.st_size, file))
         excess = sum(size for _, size, _ in files) - self.config.max_gb * 1e9

@@ -76,10 +76,13 @@ class EmotionClassifier(nn.Module):
         loss = self.loss(logits, labels) if self.loss is not None and labels is not None else None
         return EmotionOutput(loss=loss, logits=logits, embeddings=embeddings)
 
-    def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: Any = None) -> None:
-        """What the Trainer calls for `gradient_checkpointing: true`."""
-        del gradient_checkpointing_kwargs
+    def activation_checkpointing_enable(self, **settings: Any) -> None:
+        """What the Trainer calls for `activation_checkpointing: true`."""
+        del settings  # configs cannot set any
         self.backbone.enable_gradient_checkpointing()
+
+    # The name in earlier versions of transformers 5, for `gradient_checkpointing: true`.
+    gradient_checkpointing_enable = activation_checkpointing_enable
 
     def trained_names(self) -> list[str]:
         """Keys of the state that training changes: trained parameters and fitted statistics."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -178,6 +179,17 @@ def load_pipeline(path: str | Path, overrides: Sequence[str] = ()) -> Pipeline:
         f"vote.tiebreaker names {name!r}, but the members are {', '.join(config.members)}"
         for name in config.vote.tiebreaker
         if name not in config.members
+    ]
+    if config.vote.name in config.members:
+        problems.append(
+            f"vote.name is {config.vote.name!r}, which is a member too; the vote would replace "
+            "that member's tables"
+        )
+    run_dirs = Counter(m.run_dir for m in members if isinstance(m, TrainedConfig))
+    problems += [
+        f"{count} members have the run_dir {str(run_dir)!r}; remove it, and each gets its own"
+        for run_dir, count in run_dirs.items()
+        if count > 1
     ]
     if problems:
         raise ProblemsError(str(file), problems)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from abhinaya.errors import BadValueError, UnknownNameError
+from abhinaya.errors import BadValueError, MissingFileError, UnknownNameError, list_some
 from abhinaya.files import digest_of, write_json
 from abhinaya.pipeline.config import Pipeline
 from abhinaya.pipeline.steps import Report, Step, build_steps
@@ -48,10 +49,7 @@ def plan(
     for name in [*only, *([start] if start else [])]:
         if name not in known:
             raise UnknownNameError("step", name, set(known))
-    again: set[str] = set()
-    if start is not None:
-        first = next(idx for idx, step in enumerate(steps) if start in (step.name, _kind(step)))
-        again = {step.name for step in steps[first:]}
+    again = _steps_from(steps, start)
     planned, unmade = [], set[Path]()
     for step in steps:
         if only and step.name not in only and _kind(step) not in only:
@@ -83,12 +81,13 @@ def run_pipeline(
         start: name or kind of the step to begin with, even if it is done.
 
     Raises:
+        MissingFileError: before anything is done, if a step needs a file that no step makes.
         BadValueError: if a step of `only` needs a file that an earlier step has yet to make.
     """
     planned = plan(pipeline, only=only, start=start)
-    again = set[str]()
-    if start is not None:
-        again = {entry.step.name for entry in planned if entry.status == "to do"}
+    steps = build_steps(pipeline)
+    _check_inputs(pipeline, steps, [entry.step for entry in planned])
+    again = _steps_from(steps, start)
     for entry in planned:
         step = entry.step
         # Asked again: an earlier step may have made the very file that was there before.
@@ -107,11 +106,44 @@ def run_pipeline(
         write_json(_stamp_path(pipeline, step), {"digest": _digest(step)})
 
 
+def _steps_from(steps: Sequence[Step], start: str | None) -> set[str]:
+    """Names of the steps from the first one that `start` names or is the kind of."""
+    if start is None:
+        return set()
+    first = next(idx for idx, step in enumerate(steps) if start in (step.name, _kind(step)))
+    return {step.name for step in steps[first:]}
+
+
+def _check_inputs(pipeline: Pipeline, steps: Sequence[Step], chosen: Sequence[Step]) -> None:
+    """Refuse to begin a chain that would stop for want of a file after days of training."""
+    made = {path.resolve() for step in steps for path in step.makes}
+    needed = dict.fromkeys(path for step in chosen for path in step.needs)
+    absent = [path for path in needed if path.resolve() not in made and not path.is_file()]
+    if pipeline.config.prepare is not None:
+        corpus = pipeline.config.prepare.out.resolve()
+        absent = [path for path in absent if not path.resolve().is_relative_to(corpus)]
+    if absent:
+        raise MissingFileError(
+            f"The chain {pipeline.config.name!r} needs {list_some(map(str, absent))}, which "
+            f"{'is' if len(absent) == 1 else 'are'} not there and which no step makes. "
+            "Correct manifest, score.truth or submit.names."
+        )
+
+
 def _forget(step: Step) -> None:
     """Remove what a step made, where the step itself would take it for finished work."""
     if _kind(step) == "predict":
         for path in step.makes:
             path.unlink(missing_ok=True)
+    elif _kind(step) == "train":
+        run_dir = step.makes[0].parent.parent
+        old = run_dir.with_name(f".{run_dir.name}.old")
+        shutil.rmtree(old, ignore_errors=True)
+        # Training itself refuses a folder that holds something else.
+        if (run_dir / "digest.json").is_file():
+            # Moved first, so that a kill leaves a whole run or none.
+            run_dir.rename(old)
+            shutil.rmtree(old)
 
 
 def _kind(step: Step) -> str:

@@ -113,8 +113,10 @@ class TrainingConfig(BaseModel):
 
 
 _SET_BY_US = {
+    "activation_checkpointing_kwargs": "every layer is recomputed, without re-entrance",
     "data_seed": "it is the config's seed",
     "gradient_accumulation_steps": "it follows from global_batch_size",
+    "gradient_checkpointing_kwargs": "every layer is recomputed, without re-entrance",
     "greater_is_better": "the best checkpoint is the one of highest macro_f1",
     "label_names": "it belongs to the model",
     "load_best_model_at_end": "it follows from data.validation",

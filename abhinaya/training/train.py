@@ -231,8 +231,10 @@ def _loaders(
             FeatureStore(config.cache, model.backbone, inputs, c) for c in (crop_train, crop_eval)
         ]
         every = [(stores[0], train.clips)] + ([(stores[1], validation.clips)] if validation else [])
+        size = config.inference.batch_size
         for store, clips in every:
-            store.fill(clips, batch_size=config.inference.batch_size, device=device)
+            # The training features must survive the filling of the validation store.
+            store.fill(clips, batch_size=size, device=device, keep=stores[0].files)
         load_train, load_eval = stores[0].load, stores[1].load
         collate = collate_features
     for module in model.backbone.modules():

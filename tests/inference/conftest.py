@@ -1,4 +1,4 @@
-"""A corpus of ten noises, tiny checkpoints, and runs whose weights are random instead of trained."""
+"""A corpus of ten noises, tiny checkpoints, and runs whose weights are random, not trained."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def manifest(corpus: Path) -> Manifest:
 
 @pytest.fixture(scope="session")
 def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Folder of the tiny base weights of each member. This Whisper hears 1.4 s, no more."""
+    """Folder of the tiny base weights of each member. This Whisper hears 2 s."""
     folder = tmp_path_factory.mktemp("bases")
     write_wavlm(folder / "wavlm", n_layers=2, n_features=16, n_conv_features=8)
     write_whisper(folder / "whisper-encoder", chunk_s=2, n_layers=2, n_features=16, init_std=0.1)

@@ -48,6 +48,8 @@ def test_training_takes_transformers_names_and_gives_its_types(make_config: Make
             "num_train_epochs is 'many': Input should be a valid number, unable to parse",
         ),
         ("training.save_strategy=[no]", "save_strategy is ['no']: Input should be 'no', "),
+        ("training.activation_checkpointing_kwargs.offload=true", "every layer is recomputed"),
+        ("training.gradient_checkpointing_kwargs.use_reentrant=true", "without re-entrance"),
         ("training.gradient_accumulation_steps=2", "it follows from global_batch_size"),
         ("training.output_dir=x", "output_dir cannot be set: it is run_dir"),
         ("training.seed=2", "seed cannot be set: it is the config's seed"),

@@ -60,8 +60,10 @@ def resumed_from(monkeypatch: pytest.MonkeyPatch) -> list[str | None]:
     return seen
 
 
-def best_bytes(run: Path) -> bytes:
-    return (run / "best" / "model.safetensors").read_bytes()
+def weights_of(run: Path) -> dict[str, bytes]:
+    """Bytes of the weights of every checkpoint and of the best one."""
+    files = sorted(run.glob("*/model.safetensors"))
+    return {file.parent.name: file.read_bytes() for file in files}
 
 
 def log_of(run: Path) -> list[tuple[str, ...]]:
@@ -72,7 +74,11 @@ def log_of(run: Path) -> list[tuple[str, ...]]:
 
 
 def test_same_training_twice_gives_the_same_bytes(train: Train, trained: Train) -> None:
-    assert best_bytes(train(*SETTINGS)) == best_bytes(trained(*SETTINGS))
+    first = weights_of(trained(*SETTINGS))
+    steps = range(2, N_STEPS + 1, 2)
+    assert sorted(first) == sorted(["best", *(f"checkpoint-{step}" for step in [*steps, 15])])
+    assert len({first[f"checkpoint-{step}"] for step in steps}) == 7
+    assert weights_of(train(*SETTINGS)) == first
 
 
 @pytest.mark.parametrize(
@@ -105,7 +111,7 @@ def test_killed_training_resumes_to_the_same_bytes(
     train(*SETTINGS, run_dir=run)
     assert resumed_from == expected
     undisturbed = trained(*SETTINGS)
-    assert best_bytes(run) == best_bytes(undisturbed)
+    assert weights_of(run) == weights_of(undisturbed)
     assert log_of(run) == log_of(undisturbed)
     assert {path.name for path in run.iterdir()} == {path.name for path in undisturbed.iterdir()}
 
@@ -119,7 +125,7 @@ def test_killed_training_may_resume_with_other_workers(
         train(*SETTINGS, run_dir=run)
     kill_in_step(0)
     train(*SETTINGS, "training.dataloader_num_workers=1", run_dir=run)
-    assert best_bytes(run) == best_bytes(trained(*SETTINGS))
+    assert weights_of(run) == weights_of(trained(*SETTINGS))
 
 
 @pytest.mark.parametrize("damage", ["absent", "truncated"])
@@ -147,7 +153,7 @@ def test_half_written_checkpoint_is_removed_and_an_earlier_one_used(
     kill_in_step(0)
     train(*SETTINGS, run_dir=run)
     assert resumed_from == [None, "checkpoint-6", "checkpoint-6"]
-    assert best_bytes(run) == best_bytes(trained(*SETTINGS))
+    assert weights_of(run) == weights_of(trained(*SETTINGS))
 
 
 def test_training_killed_before_the_best_was_written_only_writes_it(
@@ -170,7 +176,7 @@ def test_training_killed_before_the_best_was_written_only_writes_it(
     assert not (run / "best").exists()
     kill_in_step(N_STEPS)
     train(*SETTINGS, run_dir=run)
-    assert best_bytes(run) == best_bytes(trained(*SETTINGS))
+    assert weights_of(run) == weights_of(trained(*SETTINGS))
 
 
 def test_finished_training_returns_at_once(
@@ -185,10 +191,10 @@ def test_finished_training_returns_at_once(
 
 def test_training_with_another_config_is_refused(train: Train, tmp_path: Path) -> None:
     run = train("training.max_steps=1", run_dir=tmp_path / "run")
-    before = best_bytes(run)
+    before = weights_of(run)
     with pytest.raises(BadValueError, match=r"another config, corpus or base weights .*folder"):
         train("training.max_steps=1", "seed=4", run_dir=run)
-    assert best_bytes(run) == before
+    assert weights_of(run) == before
 
 
 def test_training_into_a_folder_of_something_else_is_refused(train: Train, tmp_path: Path) -> None:

@@ -1,0 +1,224 @@
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+import abhinaya.clips as module
+from abhinaya.clips import (
+    Clip,
+    Cropping,
+    collect_clips,
+    load_pieces,
+    split_readable,
+    window_bounds,
+)
+from abhinaya.config import TranscriptSources
+from abhinaya.errors import AudioError, BadValueError
+from abhinaya.labels import MSP_PODCAST
+from abhinaya.manifest import Manifest, make_manifest
+from abhinaya.problems import Problem
+from abhinaya.transcripts import write_transcripts
+
+
+@dataclass
+class Needs:
+    """An input builder, as far as clips ask it."""
+
+    needs_audio: bool = True
+    needs_text: bool = False
+
+    def encode(self, utterance: Any) -> dict[str, Any]:
+        raise NotImplementedError
+
+    def collate(self, encoded: Any) -> dict[str, Any]:
+        raise NotImplementedError
+
+
+LISTENS, READS, BOTH = Needs(), Needs(False, True), Needs(True, True)
+SOURCES = TranscriptSources(train="human", predict="whisper")
+
+
+@pytest.fixture
+def manifest(tmp_path: Path) -> Manifest:
+    """a.wav of 0.5 s, b.flac of 0.25 s at 8 kHz, c.wav that is not there, d without audio."""
+    (tmp_path / "wav").mkdir()
+    soundfile.write(tmp_path / "wav" / "a.wav", np.zeros(8_000), 16_000)
+    soundfile.write(tmp_path / "wav" / "b.flac", np.zeros(2_000), 8_000)
+    rows: list[dict[str, Any]] = [
+        {"utterance": "a.wav", "audio": "wav/a.wav", "label": "A", "duration_s": 7.0},
+        {"utterance": "b.flac", "audio": "wav/b.flac", "label": "X"},
+        {"utterance": "c.wav", "audio": "wav/c.wav"},
+        {"utterance": "d.wav"},
+    ]
+    texts = [("a.wav", "human", "Yes."), ("a.wav", "whisper", "Yes"), ("d.wav", "whisper", "")]
+    write_transcripts(
+        [
+            *({"utterance": u, "source": s, "text": t} for u, s, t in texts),
+            {"utterance": "b.flac", "source": "whisper", "text": None},
+        ],
+        tmp_path / "transcripts.parquet",
+    )
+    return make_manifest(rows, MSP_PODCAST, tmp_path)
+
+
+def test_collect_clips_keeps_order_and_fills_durations_from_headers(manifest: Manifest) -> None:
+    clips, problems = collect_clips(manifest.rows, manifest, LISTENS)
+    wav = manifest.root / "wav"
+    assert clips == [
+        # The manifest's duration is believed; 2,000 samples at 8 kHz are 0.25 s.
+        Clip("a.wav", wav / "a.wav", None, 7.0),
+        Clip("b.flac", wav / "b.flac", None, 0.25),
+        # Whether the file is there is seen when it is read.
+        Clip("c.wav", wav / "c.wav", None, 0.0),
+    ]
+    assert problems == [Problem("d.wav", "the manifest names no audio file")]
+
+
+def test_collect_clips_for_readers_needs_no_audio_but_a_transcript(manifest: Manifest) -> None:
+    clips, problems = collect_clips(manifest.rows, manifest, READS, (SOURCES, "predict"))
+    # An empty text is a text: nothing was said. Null means not transcribed.
+    assert clips == [Clip("a.wav", None, "Yes"), Clip("d.wav", None, "")]
+    reason = "there is no transcript of the source 'whisper'"
+    assert problems == [Problem("b.flac", reason), Problem("c.wav", reason)]
+
+
+def test_collect_clips_takes_the_source_of_training_in_training(manifest: Manifest) -> None:
+    clips, problems = collect_clips(manifest.rows, manifest, READS, (SOURCES, "train"))
+    assert [clip.text for clip in clips] == ["Yes."]
+    assert {problem.reason for problem in problems} == {
+        "there is no transcript of the source 'human'"
+    }
+
+
+def test_collect_clips_for_both_names_what_is_missing(manifest: Manifest) -> None:
+    clips, problems = collect_clips(manifest.rows, manifest, BOTH, (SOURCES, "predict"))
+    assert clips == [Clip("a.wav", manifest.root / "wav" / "a.wav", "Yes", 7.0)]
+    assert [problem.utterance for problem in problems] == ["b.flac", "c.wav", "d.wav"]
+    assert problems[2].reason == "the manifest names no audio file"
+
+
+def test_collect_clips_text_without_sources_raises(manifest: Manifest) -> None:
+    with pytest.raises(BadValueError, match=r"data\.transcripts is missing\. Set data\.trans"):
+        collect_clips(manifest.rows, manifest, READS)
+
+
+def test_collect_clips_finds_audio_elsewhere_by_path_or_file_name(
+    manifest: Manifest, tmp_path: Path
+) -> None:
+    moved = tmp_path / "moved"
+    (moved / "deep" / "er").mkdir(parents=True)
+    (moved / "wav").mkdir()
+    soundfile.write(moved / "deep" / "er" / "b.flac", np.zeros(4_000), 8_000)
+    soundfile.write(moved / "wav" / "a.wav", np.zeros(800), 16_000)
+    soundfile.write(moved / "deep" / "a.wav", np.zeros(800), 16_000)
+    clips, _ = collect_clips(manifest.rows, replace(manifest, audio_root=moved), LISTENS)
+    assert [clip.path for clip in clips] == [
+        moved / "wav" / "a.wav",  # the relative path comes before the name
+        moved / "deep" / "er" / "b.flac",
+        moved / "wav" / "c.wav",
+    ]
+    assert clips[1].duration_s == 0.5
+
+
+def test_split_readable_decodes_every_file_to_its_end(manifest: Manifest) -> None:
+    wav = manifest.root / "wav"
+    whole = (wav / "a.wav").read_bytes()
+    (wav / "half.wav").write_bytes(whole[: len(whole) // 2])
+    names = ("a.wav", "half.wav", "c.wav", "b.flac")
+    clips = [*(Clip(name, wav / name) for name in names), Clip("text", None, "Yes")]
+    readable, problems = split_readable(clips)
+    assert [clip.utterance for clip in readable] == ["a.wav", "b.flac", "text"]
+    assert [problem.utterance for problem in problems] == ["half.wav", "c.wav"]
+    assert problems[0].reason.startswith("half.wav is truncated")
+    assert problems[1].reason.startswith("c.wav does not exist")
+
+
+def test_load_pieces_of_a_text_is_the_text() -> None:
+    (piece,) = load_pieces(Clip("u", None, "Yes."), Cropping("random", 1.0))
+    assert (piece.name, piece.waveform, piece.text) == ("u", None, "Yes.")
+
+
+@pytest.fixture
+def ramp(tmp_path: Path) -> Clip:
+    """Sixteen samples a millisecond, each worth its own index: 0.1 s."""
+    soundfile.write(tmp_path / "r.wav", np.arange(1_600, dtype=np.int16), 16_000)
+    return Clip("r.wav", tmp_path / "r.wav", "Yes.")
+
+
+def starts(clip: Clip, cropping: Cropping, epoch: int = 0) -> list[int]:
+    pieces = load_pieces(clip, cropping, epoch)
+    assert all(piece.waveform is not None and piece.text == clip.text for piece in pieces)
+    return [round(float(piece.waveform[0]) * 32_768) for piece in pieces]  # type: ignore[index]  # see above
+
+
+@pytest.mark.parametrize(
+    ("where", "expected"),
+    [
+        ("first", [0]),
+        ("centre", [400]),  # (1600 - 800) / 2
+        ("full", [0]),
+        (1, [400]),
+        (2, [0, 800]),
+        (3, [0, 400, 800]),
+    ],
+)
+def test_load_pieces_cuts_where_it_is_told(ramp: Clip, where: Any, expected: list[int]) -> None:
+    assert starts(ramp, Cropping(where, 0.05)) == expected
+    lengths = [len(piece.waveform) for piece in load_pieces(ramp, Cropping(where, 0.05))]  # type: ignore[arg-type]  # it has audio
+    assert lengths == ([1_600] if where == "full" else len(expected) * [800])
+
+
+def test_load_pieces_normalizes_each_piece_by_itself(ramp: Clip) -> None:
+    for piece in load_pieces(ramp, Cropping(2, 0.05, normalize=True)):
+        assert piece.waveform is not None
+        assert abs(piece.waveform.mean()) < 1e-4
+        assert abs(piece.waveform.std() - 1) < 1e-2  # of a variance of 5e-5, 1e-7 are added
+
+
+def test_load_pieces_random_depends_on_seed_epoch_and_utterance(ramp: Clip) -> None:
+    def cut(seed: int, epoch: int, name: str) -> int:
+        (start,) = starts(replace(ramp, utterance=name), Cropping("random", 0.05, seed=seed), epoch)
+        return start
+
+    one = cut(1, 0, "r.wav")
+    assert cut(1, 0, "r.wav") == one
+    others = [cut(2, 0, "r.wav"), cut(1, 1, "r.wav"), cut(1, 0, "s.wav")]
+    # 801 places to start: that all three meet `one` by chance is out of the question.
+    assert one not in others
+    assert len({cut(1, epoch, "r.wav") for epoch in range(20)}) > 10
+    assert all(0 <= cut(1, epoch, "r.wav") <= 800 for epoch in range(20))
+
+
+def test_load_pieces_unusable_audio_raises(tmp_path: Path) -> None:
+    with pytest.raises(AudioError, match=r"c\.wav does not exist"):
+        load_pieces(Clip("c.wav", tmp_path / "c.wav"), Cropping("first", 1.0))
+
+
+@pytest.mark.parametrize("where", ["first", "centre", "random", "full", 1, 4])
+def test_window_bounds_of_a_clip_that_fits_is_all_of_it(where: Any) -> None:
+    for n_samples in (1, 15_999, 16_000):
+        assert window_bounds("u", n_samples, Cropping(where, 1.0)) == [(0, n_samples)]
+
+
+def test_window_bounds_rounds_the_length_to_samples() -> None:
+    # 2.01 * 16000 is 32159.999... in binary.
+    assert window_bounds("u", 40_000, Cropping("first", 2.01)) == [(0, 32_160)]
+
+
+def test_durations_known_are_not_read_again(
+    manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+
+    def counting(path: Path) -> float:
+        opened.append(path.name)
+        return 1.0
+
+    monkeypatch.setattr(module, "audio_duration_s", counting)
+    collect_clips(manifest.rows, manifest, LISTENS)
+    assert sorted(opened) == ["b.flac", "c.wav"]

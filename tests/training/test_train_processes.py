@@ -1,0 +1,97 @@
+"""Two processes train what one does."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from abhinaya.config import dump_yaml
+from abhinaya.training.classifier_config import ClassifierConfig
+
+MakeConfig = Callable[..., ClassifierConfig]
+Train = Callable[..., Path]
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# 34 rows in batches of 8: five steps per epoch, and the last batch is not full by itself.
+SETTINGS = (
+    *("head.dropout=0", "spec_augment=false", "training.save_strategy=steps"),
+    *("training.save_steps=2", "training.save_total_limit=9"),
+    *("training.optim=sgd", "training.learning_rate=0.1", "training.max_grad_norm=0"),
+)
+CHECKPOINTS = [*(f"checkpoint-{step}" for step in (2, 4, 6, 8, 10)), "best"]
+
+
+@pytest.fixture
+def launch(
+    make_config: MakeConfig, tmp_path: Path
+) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """A function that trains with two processes, two rows in each at once."""
+
+    def run(run_dir: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
+        file = tmp_path / "config.yaml"
+        file.write_text(dump_yaml(make_config(run_dir, *overrides)))
+        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+        command = ["-m", "abhinaya", "train", str(file), "--json"]
+        return subprocess.run(
+            [sys.executable, *launcher, *command, "training.per_device_train_batch_size=2"],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    return run
+
+
+def largest_difference(ours: Path, theirs: Path) -> float:
+    """Over all weights of one checkpoint."""
+    mine, yours = (load_file(folder / "model.safetensors") for folder in (ours, theirs))
+    assert mine.keys() == yours.keys()
+    return max(float((mine[name] - yours[name]).abs().max()) for name in mine)
+
+
+def test_two_processes_train_what_one_does_and_write_one_run(
+    trained: Train,
+    launch: Callable[..., subprocess.CompletedProcess[str]],
+    wavlm_without_dropout: str,
+    tmp_path: Path,
+) -> None:
+    settings = (*SETTINGS, f"base={wavlm_without_dropout}")
+    alone, run = trained(*settings), tmp_path / "run"
+    done = launch(run, *settings)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count('"run": "tiny"') == 1
+    assert done.stderr.count("tiny: 34 training clips") == 1
+    names = {"config.yaml", "digest.json", "log.csv", "problems.csv", *CHECKPOINTS}
+    assert {path.name for path in run.iterdir()} == names
+    for name in CHECKPOINTS:
+        assert largest_difference(run / name, alone / name) < 1e-5
+
+
+def test_two_processes_go_on_where_one_was_killed(
+    trained: Train,
+    launch: Callable[..., subprocess.CompletedProcess[str]],
+    wavlm_without_dropout: str,
+    tmp_path: Path,
+) -> None:
+    settings = (*SETTINGS, f"base={wavlm_without_dropout}")
+    alone, run = trained(*settings), tmp_path / "run"
+    # As a kill in the middle of the second epoch leaves it.
+    shutil.copytree(alone, run)
+    for name in ("best", "checkpoint-8", "checkpoint-10"):
+        shutil.rmtree(run / name)
+    before = (run / "checkpoint-4" / "model.safetensors").stat().st_mtime_ns
+    done = launch(run, *settings)
+    assert done.returncode == 0, done.stderr
+    assert (run / "checkpoint-4" / "model.safetensors").stat().st_mtime_ns == before
+    for name in CHECKPOINTS:
+        assert largest_difference(run / name, alone / name) < 1e-5
