@@ -20,9 +20,9 @@ def prepare(
         bool, typer.Option("--audio/--no-audio", help="Look at the audio files, or not at all.")
     ] = True,
     balanced_per_class: Annotated[
-        int, typer.Option(help="MSP-Podcast: clips per class in the subset `balanced`.")
+        int, typer.Option(min=1, help="MSP-Podcast: clips per class in the subset `balanced`.")
     ] = 326,
-    seed: Annotated[int, typer.Option(help="Chooses the clips of `balanced`.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Chooses the clips of `balanced`.")] = 0,
     as_json: AsJson = False,
     table_format: Format = TableFormat.TEXT,
 ) -> None:

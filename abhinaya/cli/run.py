@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from abhinaya.cli.tables import AsJson, Format, TableFormat, show_table
+from abhinaya.cli.tables import AsJson, Format, TableFormat, show_json, show_table
 
 __all__ = ["run"]
 
@@ -56,16 +56,24 @@ def run(
         )
         return
 
+    reports: list[Report] = []
+
     def show(report: Report) -> None:
-        show_table(
-            report.columns,
-            report.rows,
-            title=report.title,
-            as_json=as_json,
-            table_format=table_format,
-        )
-        typer.echo("")
+        reports.append(report)
+        if not as_json:
+            show_table(
+                report.columns, report.rows, title=report.title, table_format=table_format
+            )
+            typer.echo("")
 
     quiet_libraries()
     run_pipeline(pipeline, show, only=chosen, start=start)
-    typer.echo(f"{pipeline.config.name} is done: {pipeline.config.out}", err=as_json)
+    if as_json:
+        show_json(
+            [
+                {"title": r.title, "rows": [dict(zip(r.columns, row, strict=True)) for row in r.rows]}
+                for r in reports
+            ]
+        )
+    elif not chosen:
+        typer.echo(f"{pipeline.config.name} is done: {pipeline.config.out}")

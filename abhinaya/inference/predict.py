@@ -125,7 +125,7 @@ def predict_classifier(
 
     mine = range(state.process_index, len(chunks), state.num_processes)
     with progress(
-        f"predicting {config.name}", len(mine) * CHUNK_SIZE, shown=state.is_main_process
+        f"predicting {config.name}", sum(len(chunks[n]) for n in mine), shown=state.is_main_process
     ) as advance:
         for number in mine:
             part = parts / f"part-{number:05d}.parquet"
@@ -134,7 +134,7 @@ def predict_classifier(
                     chunks[number], model, load, collate, config, info.emotions, state.device
                 )
                 write_table(table, part)
-            advance(CHUNK_SIZE)
+            advance(len(chunks[number]))
     state.wait_for_everyone()
     table = _merge(
         [read_table(parts / f"part-{number:05d}.parquet") for number in range(len(chunks))],

@@ -79,7 +79,11 @@ class Backbone(nn.Module, ABC):
         Raises:
             BadValueError: if the encoder cannot do it.
         """
-        enable: Any = getattr(self.encoder, "gradient_checkpointing_enable", None)
+        # The first name replaces the second one in the course of transformers 5.
+        names = ("activation_checkpointing_enable", "gradient_checkpointing_enable")
+        enable: Any = next(
+            (getattr(self.encoder, n) for n in names if hasattr(self.encoder, n)), None
+        )
         if enable is None:
             raise BadValueError(
                 f"{type(self.encoder).__name__} cannot checkpoint gradients. "

@@ -50,7 +50,7 @@ class RunDirectory:
         # A run that never got to a checkpoint has nothing to lose, so it may start anew.
         elif stored["digest"] != self.digest and (self.is_finished or self._checkpoints()):
             raise BadValueError(
-                f"{str(self.path)!r} holds a run with another config, corpus or base weights "
+                f"{str(self.path)!r} holds a run with another config or corpus "
                 f"(digest {stored['digest']}, now {self.digest}). "
                 "Set run_dir to another folder, or delete this one."
             )

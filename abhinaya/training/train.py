@@ -61,6 +61,8 @@ _NOT_IN_DIGEST = (
     "training.report_to",
     "training.ddp_find_unused_parameters",
     "training.use_cpu",
+    "training.gradient_checkpointing",
+    "training.activation_checkpointing",
 )
 
 
@@ -129,9 +131,9 @@ def train_classifier(
         len(validation.clips) if validation else 0,
         len(problems),
     )
-    set_seed(
-        config.seed
-    )  # dropout must not depend on how many weights were drawn, or features cached
+    _warn_of_split_batches(config, arguments.per_device_train_batch_size)
+    # Again: dropout must not depend on how many weights were drawn, or features cached.
+    set_seed(config.seed)
     trainer = EmotionTrainer(
         name=config.name,
         model=model,
@@ -156,6 +158,22 @@ def train_classifier(
         _write_best(run, model, config, manifest.emotions, trainer, counts.tolist())
     state.wait_for_everyone()
     return run.path
+
+
+def _warn_of_split_batches(config: ClassifierConfig, per_device: int) -> None:
+    """Say it where the result depends on how a batch is split over devices and steps."""
+    weighs = config.loss.class_weights not in (None, "none")
+    if (
+        weighs
+        and config.loss.reduction == "weight-normalised"
+        and per_device < config.training.global_batch_size
+    ):
+        _logger.warning(
+            "%s: the loss is divided by the class weights of each %d rows that one device sees at "
+            "once, so the result depends on their number. Set loss.reduction to mean to avoid it.",
+            config.name,
+            per_device,
+        )
 
 
 def _usable_rows(

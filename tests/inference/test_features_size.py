@@ -125,11 +125,16 @@ def test_files_of_others_in_the_folder_are_never_deleted(
 
 def test_what_another_store_of_the_run_needs_stays(make_store: Any, clips: list[Clip]) -> None:
     """Filling the validation features once deleted those for training before they were read."""
-    train, validation = make_store(8), make_store(8, "centre")
+    train, validation, of_another_run = (make_store(8, where) for where in ("first", "centre", 1))
     fill(train, clips[:6])
+    for file in train.files:
+        os.utime(file, (1, 1))
+    fill(of_another_run, clips[:2])
+    # Ten files where eight may be: the two that go are not the oldest, which are needed.
     fill(validation, clips[6:], keep=train.files)
     for clip in clips[:6]:
         assert train.load(clip)[0]["states"].shape == (24, 1, 16)
+    assert set(stored(train)) == train.files | validation.files
 
 
 def test_stores_of_one_run_that_do_not_fit_together_raise(

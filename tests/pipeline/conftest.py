@@ -26,7 +26,7 @@ COMMON = {"seed": 3, "data": {}, "head": {"hidden": 8}, "pooling": "mean", "trai
 
 @pytest.fixture(scope="session")
 def material_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The corpus as published, and the models; chains anywhere read them from here."""
+    """The corpus as published, and the models."""
     folder = tmp_path_factory.mktemp("material")
     write_corpus(folder, n_clips=64, n_speakers=8)
     write_wavlm(folder / "wavlm", n_layers=1, n_features=16, n_conv_features=8)
@@ -43,13 +43,13 @@ def write_chain(material_dir: Path) -> Callable[[Path], None]:
             "wave": {
                 **COMMON,
                 "member": "wavlm",
-                "base": str(material_dir / "wavlm"),
+                "base": "source/wavlm",
                 "audio": {"max_audio_s": 0.4},
             },
             "mel": {
                 **COMMON,
                 "member": "whisper-encoder",
-                "base": str(material_dir / "whisper"),
+                "base": "source/whisper",
                 "audio": {"max_audio_s": 1, "train_crop": "first"},
                 "pointwise": [],
                 "cache": {"dir": "out/features"},
@@ -60,7 +60,7 @@ def write_chain(material_dir: Path) -> Callable[[Path], None]:
             "out": "out",
             "prepare": {
                 "corpus": "msp-podcast",
-                "source": str(material_dir / "release"),
+                "source": "source/release",
                 "out": "out/corpus",
                 "balanced_per_class": 1,
             },
@@ -69,7 +69,7 @@ def write_chain(material_dir: Path) -> Callable[[Path], None]:
             "vote": {"tiebreaker": ["mel"]},
             "score": [
                 {"selection": "development"},
-                {"selection": "test", "truth": str(material_dir / "test3_truth.csv")},
+                {"selection": "test", "truth": "source/test3_truth.csv"},
             ],
             "submit": {
                 "selection": "test",
@@ -78,6 +78,8 @@ def write_chain(material_dir: Path) -> Callable[[Path], None]:
             },
         }
         folder.mkdir(parents=True, exist_ok=True)
+        # Copied, so that all paths are relative and a copy of the folder works as well.
+        shutil.copytree(material_dir, folder / "source")
         for name, content in {**members, "chain": chain}.items():
             text = yaml.safe_dump(content, sort_keys=False)
             (folder / f"{name}.yaml").write_text(text, encoding="utf-8")
