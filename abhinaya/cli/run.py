@@ -61,9 +61,7 @@ def run(
     def show(report: Report) -> None:
         reports.append(report)
         if not as_json:
-            show_table(
-                report.columns, report.rows, title=report.title, table_format=table_format
-            )
+            show_table(report.columns, report.rows, title=report.title, table_format=table_format)
             typer.echo("")
 
     quiet_libraries()
@@ -71,7 +69,10 @@ def run(
     if as_json:
         show_json(
             [
-                {"title": r.title, "rows": [dict(zip(r.columns, row, strict=True)) for row in r.rows]}
+                {
+                    "title": r.title,
+                    "rows": [dict(zip(r.columns, row, strict=True)) for row in r.rows],
+                }
                 for r in reports
             ]
         )

@@ -1,4 +1,4 @@
-"""`python -m abhinaya.demo`, which `make demo` runs: the whole chain on a corpus of its own making."""
+"""`python -m abhinaya.demo`, which `make demo` runs: the whole chain on a corpus it makes."""
 
 from __future__ import annotations
 
@@ -22,17 +22,15 @@ FOLDER = Path("runs/demo")
 """Everything that the demo writes, below the working directory; `CHAIN` says the same."""
 
 _START = f"""\
-The whole chain, from a corpus to a submission, with tiny models: about two minutes.
+The whole chain, from a corpus to a submission, with tiny models: a minute or two.
 The corpus is synthetic. It shows that the chain works and learns; its scores say nothing about
 real speech. Everything goes to {FOLDER}. Stopped, or run again, it goes on where it was.
 """
 
 _END = """
-On the {n_utts} test clips, whose labels were kept aside, the vote reaches a macro-F1 of \
-{macro_f1:.2f}
-(95 % interval {low:.2f} to {high:.2f}); guessing reaches about 0.12. The corpus is synthetic: \
-none of
-this says anything about real speech.
+On the {n_utts} test clips, whose labels were kept aside, the vote has a macro-F1 of {macro_f1:.2f}
+(95 % interval {low:.2f} to {high:.2f}). Guessing gives about 0.12. The corpus is synthetic, so
+none of this says anything about real speech.
 
 Where everything is, below {folder}:
   submission.csv          what a challenge would get; submissions.jsonl is its ledger
@@ -108,8 +106,8 @@ def _write_checkpoints(folder: Path) -> None:
     with atomic_folder(folder) as temporary:
         # Group norm, as in WavLM-base: from random weights it learns faster than layer norm.
         write_wavlm(temporary / "wavlm", norm="group", n_layers=2)
-        write_whisper(temporary / "whisper", chunk_s=3, n_layers=2, init_std=0.1)
-        write_whisper_openai(temporary / "whisper.pt", chunk_s=3, n_layers=2, init_std=0.1)
+        write_whisper(temporary / "whisper", chunk_s=3, n_layers=2, init_std=0.15)
+        write_whisper_openai(temporary / "whisper.pt", chunk_s=3, n_layers=2, init_std=0.15)
 
 
 def _program() -> str:

@@ -43,7 +43,7 @@ class PrepareEntry(Config):
     out: Path
     check_audio: bool = True
     balanced_per_class: int = Field(default=326, ge=1)
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
 
 
 class MemberEntry(Config):

@@ -116,9 +116,7 @@ def test_override_of_the_chain_is_used(run_cli, folder):
         ),
     ],
 )
-def test_wrong_config_exits_1_with_every_reason_and_no_traceback(
-    run_cli, folder, overrides, parts
-):
+def test_wrong_config_exits_1_with_every_reason_and_no_traceback(run_cli, folder, overrides, parts):
     result = run_cli("run", "chain.yaml", *overrides)
     assert result.code == 1
     assert result.err.startswith("Error: ")
