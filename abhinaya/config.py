@@ -91,7 +91,24 @@ class TrainedConfig(MemberConfig):
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML in which 1e-5 is a number and `no` a word, as in YAML 1.2 and as everybody means it."""
+    """YAML in which 1e-5 is a number and `no` a word, as in YAML 1.2 and as everybody means it.
+
+    A key that stands twice in one mapping is an error; PyYAML would keep the last one silently.
+    """
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        scalars = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        for key_node in scalars:
+            if key_node.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    None,
+                    None,
+                    f"the key {key_node.value!r} stands there twice",
+                    key_node.start_mark,
+                )
+            seen.add(key_node.value)
+        return super().construct_mapping(node, deep=deep)
 
 
 _Loader.yaml_implicit_resolvers = {

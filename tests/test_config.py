@@ -83,6 +83,13 @@ def test_load_yaml_broken_file_raises_with_the_place(tmp_path: Path, text: str) 
         load_yaml(save(tmp_path, text))
 
 
+def test_load_yaml_repeated_key_raises_with_its_place(tmp_path: Path) -> None:
+    """PyYAML keeps the last of two equal keys; a member of a chain was lost without a word."""
+    text = "members:\n  a: {config: x}\n  b: {config: y}\n  a: {config: z}\n"
+    with pytest.raises(ProblemsError, match=r"the key 'a' stands there twice.*line 4"):
+        load_yaml(save(tmp_path, text))
+
+
 def test_load_yaml_binary_file_raises(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     path.write_bytes(b"a: \xff\xfe")

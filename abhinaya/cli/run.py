@@ -24,7 +24,11 @@ def run(
     ] = None,
     start: Annotated[
         str | None,
-        typer.Option("--from", metavar="STEP", help="Do this step and all after it again."),
+        typer.Option(
+            "--from",
+            metavar="STEP",
+            help="Do this step and all after it again; trained runs are kept under another name.",
+        ),
     ] = None,
     as_json: AsJson = False,
     table_format: Format = TableFormat.TEXT,

@@ -34,10 +34,18 @@ __all__ = ["FeatureStore", "collate_features", "encoder_digest"]
 
 _N_READERS = 8
 
+# Of an encoder's config: where it lies, who wrote it, and what only matters in training.
+_NOT_IN_DIGEST = ("_name_or_path", "apply_spec_augment", "dtype", "transformers_version")
+
 
 def encoder_digest(backbone: Backbone) -> str:
     """Hash of everything that decides what a frozen encoder says about given audio."""
-    hasher = hashlib.sha256(digest_of(backbone.encode_settings).encode())
+    # The config holds what weights do not tell, such as the number of attention heads.
+    config = getattr(backbone.encoder, "config", None)
+    facts = config.to_dict() if config is not None else {}
+    for key in _NOT_IN_DIGEST:
+        facts.pop(key, None)
+    hasher = hashlib.sha256(digest_of([backbone.encode_settings, facts]).encode())
     for name, tensor in sorted(backbone.encoder.state_dict().items()):
         hasher.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         # Viewed as bytes, because numpy has no bfloat16.
@@ -192,11 +200,11 @@ class FeatureStore:
     ) -> bool:
         """Estimate the whole from a batch and refuse what cannot fit; False if it holds nothing."""
         written = [(clip, file.stat().st_size) for clip, file in batch if file.exists()]
-        seconds = sum(clip.duration_s for clip, _ in written)
+        seconds = sum(self._heard_s(clip) for clip, _ in written)
         if seconds == 0:
             return False
         per_second = sum(size for _, size in written) / seconds
-        total_gb = per_second * sum(clip.duration_s for clip in every) / 1e9
+        total_gb = per_second * sum(self._heard_s(clip) for clip in every) / 1e9
         kept_gb = sum(file.stat().st_size for file in keep) / 1e9
         if total_gb + kept_gb > self.config.max_gb:
             beside = f" beside {kept_gb:.3g} GB of others that the run needs" if keep else ""
@@ -206,6 +214,15 @@ class FeatureStore:
                 "float16, or remove cache."
             )
         return True
+
+    def _heard_s(self, clip: Clip) -> float:
+        """Seconds of all pieces of a clip together."""
+        longest_s = self.cropping.max_audio_s
+        if self.cropping.where == "full" or clip.duration_s <= longest_s:
+            return clip.duration_s
+        return (
+            longest_s * self.cropping.where if isinstance(self.cropping.where, int) else longest_s
+        )
 
     def _evict(self, needed: Collection[Path]) -> None:
         """Delete the files used least recently until the store is within its limit."""

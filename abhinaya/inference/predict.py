@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,12 +30,9 @@ from abhinaya.nn.classifier import EmotionClassifier
 from abhinaya.predictions import PredictionTable, read_table, write_table
 from abhinaya.problems import Problem, write_problems
 from abhinaya.progress import progress
-from abhinaya.training.build import build_classifier
+from abhinaya.training.build import ClassifierParts, build_classifier
 from abhinaya.training.classifier_config import ClassifierConfig
 from abhinaya.training.dataset import PieceLoader, fresh_loader
-
-if TYPE_CHECKING:
-    from abhinaya.training.classifier_member import ClassifierMember
 
 __all__ = ["predict_classifier"]
 
@@ -58,7 +55,7 @@ _NOT_IN_DIGEST = (
 
 
 def predict_classifier(
-    member: ClassifierMember, run_dir: Path, request: PredictRequest
+    member: ClassifierParts, run_dir: Path, request: PredictRequest
 ) -> PredictionTable:
     """Label every row of a selection with `best/` of a run.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +20,7 @@ from abhinaya.config import (
     load_yaml,
     merge,
 )
-from abhinaya.errors import AbhinayaError, ProblemsError
+from abhinaya.errors import AbhinayaError, ProblemsError, list_some
 from abhinaya.member_config import find_config_class
 from abhinaya.resources import find_config
 
@@ -114,6 +115,9 @@ class PipelineConfig(Config):
     def _one_name_is_a_list(cls, value: Any) -> Any:
         if not isinstance(value, dict):
             return value
+        unfit = [str(k) for k in value if not re.fullmatch(r"[\w.-]+", str(k))]
+        if unfit:
+            raise ValueError(f"the name {list_some(unfit)} cannot name a folder")
         return {k: (v,) if isinstance(v, str) else v for k, v in value.items()}
 
     @model_validator(mode="after")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
-import shutil
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,8 @@ from abhinaya.pipeline.config import Pipeline
 from abhinaya.pipeline.steps import Report, Step, build_steps
 
 __all__ = ["PlannedStep", "plan", "run_pipeline"]
+
+_logger = logging.getLogger(__name__)
 
 Status = Literal["done", "to do"]
 
@@ -131,19 +134,19 @@ def _check_inputs(pipeline: Pipeline, steps: Sequence[Step], chosen: Sequence[St
 
 
 def _forget(step: Step) -> None:
-    """Remove what a step made, where the step itself would take it for finished work."""
+    """Put away what a step made, where the step itself would take it for finished work."""
     if _kind(step) == "predict":
         for path in step.makes:
             path.unlink(missing_ok=True)
     elif _kind(step) == "train":
         run_dir = step.makes[0].parent.parent
-        old = run_dir.with_name(f".{run_dir.name}.old")
-        shutil.rmtree(old, ignore_errors=True)
         # Training itself refuses a folder that holds something else.
         if (run_dir / "digest.json").is_file():
-            # Moved first, so that a kill leaves a whole run or none.
+            names = (f"{run_dir.name}.old-{number}" for number in itertools.count(1))
+            old = next(p for name in names if not (p := run_dir.with_name(name)).exists())
+            # Kept: days of training are never deleted unasked.
             run_dir.rename(old)
-            shutil.rmtree(old)
+            _logger.info("the run %s is kept as %s", run_dir, old)
 
 
 def _kind(step: Step) -> str:

@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
+from abhinaya.member import InputBuilder
+from abhinaya.nn.backbone import Backbone
 from abhinaya.nn.classifier import EmotionClassifier
 from abhinaya.nn.head import EmotionHead
 from abhinaya.nn.losses import build_loss
 from abhinaya.nn.pooling import build_pooling
 from abhinaya.training.classifier_config import ClassifierConfig
 
-if TYPE_CHECKING:
-    from abhinaya.training.classifier_member import ClassifierMember
+__all__ = ["ClassifierParts", "build_classifier"]
 
-__all__ = ["build_classifier"]
+
+class ClassifierParts(Protocol):
+    """What of a member is its own: the backbone, and how its inputs are made."""
+
+    config_class: type[ClassifierConfig]
+
+    def build_backbone(self, config: Any) -> Backbone:
+        """The backbone with its pre-trained weights, frozen where the config says so."""
+
+    def build_inputs(self, config: Any) -> InputBuilder:
+        """What turns utterances into inputs of the backbone."""
 
 
 def build_classifier(
-    member: ClassifierMember,
+    member: ClassifierParts,
     config: ClassifierConfig,
     n_classes: int,
     class_counts: Sequence[int] | None = None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import typing
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -17,6 +18,7 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from abhinaya.config import Config, TrainedConfig
 from abhinaya.errors import did_you_mean
@@ -90,27 +92,31 @@ class TrainingConfig(BaseModel):
         """The keys meant for TrainingArguments, with values of its types."""
         return dict(self.model_extra or {})
 
-    @model_validator(mode="after")
-    def _check_arguments(self) -> Self:
-        if not self.model_extra:
-            return self
-        adapters = _argument_types()
-        problems = []
-        for key, value in self.model_extra.items():
-            if key in _SET_BY_US:
-                problems.append(f"{key} cannot be set: {_SET_BY_US[key]}")
-            elif key not in adapters:
-                near = did_you_mean(key, adapters)
-                problems.append(f"{key} is unknown to TrainingArguments.{near}".rstrip("."))
-            else:
-                try:
-                    self.model_extra[key] = adapters[key].validate_python(value)
-                except ValidationError as err:
-                    problems.append(f"{key} is {value!r}: {err.errors()[0]['msg']}")
+    @model_validator(mode="wrap")
+    @classmethod
+    def _check_arguments(cls, data: Any, check_fields: Any) -> Self:
+        # Around the check of our own key, so that mistakes of both kinds are reported together.
+        given = data if isinstance(data, dict) else {}
+        values, problems = _read_arguments({k: v for k, v in given.items() if k not in _OURS})
+        details: list[InitErrorDetails] = []
         if problems:
-            raise ValueError("; ".join(problems))
-        return self
+            error = PydanticCustomError("value_error", "{text}", {"text": "; ".join(problems)})
+            details.append(InitErrorDetails(type=error, loc=(), input=data))
+        try:
+            checked: Self = check_fields({**given, **values} if given else data)
+        except ValidationError as err:
+            details += [
+                InitErrorDetails(
+                    type=line["type"], loc=line["loc"], input=line["input"], ctx=line.get("ctx", {})
+                )
+                for line in err.errors()
+            ]
+        if details:
+            raise ValidationError.from_exception_data(cls.__name__, details)
+        return checked
 
+
+_OURS = ("global_batch_size",)
 
 _SET_BY_US = {
     "activation_checkpointing_kwargs": "every layer is recomputed, without re-entrance",
@@ -126,6 +132,25 @@ _SET_BY_US = {
     "seed": "it is the config's seed",
     "train_sampling_strategy": "batches are always grouped by length",
 }
+
+
+def _read_arguments(given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Values with the types of TrainingArguments, and what is wrong with the others."""
+    adapters = _argument_types() if given else {}
+    values: dict[str, Any] = {}
+    problems = []
+    for key, value in given.items():
+        if key in _SET_BY_US:
+            problems.append(f"{key} cannot be set: {_SET_BY_US[key]}")
+        elif key not in adapters:
+            near = did_you_mean(str(key), [*adapters, *_OURS])
+            problems.append(f"{key} is unknown to TrainingArguments.{near}".rstrip("."))
+        else:
+            try:
+                values[key] = adapters[key].validate_python(value)
+            except ValidationError as err:
+                problems.append(f"{key} is {value!r}: {err.errors()[0]['msg']}")
+    return values, problems
 
 
 @functools.cache

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from abhinaya.config import MemberConfig
 from abhinaya.errors import BadValueError
@@ -24,7 +24,7 @@ class ClassifierMember(ABC):
         config_class: the member's config.
     """
 
-    config_class: ClassVar[type[ClassifierConfig]]
+    config_class: type[ClassifierConfig]
 
     # A member receives its own config class; the annotation cannot say so without generics that
     # would burden every reader.

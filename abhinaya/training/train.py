@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,15 +31,12 @@ from abhinaya.nn.classifier import EmotionClassifier
 from abhinaya.nn.loss_config import absorbed_prior
 from abhinaya.problems import Problem, write_problems
 from abhinaya.training.arguments import training_arguments
-from abhinaya.training.build import build_classifier
+from abhinaya.training.build import ClassifierParts, build_classifier
 from abhinaya.training.classifier_config import ClassifierConfig
 from abhinaya.training.dataset import ClipDataset, Collator, PieceLoader, fresh_loader
 from abhinaya.training.run_directory import RunDirectory
 from abhinaya.training.targets import hard_targets, soft_targets
 from abhinaya.training.trainer import EmotionTrainer
-
-if TYPE_CHECKING:
-    from abhinaya.training.classifier_member import ClassifierMember
 
 __all__ = ["train_classifier", "training_digest"]
 
@@ -83,9 +80,7 @@ def training_digest(config: ClassifierConfig, manifest: Manifest) -> str:
     return digest_of(parts)
 
 
-def train_classifier(
-    member: ClassifierMember, config: ClassifierConfig, manifest: Manifest
-) -> Path:
+def train_classifier(member: ClassifierParts, config: ClassifierConfig, manifest: Manifest) -> Path:
     """Train a member, resume it, or return at once if it is trained already.
 
     Every process of a launch calls this; the main one writes.

@@ -97,6 +97,10 @@ def test_all_mistakes_of_the_chain_are_reported_together(fresh, change):
     ("edit", "message"),
     [
         (
+            lambda chain: chain["predict"].update({"a/b": "test3"}),
+            "predict: the name 'a/b' cannot name a folder",
+        ),
+        (
             lambda chain: chain["score"].append({"selection": "tests"}),
             "score and submit use the selection tests, but predict has only development, test",
         ),
