@@ -26,8 +26,8 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)  ## a tiny corpus, tiny members, a vote, a submission
 	$(BIN)/python -m abhinaya.demo
 
-test: $(READY)  ## the plain test suite
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+test: $(READY)  ## all tests, the slow ones too
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "slow or not slow"
 
 check: $(READY)  ## only look: style, spelling, types
 	$(BIN)/ruff check .

@@ -163,7 +163,8 @@ def _show_on_terminal(
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=title, title_justify="left")
+    # No frame: a table of all classes should fit into a narrow window.
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0))
     for name, is_right in zip(columns, _numeric_columns(columns, rows), strict=True):
         table.add_column(Text(name), justify="right" if is_right else "left")
     for row in rows:
