@@ -86,14 +86,14 @@ def score(
                 title=f"{result.name}: true class in rows, predicted class in columns",
                 table_format=table_format,
             )
-    for result in results:
-        if result.n_not_in_table:
-            # On stderr, so that a table for a paper stays clean.
-            typer.echo(
-                f"Note: {result.n_not_in_table} labelled utterances of {manifest} are not in table "
-                f"{result.name!r} and were not scored.",
-                err=True,
-            )
+    for count in sorted({result.n_not_in_table for result in results} - {0}):
+        names = ", ".join(r.name for r in results if r.n_not_in_table == count)
+        # On stderr, so that a table for a paper stays clean.
+        typer.echo(
+            f"Note: {count} labelled utterances of {manifest} are not covered and were not scored: "
+            f"{names}.",
+            err=True,
+        )
 
 
 def _overview(

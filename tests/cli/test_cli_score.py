@@ -23,6 +23,7 @@ def test_score_prints_one_row_per_table(run_cli, save_table, truth):
     cells = row.split()
     assert [*cells[:3], *cells[4:]] == ["p", "4", "0.1458", "0.5000", "0.5000", "1", "1"]
     assert "Note: 1 labelled utterances" in result.err
+    assert result.err.count("Note:") == 1
 
 
 def test_score_mean_and_sd_over_tables(run_cli, save_table, truth):
