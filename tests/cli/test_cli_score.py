@@ -23,7 +23,6 @@ def test_score_prints_one_row_per_table(run_cli, save_table, truth):
     cells = row.split()
     assert [*cells[:3], *cells[4:]] == ["p", "4", "0.1458", "0.5000", "0.5000", "1", "1"]
     assert "Note: 1 labelled utterances" in result.err
-    assert result.err.count("Note:") == 1
 
 
 def test_score_mean_and_sd_over_tables(run_cli, save_table, truth):
@@ -33,6 +32,9 @@ def test_score_mean_and_sd_over_tables(run_cli, save_table, truth):
     mean, sd = (line.split() for line in result.out.splitlines()[-2:])
     assert (mean[0], mean[2]) == ("mean", "0.7500")
     assert (sd[0], sd[2]) == ("sd", "0.3536")
+    # Both lack the same utterance, which is said once.
+    note = f"Note: 1 labelled utterances of {truth} are not covered and were not scored: a, b.\n"
+    assert result.err == note
 
 
 def test_score_json_has_everything_asked_for(run_cli, save_table, truth):
