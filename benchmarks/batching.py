@@ -11,13 +11,13 @@ from __future__ import annotations
 import statistics
 import tempfile
 import time
-import warnings
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from abhinaya.audio import SAMPLE_RATE_HZ, pad_waveforms
+from abhinaya.cli.processes import quiet_libraries
 from abhinaya.demo.checkpoints import write_wavlm
 from abhinaya.training.sampling import LengthGroupedSampler
 from members.wavlm.model import WavLMBackbone
@@ -49,7 +49,7 @@ def cut(order: list[int]) -> list[list[int]]:
 def main() -> None:
     """Print the padding of both orders and the ratio of their times."""
     torch.set_num_threads(1)
-    warnings.filterwarnings("ignore", message="Support for mismatched key_padding_mask")
+    quiet_libraries()
     rng = np.random.default_rng(0)
     lengths = rng.integers(SAMPLE_RATE_HZ, 10 * SAMPLE_RATE_HZ, N_CLIPS)
     clips = [rng.normal(0, 0.1, n).astype(np.float32) for n in lengths]
