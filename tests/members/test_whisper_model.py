@@ -254,7 +254,6 @@ def test_config_contradiction_raises(changes: dict[str, object], message: str) -
 
 
 @pytest.mark.weights
-@pytest.mark.parity
 def test_real_encoder_in_both_layouts_says_the_same(material: Path) -> None:
     folders = material / "weights"
     hub = folders / "whisper-tiny-en-encoder-hf"
