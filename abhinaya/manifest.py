@@ -317,11 +317,15 @@ def write_manifest(manifest: Manifest, path: Path) -> None:
 
 
 def summarise_manifest(manifest: Manifest) -> tuple[list[str], list[list[str | int | float]]]:
-    """Headings and rows of a table: clips, hours, speakers, labels of each split and subset."""
+    """Headings and rows of a table: clips, hours, speakers, labels of each split and subset.
+
+    Where rows are in no split, the first row of the table counts all.
+    """
     codes = manifest.emotions.data_labels
     columns = ["selection", "rows", "hours", "speakers", *codes, "no label"]
     table: list[list[str | int | float]] = []
-    for name in [*manifest.splits, *manifest.subsets]:
+    whole = [ALL] if manifest.rows["split"].isna().any() else []
+    for name in [*whole, *manifest.splits, *manifest.subsets]:
         rows = manifest.select(name)
         counts = rows["label"].value_counts()
         hours = round(float(rows["duration_s"].sum()) / 3600, 3)

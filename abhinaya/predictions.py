@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from abhinaya.errors import BadShapeError, BadValueError, MissingFileError, ProblemsError, list_some
 from abhinaya.files import atomic_path, write_csv
-from abhinaya.label_csv import FILE_COLUMN, LABEL_COLUMN, read_csv_rows
+from abhinaya.label_csv import FILE_COLUMN, LABEL_COLUMN, csv_header, read_csv_rows
 from abhinaya.labels import ABSTAIN, MSP_PODCAST, EmotionSet
 
 __all__ = ["PredictionTable", "align_tables", "read_table", "read_tables", "write_table"]
@@ -240,7 +240,8 @@ def read_tables(
 
     Args:
         sources: paths, or `NAME=PATH` to give a table another name.
-        emotions: the set all must have; by default that of the first Parquet table.
+        emotions: the set all must have; by default that of the first Parquet table, else of the
+            first CSV with probabilities, else MSP-Podcast's.
 
     Raises:
         BadValueError: if two tables have one name, or none are given.
@@ -249,9 +250,10 @@ def read_tables(
     if not sources:
         raise BadValueError("No tables were given. Name at least one prediction table.")
     named = [_split_name(source) for source in sources]
-    parquet = next((path for _, path in named if path.suffix != ".csv"), None)
-    if emotions is None and parquet is not None:
-        emotions = read_table(parquet).emotions
+    if emotions is None:
+        paths = [path for _, path in named]
+        parquet = next((path for path in paths if path.suffix != ".csv"), None)
+        emotions = read_table(parquet).emotions if parquet else _classes_in_headers(paths)
     tables = []
     for name, path in named:
         table = read_table(path, emotions=emotions)
@@ -310,6 +312,16 @@ def _split_name(source: str) -> tuple[str | None, Path]:
     return None, Path(source)
 
 
+def _classes_in_headers(paths: Sequence[Path]) -> EmotionSet:
+    """The classes of the first CSV with probabilities, unless they are MSP-Podcast's."""
+    for path in paths:
+        header = csv_header(path) if path.is_file() else []
+        codes = [name.removeprefix("prob_") for name in header if name.startswith("prob_")]
+        if codes and sorted(codes) != sorted(MSP_PODCAST.codes):
+            return EmotionSet.from_codes(codes)
+    return MSP_PODCAST
+
+
 def _read_csv(path: Path, emotions: EmotionSet) -> PredictionTable:
     header, rows = read_csv_rows(path)
     problems: list[str] = []
@@ -328,7 +340,8 @@ def _read_csv(path: Path, emotions: EmotionSet) -> PredictionTable:
     if unknown:
         problems.append(
             f"{len(unknown)} rows have an {LABEL_COLUMN} outside {' '.join(emotions.codes)}: "
-            f"{list_some(unknown)}"
+            f"{list_some(unknown)}; a CSV has the classes of a Parquet table or manifest beside "
+            "it, else of its prob_ columns, else MSP-Podcast's"
         )
     probs = None
     if prob_codes and not problems:

@@ -288,3 +288,21 @@ def test_align_tables_sharing_nothing_raise():
         align_tables(
             [table_of((0, 1)), table_of((0, 1), name="q", utterances="xy")], rows="intersection"
         )
+
+
+def test_read_tables_csv_alone_takes_its_classes_from_the_probability_columns(tmp_path):
+    (tmp_path / "a.csv").write_text("FileName,EmoClass\nu,W\n")
+    (tmp_path / "b.csv").write_text("FileName,EmoClass,prob_L,prob_W\nu,W,0.25,0.75\n")
+    a, b = read_tables([str(tmp_path / "a.csv"), str(tmp_path / "b.csv")])
+    assert a.emotions.codes == b.emotions.codes == ("L", "W")
+    assert (a.labels.tolist(), b.labels.tolist()) == ([1], [1])
+
+
+def test_read_tables_csv_probability_columns_in_another_order_keep_the_class_order(tmp_path):
+    codes = "UCDFHNSA"
+    header = ",".join(f"prob_{code}" for code in codes)
+    (tmp_path / "a.csv").write_text(f"FileName,EmoClass,{header}\nu,U,1,0,0,0,0,0,0,0\n")
+    (table,) = read_tables([str(tmp_path / "a.csv")])
+    assert table.emotions == MSP_PODCAST
+    assert table.probs is not None
+    assert table.probs[0].tolist() == [0, 0, 0, 0, 0, 0, 0, 1]

@@ -82,3 +82,5 @@ def run(
         )
     elif not chosen:
         typer.echo(f"{pipeline.config.name} is done: {pipeline.config.out}")
+    elif not reports:
+        typer.echo(f"{', '.join(chosen)} is done already; --from does it again.", err=True)

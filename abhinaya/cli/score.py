@@ -48,8 +48,13 @@ def score(
     from abhinaya.predictions import read_tables
     from abhinaya.scoring import mean_and_sd, read_truth, score_table
 
-    read = read_tables(tables)
-    truth = read_truth(manifest, read[0].emotions)
+    if all(table.endswith(".csv") for table in tables):
+        # A CSV does not store its classes, so the truth says them.
+        truth = read_truth(manifest)
+        read = read_tables(tables, emotions=truth.emotions)
+    else:
+        read = read_tables(tables)
+        truth = read_truth(manifest, read[0].emotions)
     results = [
         score_table(table, truth, n_resamples=resamples, seed=seed, by_speaker=by_speaker)
         for table in read

@@ -106,15 +106,15 @@ def _read_list(file: Path, problems: list[Problem], wrong: list[str]) -> list[di
     unknown = [key for key in lists if key not in _KEYS]
     if unknown:
         problems.append(Problem(file.name, f"the lists {', '.join(unknown)} are unknown; left out"))
-    columns: dict[str, list[Any]] = {}
-    for key in _KEYS:
-        columns[key] = lists.get(key) or [None] * len(paths)
-        if len(columns[key]) != len(paths):
-            wrong.append(
-                f"{file.name} has {len(columns[key])} entries under {key!r} but {len(paths)} under "
-                "'path', expected equally many or none"
-            )
-            return []
+    columns = {key: lists.get(key) or [None] * len(paths) for key in _KEYS}
+    uneven = {key: cells for key, cells in columns.items() if len(cells) != len(paths)}
+    wrong += [
+        f"{file.name} has {len(cells)} entries under {key!r} but {len(paths)} under 'path', "
+        "expected equally many or none"
+        for key, cells in uneven.items()
+    ]
+    if uneven:
+        return []
     split = _SPLITS.get(file.stem.lower(), file.stem.lower())
     return [
         _row(dict(zip(_KEYS, cells, strict=True)), split)

@@ -83,3 +83,12 @@ def test_prepare_number_out_of_range_exits_2(run_cli, release, tmp_path, option)
     result = run_cli("prepare", "msp-podcast", release, "--out", tmp_path / "out", *option)
     assert result.code == 2
     assert "Usage: abhinaya prepare" in result.err
+
+
+def test_prepare_shows_a_corpus_without_splits(run_cli, tmp_path):
+    """The table had one row per split, so without any it had none."""
+    (tmp_path / "labels.csv").write_text("file,label,speaker\na.wav,L,1\nb.wav,W,2\nc.wav,L,2\n")
+    result = run_cli("prepare", "folder", tmp_path, "--out", tmp_path / "out", "--no-audio")
+    assert result.code == 0, result.err
+    # selection, rows, hours, speakers, L, W, no label
+    assert result.out.splitlines()[-1].split() == ["all", "3", "0.0000", "2", "2", "1", "0"]

@@ -73,6 +73,7 @@ def test_only_prepare_prints_its_table_and_is_done_afterwards(run_cli, folder, c
     assert [line.split("  ")[0] for line in plan if " done " in line] == ["prepare"]
     again = run_cli("run", "chain.yaml", "--only", "prepare")
     assert (again.code, again.out) == (0, "")
+    assert "prepare is done already; --from does it again." in again.err
 
 
 def test_run_as_json_is_one_document(run_cli, folder, corpus):

@@ -115,3 +115,16 @@ def test_score_wrong_command_line_exits_2(run_cli, save_table, truth):
     assert run_cli("score", table).code == 2
     assert run_cli("score", table, "--manifest", truth, "--resamples", 0).code == 2
     assert run_cli("score", table, "--manifest", truth, "--format", "html").code == 2
+
+
+def test_score_csv_takes_its_classes_from_the_manifest(run_cli, tmp_path):
+    """A CSV stores no emotion set; it was read with MSP-Podcast's although the manifest has one."""
+    (tmp_path / "emotions.json").write_text('{"codes": ["L", "W"]}')
+    manifest = tmp_path / "manifest.csv"
+    manifest.write_text("utterance,label\na.wav,L\nb.wav,W\n")
+    table = tmp_path / "mine.csv"
+    table.write_text("FileName,EmoClass\na.wav,L\nb.wav,L\n")
+    result = run_cli("score", table, "--manifest", manifest, "--json", "--resamples", 50)
+    assert result.code == 0, result.err
+    # L: precision 1/2, recall 1, F1 2/3; W: 0. Macro 1/3.
+    assert json.loads(result.out)["tables"][0]["macro_f1"] == pytest.approx(1 / 3)

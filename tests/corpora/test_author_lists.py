@@ -96,7 +96,7 @@ def test_unknown_lists_are_a_problem(tmp_path: Path) -> None:
 
 
 def test_wrong_lists_are_reported_together(tmp_path: Path) -> None:
-    save(tmp_path / "a.json", path=["a.wav", "b.wav"], label=["N"])
+    save(tmp_path / "a.json", path=["a.wav", "b.wav"], label=["N"], text=["x", "y", "z"])
     save(tmp_path / "b.json", label=["N"])
     (tmp_path / "c.json").write_text("[]")
     save(tmp_path / "d.json", path=["c.wav", "d.wav", "e.wav"], label=[8, "n", True])
@@ -105,6 +105,7 @@ def test_wrong_lists_are_reported_together(tmp_path: Path) -> None:
         prepare(tmp_path, OPTIONS)
     assert caught.value.problems == (
         "a.json has 1 entries under 'label' but 2 under 'path', expected equally many or none",
+        "a.json has 3 entries under 'text' but 2 under 'path', expected equally many or none",
         "b.json has no entries under 'path', got the keys label",
         "c.json is not a dictionary of lists with the keys path, label, text, valence, arousal, "
         "dominance, gender",
