@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from abhinaya.cli.tables import AsJson, Format, TableFormat, show_table
+from abhinaya.cli.options import AsJson, Format, Overrides
+from abhinaya.cli.tables import TableFormat, show_table
 
 __all__ = ["predict"]
 
@@ -26,9 +27,7 @@ def predict(
         typer.Option(metavar="SELECTION", help="Split, subset or `all`; repeat to add another."),
     ],
     out: Annotated[Path, typer.Option(help="Table to write, .parquet or .csv.")],
-    overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Changes of the config.")
-    ] = None,
+    overrides: Overrides = None,
     audio_root: Annotated[
         Path | None, typer.Option(help="Where the audio lies now; matched by file name.")
     ] = None,

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from abhinaya.cli.tables import AsJson, Format, TableFormat, show_table
+from abhinaya.cli.options import AsJson, Format
+from abhinaya.cli.tables import TableFormat, show_table
 
 __all__ = ["prepare"]
 

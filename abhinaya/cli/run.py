@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from abhinaya.cli.tables import AsJson, Format, TableFormat, show_json, show_table
+from abhinaya.cli.options import AsJson, Format, Overrides
+from abhinaya.cli.tables import TableFormat, show_json, show_table
 
 __all__ = ["run"]
 
@@ -15,9 +16,7 @@ def run(
     config: Annotated[
         str, typer.Argument(help="YAML file, or a shipped one such as demo/demo.yaml.")
     ],
-    overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Changes of the config.")
-    ] = None,
+    overrides: Overrides = None,
     plan: Annotated[bool, typer.Option("--plan", help="Show the steps and do nothing.")] = False,
     only: Annotated[
         list[str] | None, typer.Option(metavar="STEP", help="Do only this step; repeatable.")

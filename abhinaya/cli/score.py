@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from abhinaya.cli.tables import AsJson, Cell, Format, TableFormat, show_json, show_table
+from abhinaya.cli.options import AsJson, Format
+from abhinaya.cli.tables import Cell, TableFormat, show_json, show_table
 
 if TYPE_CHECKING:
     from abhinaya.scoring import TableScore

@@ -6,14 +6,11 @@ import json
 import sys
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import Annotated
 
 import typer
 
 __all__ = [
-    "AsJson",
     "Cell",
-    "Format",
     "TableFormat",
     "render_table",
     "show_json",
@@ -31,12 +28,6 @@ class TableFormat(StrEnum):
     LATEX = "latex"
     MARKDOWN = "markdown"
 
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-"""Option of every command that prints a table."""
-
-Format = Annotated[TableFormat, typer.Option("--format", help="How to print the table.")]
-"""Option of every command that prints a table."""
 
 _LATEX_ESCAPES = str.maketrans(
     {

@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from abhinaya.cli.tables import AsJson, Format, TableFormat, show_table
+from abhinaya.cli.options import AsJson, Format, Overrides
+from abhinaya.cli.tables import TableFormat, show_table
 
 __all__ = ["train"]
 
@@ -15,9 +16,7 @@ def train(
     config: Annotated[
         str, typer.Argument(help="YAML file, or a shipped one such as members/wavlm.yaml.")
     ],
-    overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Changes of the config.")
-    ] = None,
+    overrides: Overrides = None,
     as_json: AsJson = False,
     table_format: Format = TableFormat.TEXT,
 ) -> None:

@@ -29,12 +29,14 @@ class Backbone(nn.Module, ABC):
     n_features: int
 
     @abstractmethod
-    def encode(self, **inputs: Tensor) -> tuple[Tensor, Tensor]:
+    # Each backbone names its own inputs; these two `Any` let it.
+    def encode(self, *args: Any, **inputs: Any) -> tuple[Tensor, Tensor]:
         """Hidden states and where they are real.
 
         The rows of the result do not depend on what else is in the batch.
 
         Args:
+            args: not used; a backbone takes its inputs by name.
             inputs: what the member's `InputBuilder.collate` made.
 
         Returns:

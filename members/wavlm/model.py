@@ -97,7 +97,7 @@ class WavLMBackbone(Backbone):
         """The options that change what `encode` returns."""
         return {"layer_weights": self.layer_weights, "average_frames": self.average_frames}
 
-    def encode(self, waveforms: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]  # named inputs
+    def encode(self, waveforms: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Hidden states and frame mask of waveforms.
 
         Args:

@@ -73,7 +73,7 @@ class WhisperBackbone(Backbone):
         """The options that change what `encode` returns."""
         return {"layer_weights": self.layer_weights, "average_frames": self.average_frames}
 
-    def encode(self, input_features: Tensor, n_frames: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]  # named inputs
+    def encode(self, input_features: Tensor, n_frames: Tensor) -> tuple[Tensor, Tensor]:
         """Hidden states and frame mask of log-mel spectrograms.
 
         Args:

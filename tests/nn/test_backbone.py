@@ -19,7 +19,7 @@ class Doubler(Backbone):
         self.scale = nn.Parameter(torch.tensor(2.0))
         self.n_features = 1
 
-    def encode(self, values: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]  # named inputs
+    def encode(self, values: Tensor) -> tuple[Tensor, Tensor]:
         states = values[:, None, None, None].expand(-1, 1, 2, 1)
         return states, torch.ones(len(values), 2, dtype=torch.bool)
 

@@ -24,7 +24,7 @@ class Numbers(Backbone):
         self.n_features = 2
         self.n_enabled = 0
 
-    def encode(self, values: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]  # named inputs
+    def encode(self, values: Tensor) -> tuple[Tensor, Tensor]:
         return values[:, None, None], torch.ones(len(values), 1, dtype=torch.bool)
 
     def mix(self, states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
