@@ -65,7 +65,8 @@ class Collator:
         """`inputs`, `labels` and, if a row has several pieces, `piece_of`."""
         pieces = [piece for row in rows for piece in row["pieces"]]
         targets = torch.from_numpy(np.stack([row["target"] for row in rows]))
-        batch: dict[str, Any] = {"inputs": dict(self.collate(pieces)), "labels": targets}
+        # Labels first: the Trainer takes the first tensor's length for the number of rows.
+        batch: dict[str, Any] = {"labels": targets, "inputs": dict(self.collate(pieces))}
         if len(pieces) > len(rows):
             n_pieces = [len(row["pieces"]) for row in rows]
             batch["piece_of"] = torch.repeat_interleave(torch.tensor(n_pieces))

@@ -9,6 +9,7 @@ import pytest
 import soundfile
 import torch
 from torch.utils.data import DataLoader
+from transformers.trainer_pt_utils import find_batch_size
 
 from abhinaya.clips import Clip, Cropping
 from abhinaya.member import Utterance
@@ -127,3 +128,10 @@ def test_collator_vote_distributions_become_rows_of_a_tensor() -> None:
     labels = Collator(Ramps().collate)(rows)["labels"]
     assert labels.dtype == torch.float32
     assert labels.tolist() == [[0.25, 0.75], [1, 0]]
+
+
+def test_the_trainer_counts_clips_and_not_pieces() -> None:
+    """It takes the first tensor of a batch for its size and weighs the validation loss by it."""
+    collate = Collator(lambda pieces: {"x": torch.tensor([piece["x"] for piece in pieces])})
+    rows = [{"pieces": [{"x": 1.0}, {"x": 2.0}, {"x": 3.0}], "target": np.int64(0)}] * 2
+    assert find_batch_size(collate(rows)) == 2
