@@ -114,7 +114,7 @@ def _program() -> str:
     """What to type for `abhinaya`: after `make demo` it is not on the path."""
     if shutil.which("abhinaya"):
         return "abhinaya"
-    return f"{os.path.relpath(sys.executable)} -m abhinaya"
+    return f"{min(sys.executable, os.path.relpath(sys.executable), key=len)} -m abhinaya"
 
 
 if __name__ == "__main__":

@@ -62,7 +62,8 @@ def test_demo_tells_of_every_step_and_where_everything_is(small_demo):
     for name in ("wavlm", "whisper-encoder", "whisper-encoder-lora"):
         assert f"\ntrained {name}: runs/demo/runs/{name}/best\n" in small_demo
         assert f"\npredicted test with {name}: " in small_demo
-    assert max(map(len, small_demo.splitlines())) <= 110
+    # How this Python is called depends on where it is.
+    assert max(map(len, small_demo.replace(program._program(), "abhinaya").splitlines())) <= 110
     end = small_demo[small_demo.index("On the 8 test clips") :]
     assert re.search(r"macro-F1 of \d\.\d\d\n\(95 % interval \d\.\d\d to \d\.\d\d\)", end)
     listed = re.findall(r"^  ([\w./-]+) {2,}\w", end, flags=re.MULTILINE)
@@ -115,4 +116,10 @@ def test_obstacle_is_a_message_and_exit_code_1(tmp_path):
 
 def test_abhinaya_is_called_as_this_python_where_it_is_not_on_the_path(monkeypatch):
     monkeypatch.setenv("PATH", "")
-    assert program._program().endswith(" -m abhinaya")
+    bin_dir = Path(sys.executable).parent
+    monkeypatch.chdir(bin_dir.parent)
+    assert program._program() == f"{bin_dir.name}/{Path(sys.executable).name} -m abhinaya"
+    # A way up through many folders is longer than the path from the root.
+    deep = bin_dir.parent.joinpath(*["x" * 9] * 9)
+    monkeypatch.setattr(os, "getcwd", lambda: str(deep))
+    assert program._program() == f"{sys.executable} -m abhinaya"
