@@ -26,7 +26,15 @@ from abhinaya.member import InputBuilder, Utterance
 from abhinaya.problems import Problem
 from abhinaya.transcripts import read_transcripts
 
-__all__ = ["Clip", "Cropping", "collect_clips", "load_pieces", "split_readable", "window_bounds"]
+__all__ = [
+    "Clip",
+    "Cropping",
+    "collect_clips",
+    "draw_piece",
+    "load_pieces",
+    "split_readable",
+    "window_bounds",
+]
 
 _N_READERS = 8
 
@@ -39,8 +47,7 @@ class Clip:
         utterance: the manifest's name of it.
         path: its audio file; null for members that only read.
         text: its transcript; null for members that only listen.
-        duration_s: length in seconds for sorting; 0 for text and for files whose header is
-            unreadable.
+        duration_s: length in seconds; 0 for text and for files whose header is unreadable.
     """
 
     utterance: str
@@ -48,16 +55,22 @@ class Clip:
     text: str | None = None
     duration_s: float = 0.0
 
+    @property
+    def size(self) -> float:
+        """What clips are sorted by: seconds of sound, or characters where there is only text."""
+        return self.duration_s if self.path is not None else float(len(self.text or ""))
+
 
 @dataclass(frozen=True)
 class Cropping:
     """Which pieces of a clip are used.
 
     Args:
-        where: `random`, `first`, `centre`, `full`, or a number of evenly spaced pieces.
+        where: `random` (in training only), `first`, `centre`, `full`, or a number of evenly spaced
+            pieces, of which training takes one.
         max_audio_s: length of a piece in seconds.
         normalize: scale each piece to zero mean and unit variance.
-        seed: seed of random crops.
+        seed: seed of what is drawn in training.
     """
 
     where: Literal["random", "first", "centre", "full"] | int
@@ -110,6 +123,22 @@ def collect_clips(
     return _fill_durations(clips), problems
 
 
+def split_short(clips: Sequence[Clip], max_words: int) -> tuple[list[Clip], list[Problem]]:
+    """The clips whose transcript has at most so many words, and a problem for each of the others.
+
+    Words are what stands between blanks.
+    """
+    short, problems = [], []
+    for clip in clips:
+        n_words = len((clip.text or "").split())
+        if n_words <= max_words:
+            short.append(clip)
+        else:
+            reason = f"its transcript has {n_words} words, data.max_train_words is {max_words}"
+            problems.append(Problem(clip.utterance, reason))
+    return short, problems
+
+
 def split_readable(clips: Sequence[Clip]) -> tuple[list[Clip], list[Problem]]:
     """The clips whose audio can be decoded from start to end, and a problem for each of the others.
 
@@ -136,37 +165,55 @@ def split_readable(clips: Sequence[Clip]) -> tuple[list[Clip], list[Problem]]:
     return readable, problems
 
 
-def load_pieces(clip: Clip, cropping: Cropping, epoch: int = 0) -> list[Utterance]:
+def load_pieces(clip: Clip, cropping: Cropping, epoch: int | None = None) -> list[Utterance]:
     """The pieces of one clip that the model gets.
 
-    A random piece depends on (seed, epoch, utterance) only.
+    Args:
+        clip: what to load.
+        cropping: where to cut.
+        epoch: the epoch in training; null in validation and prediction.
 
     Raises:
         AudioError: if the file cannot be used.
     """
     if clip.path is None:
-        return [Utterance(clip.utterance, None, clip.text)]
+        return [Utterance(clip.utterance, None, clip.text, epoch)]
     waveform = read_audio(clip.path)
     pieces = []
     for start, stop in window_bounds(clip.utterance, len(waveform), cropping, epoch):
         piece = waveform[start:stop]
         if cropping.normalize:
             piece = normalize_waveform(piece)
-        pieces.append(Utterance(clip.utterance, piece, clip.text))
+        pieces.append(Utterance(clip.utterance, piece, clip.text, epoch))
     return pieces
 
 
 def window_bounds(
-    utterance: str, n_samples: int, cropping: Cropping, epoch: int = 0
+    utterance: str, n_samples: int, cropping: Cropping, epoch: int | None = None
 ) -> list[tuple[int, int]]:
-    """First and past-the-last sample of each piece of a clip of `n_samples`."""
+    """First and past-the-last sample of each piece of a clip of `n_samples`.
+
+    Of several evenly spaced pieces training takes one. What is drawn in training depends on (seed,
+    epoch, utterance) only.
+
+    Raises:
+        BadValueError: if a random piece is wanted outside training.
+    """
     max_samples = round(cropping.max_audio_s * SAMPLE_RATE_HZ)
     if isinstance(cropping.where, int):
-        return crop_windows(n_samples, max_samples, cropping.where)
+        windows = crop_windows(n_samples, max_samples, cropping.where)
+        if epoch is None:
+            return windows
+        return [windows[draw_piece(utterance, len(windows), cropping.seed, epoch)]]
     rng = None
-    if cropping.where == "random":
+    if cropping.where == "random" and epoch is not None:
         rng = utterance_rng(cropping.seed, epoch, utterance)
     return [crop_bounds(n_samples, max_samples, cropping.where, rng)]
+
+
+def draw_piece(utterance: str, n_pieces: int, seed: int, epoch: int) -> int:
+    """Which of a clip's pieces an epoch of training takes, in [0, n_pieces)."""
+    return int(utterance_rng(seed, epoch, utterance).integers(n_pieces))
 
 
 def _fill_durations(clips: Iterable[Clip]) -> list[Clip]:

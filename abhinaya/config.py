@@ -10,7 +10,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveInt,
+    ValidationError,
+    field_validator,
+)
 
 from abhinaya.errors import MissingFileError, ProblemsError, did_you_mean
 from abhinaya.files import digest_of
@@ -64,6 +71,8 @@ class DataConfig(Config):
     """Rows that choose the best checkpoint; null keeps the last one."""
     transcripts: TranscriptSources | None = None
     """Sources of the text, for members that read text."""
+    max_train_words: PositiveInt | None = None
+    """Leave out training rows whose transcript has more words; null keeps all."""
 
     @field_validator("train", "validation", mode="before")
     @classmethod

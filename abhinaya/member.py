@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from abhinaya.manifest import Manifest
     from abhinaya.predictions import PredictionTable
 
-__all__ = ["InputBuilder", "Member", "PredictRequest", "Utterance"]
+__all__ = ["ContextBuilder", "InputBuilder", "Member", "PredictRequest", "Utterance"]
 
 
 @dataclass(frozen=True)
@@ -24,17 +24,19 @@ class Utterance:
     Args:
         name: the manifest's `utterance`.
         waveform: mono float32 at 16 kHz, shape (S,), already cropped; null if the member needs no
-            audio.
+            audio, and where stored features replace it.
         text: its transcript; null if the member needs none.
+        epoch: the epoch in training; null in validation and prediction, where nothing is drawn.
     """
 
     name: str
     waveform: NDArray[np.float32] | None = None
     text: str | None = None
+    epoch: int | None = None
 
 
 class InputBuilder(Protocol):
-    """Turns utterances into what a backbone's `encode` takes."""
+    """Turns utterances into what a backbone takes."""
 
     needs_audio: bool
     needs_text: bool
@@ -44,6 +46,19 @@ class InputBuilder(Protocol):
 
     def collate(self, encoded: list[dict[str, Any]]) -> dict[str, Any]:
         """One batch of tensors out of several encoded utterances."""
+
+
+class ContextBuilder(InputBuilder, Protocol):
+    """An input builder for a backbone that has a `context`; `encode` and `collate` give that too.
+
+    Where the hidden states come from a store, only the context is computed.
+    """
+
+    def encode_context(self, utterance: Utterance) -> dict[str, Any]:
+        """What of an utterance goes into the context; its waveform is null."""
+
+    def collate_context(self, encoded: list[dict[str, Any]]) -> dict[str, Any]:
+        """The tensors that the backbone's `context` names, of several utterances."""
 
 
 @dataclass(frozen=True)

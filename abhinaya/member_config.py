@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from abhinaya.config import MemberConfig, apply_overrides, check_config, load_yaml
+from abhinaya.config import MemberConfig, apply_overrides, check_config, load_yaml, merge
 from abhinaya.errors import MissingFileError, ProblemsError
 from abhinaya.member import Member
 from abhinaya.registry import load_member, member_names
@@ -58,7 +58,7 @@ def find_config_class(content: Mapping[str, Any], where: str) -> type[MemberConf
 
 
 def find_predictor(
-    source: str | Path, overrides: Sequence[str] = ()
+    source: str | Path, overrides: Sequence[str] = (), manifest: Path | None = None
 ) -> tuple[Member, Path | MemberConfig]:
     """The member that predicts from `source`, and what to hand to its `predict`.
 
@@ -66,13 +66,18 @@ def find_predictor(
         source: a run directory or checkpoint folder, or the config of a member with nothing to
             train.
         overrides: `some.key=value` changes; those of a run are applied by the member.
+        manifest: what will be predicted; a config that names no manifest takes it.
 
     Raises:
         MissingFileError: if it is neither.
     """
     path = Path(source)
     if not path.is_dir():
-        config = load_member_config(source, overrides)
+        file = find_config(source)
+        content = apply_overrides(load_yaml(file), overrides)
+        if manifest is not None:
+            content = merge({"data": {"manifest": str(manifest)}}, content)
+        config = check_member_config(content, str(file))
         return load_member(config.member), config
     for file in (path / "best" / "config.yaml", path / "config.yaml"):
         name = load_yaml(file).get("member") if file.is_file() else None

@@ -23,6 +23,8 @@ __all__ = [
     "bootstrap_by_group",
     "bootstrap_interval",
     "confusion_matrix",
+    "metric_of_counts",
+    "number_groups",
     "scores",
 ]
 
@@ -230,7 +232,7 @@ def bootstrap_by_group(
         (0.0, 1.0)
     """
     cells = _cells(truth, predicted, n_classes)
-    group_idx, n_groups = _number_groups(groups)
+    group_idx, n_groups = number_groups(groups)
     if len(group_idx) != len(cells):
         raise BadShapeError(
             f"groups has {len(group_idx)} entries, expected {len(cells)}, one per utterance. "
@@ -286,10 +288,19 @@ def _interval(
         n_draws = min(_BLOCK, n_resamples - start)
         drawn = rng.multinomial(n_units, how_often / n_units, size=n_draws)
         counts = drawn.astype(np.float64) @ tables_as_floats
-        values.append(_METRICS[metric](counts.reshape(n_draws, n_classes, n_classes + 1)))
+        shaped = counts.reshape(n_draws, n_classes, n_classes + 1)
+        values.append(metric_of_counts(shaped, metric))
     tail = (1 - confidence) / 2
     low, high = np.quantile(np.concatenate(values), [tail, 1 - tail])
     return float(low), float(high)
+
+
+def metric_of_counts(counts: NDArray[Any], metric: Metric) -> FloatArray:
+    """A metric of tables of counts, shape (...); they have the shape (..., K, K + 1).
+
+    Rows are true classes, columns predicted ones, the last column abstentions.
+    """
+    return _METRICS[metric](counts)
 
 
 def _count(truth: IntArray, predicted: IntArray, n_classes: int) -> NDArray[np.int64]:
@@ -329,8 +340,11 @@ def _cells(truth: IntArray, predicted: IntArray, n_classes: int) -> NDArray[np.i
     return cells
 
 
-def _number_groups(groups: Sequence[Hashable]) -> tuple[NDArray[np.int64], int]:
-    """A number per utterance, equal for equal groups, and how many there are."""
+def number_groups(groups: Sequence[Hashable]) -> tuple[NDArray[np.int64], int]:
+    """A number per utterance, equal for equal groups, and how many there are.
+
+    None and NaN mean unknown: such an utterance is a group of its own.
+    """
     numbers: dict[Hashable, int] = {}
     group_idx = []
     for utt_idx, group in enumerate(groups):

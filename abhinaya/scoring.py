@@ -9,16 +9,24 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
-from abhinaya.errors import BadValueError, ProblemsError, list_some
+from abhinaya.errors import BadValueError, ProblemsError, UnknownNameError, list_some
 from abhinaya.label_csv import FILE_COLUMN, LABEL_COLUMN, csv_header, read_csv_rows
 from abhinaya.labels import ABSTAIN, MSP_PODCAST, EmotionSet
 from abhinaya.manifest import read_manifest
 from abhinaya.metrics import Scores, bootstrap_by_group, bootstrap_interval, scores
-from abhinaya.predictions import PredictionTable
+from abhinaya.predictions import PredictionTable, read_tables
 
-__all__ = ["TableScore", "Truth", "mean_and_sd", "read_truth", "score_table"]
+__all__ = [
+    "TableScore",
+    "Truth",
+    "mean_and_sd",
+    "read_truth",
+    "read_with_truth",
+    "score_table",
+]
 
 
 @dataclass(frozen=True)
@@ -61,20 +69,47 @@ class TableScore:
     n_not_in_table: int
 
 
-def read_truth(path: Path, emotions: EmotionSet | None = None) -> Truth:
+def read_with_truth(
+    tables: Sequence[str], path: Path, *, speaker_column: str = "speaker"
+) -> tuple[list[PredictionTable], Truth]:
+    """Tables and the true labels that they are held against.
+
+    Args:
+        tables: files, or NAME=FILE.
+        path: see `read_truth`.
+        speaker_column: see `read_truth`.
+
+    Raises:
+        AbhinayaError: as `read_tables` and `read_truth` do.
+    """
+    if all(table.endswith(".csv") for table in tables):
+        # A CSV does not store its classes, so the truth says them.
+        truth = read_truth(path, speaker_column=speaker_column)
+        return read_tables(tables, emotions=truth.emotions), truth
+    read = read_tables(tables)
+    return read, read_truth(path, read[0].emotions, speaker_column=speaker_column)
+
+
+def read_truth(
+    path: Path, emotions: EmotionSet | None = None, *, speaker_column: str = "speaker"
+) -> Truth:
     """True labels from a manifest, or from a CSV `FileName,EmoClass`.
 
     Args:
         path: a manifest (.parquet, .csv or .jsonl), or a CSV with those two columns.
         emotions: the set that the labels must have; for such a CSV, MSP-Podcast's by default.
+        speaker_column: column of a manifest with the speakers, such as one with estimated ones.
 
     Raises:
         MissingFileError: if the file is not there.
         ClassOrderError: if a manifest has another class order than `emotions`.
+        UnknownNameError: if a manifest has no such column.
         ProblemsError: if the file's content is wrong.
     """
     path = Path(path)
     if path.suffix == ".csv" and FILE_COLUMN in csv_header(path):
+        if speaker_column != "speaker":
+            raise UnknownNameError(f"column of {str(path)!r}", speaker_column, csv_header(path))
         return _read_label_csv(path, emotions or MSP_PODCAST)
     manifest = read_manifest(path)
     if emotions is not None:
@@ -82,11 +117,15 @@ def read_truth(path: Path, emotions: EmotionSet | None = None) -> Truth:
             manifest.emotions, what=f"Manifest {str(path)!r}", where="the tables"
         )
     rows = manifest.rows
+    if speaker_column not in rows:
+        raise UnknownNameError(f"column of {str(path)!r}", speaker_column, map(str, rows.columns))
     return Truth(
         utterances=tuple(rows["utterance"]),
         labels=manifest.emotions.encode(rows["label"]),
         emotions=manifest.emotions,
-        speakers=tuple(value if isinstance(value, str) else None for value in rows["speaker"]),
+        speakers=tuple(
+            None if pd.isna(value) or value == "" else str(value) for value in rows[speaker_column]
+        ),
         where=str(path),
     )
 

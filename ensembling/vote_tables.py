@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from abhinaya import __version__
 from abhinaya.errors import BadValueError, UnknownNameError, list_some
 from abhinaya.labels import EmotionSet
-from abhinaya.predictions import PredictionTable, align_tables
-from ensembling.votes import plurality
+from abhinaya.predictions import PredictionTable
+from ensembling.soft_votes import check_weights, soft_vote, weighted_vote
+from ensembling.stack import Stack, stack_tables
+from ensembling.votes import VoteResult, plurality
 
-__all__ = ["BY_FALLBACK", "BY_MAJORITY", "vote_tables"]
+__all__ = ["BY_FALLBACK", "BY_MAJORITY", "VOTE_RULES", "vote_tables"]
+
+VOTE_RULES = ("plurality", "strict", "soft", "geometric", "weighted")
+"""Ways to vote that need no labelled data."""
+
+_WEIGHTED_RULES = ("soft", "geometric", "weighted")
 
 BY_MAJORITY = "majority"
 """`decided_by` of rows that needed no tie-breaking."""
@@ -24,6 +32,8 @@ BY_FALLBACK = "fallback"
 def vote_tables(
     tables: Sequence[PredictionTable],
     *,
+    rule: str = "plurality",
+    weights: Mapping[str, float] | None = None,
     tiebreakers: Sequence[str] = (),
     fallback: str | None = None,
     rows: str = "same",
@@ -31,11 +41,17 @@ def vote_tables(
 ) -> PredictionTable:
     """The most voted class of every utterance.
 
-    Members count equally; one that abstained does not count. A tie is settled by the first table,
-    in the order of `tiebreakers` and then of `tables`, whose own label is among the tied classes.
+    Members count equally unless weights say otherwise; one that abstained does not count. A tie is
+    settled by the first table, in the order of `tiebreakers` and then of `tables`, whose own label
+    is among the tied classes.
 
     Args:
         tables: M tables of one emotion set, under different names.
+        rule: `plurality` counts labels; `strict` does too, but a tie goes to the first table in
+            line that has a label, even one outside the tied classes; `soft` and `geometric` take
+            the class of the highest arithmetic or geometric mean probability; `weighted` counts
+            labels by `weights`.
+        weights: a positive weight for every table, by name; for `soft`, `geometric` and `weighted`.
         tiebreakers: names of tables, first one first.
         fallback: class code for utterances on which every member abstained.
         rows: `same` demands that all tables cover the same utterances; `intersection` keeps those
@@ -43,34 +59,30 @@ def vote_tables(
         name: name of the resulting table.
 
     Returns:
-        A table in the order of the first one. `probs` are the shares of the votes cast, null in
-        fallback rows; `decided_by` is `majority`, `fallback` or the name of the table that broke
-        the tie.
+        A table in the order of the first one. `probs` are the shares of the votes or weights cast,
+        or the mean probabilities, null in fallback rows; `decided_by` is `majority`, `fallback` or
+        the name of the table that broke the tie.
 
     Raises:
         BadValueError: if there are no tables, their utterances differ, a table has a name with a
-            meaning of its own, a tiebreaker is given twice, or every member abstained on an
-            utterance and there is no fallback.
+            meaning of its own, a tiebreaker is given twice, weights are missing or not positive or
+            the rule has none, a table has labels without probabilities under a rule that needs
+            them, or every member abstained on an utterance and there is no fallback.
         ClassOrderError: if the tables differ in class order.
-        UnknownNameError: if a tiebreaker is not the name of a table, or the fallback no class.
+        UnknownNameError: if a tiebreaker or a weight is not of a table, the fallback no class, or
+            the rule unknown.
     """
+    if rule not in VOTE_RULES:
+        raise UnknownNameError("vote rule", rule, VOTE_RULES)
     _check_names([table.name for table in tables], tiebreakers)
-    emotions = tables[0].emotions
-    for table in tables[1:]:
-        emotions.require_same_order(
-            table.emotions, what=f"Table {table.name!r}", where=f"table {tables[0].name!r}"
-        )
+    stack = stack_tables(tables, rows=rows)
+    names, emotions = stack.names, stack.emotions
     if fallback is not None and fallback not in emotions.codes:
         raise UnknownNameError("class", fallback, emotions.codes)
+    order = [names.index(tiebreaker) for tiebreaker in tiebreakers]
+    result = _vote(stack, rule, _weights_in_order(weights, names, rule), order)
 
-    aligned = align_tables(tables, rows=rows)
-    names = [table.name for table in aligned]
-    result = plurality(
-        np.stack([table.labels for table in aligned]),
-        len(emotions),
-        [names.index(tiebreaker) for tiebreaker in tiebreakers],
-    )
-    utterances = aligned[0].utterances
+    utterances = stack.utterances
     nobody = result.all_abstained
     if nobody.any() and fallback is None:
         _raise_nobody_voted(
@@ -96,14 +108,53 @@ def vote_tables(
         probs=probs,
         decided_by=tuple(decided_by),
         meta={
-            "rule": "vote",
-            "tables": names,
+            "rule": "vote" if rule == "plurality" else rule,
+            "tables": list(names),
+            **({"weights": dict(weights)} if weights else {}),
             "tiebreakers": list(tiebreakers),
             "fallback": fallback,
             "rows": rows,
             "version": __version__,
         },
     )
+
+
+def _vote(
+    stack: Stack, rule: str, weights: NDArray[np.float64] | None, order: Sequence[int]
+) -> VoteResult:
+    n_classes = len(stack.emotions)
+    if rule in ("soft", "geometric"):
+        return soft_vote(stack, order, weights=weights, geometric=rule == "geometric")
+    if weights is not None:
+        return weighted_vote(stack.labels, weights, n_classes, order)
+    return plurality(stack.labels, n_classes, order, strict=rule == "strict")
+
+
+def _weights_in_order(
+    weights: Mapping[str, float] | None, names: Sequence[str], rule: str
+) -> NDArray[np.float64] | None:
+    if not weights:
+        if rule == "weighted":
+            raise BadValueError(
+                f"The rule 'weighted' needs a weight for each of {', '.join(names)}. "
+                "Give --weights NAME=W for each, or learn them with: abhinaya fit weights."
+            )
+        return None
+    if rule not in _WEIGHTED_RULES:
+        raise BadValueError(
+            f"The rule {rule!r} counts all tables alike, but weights were given. "
+            f"Remove them, or choose one of the rules {', '.join(_WEIGHTED_RULES)}."
+        )
+    for name in weights:
+        if name not in names:
+            raise UnknownNameError("table in the weights", name, names)
+    missing = [name for name in names if name not in weights]
+    if missing:
+        raise BadValueError(
+            f"There is no weight for the table {list_some(missing)}. "
+            "Give --weights NAME=W for every table."
+        )
+    return check_weights([weights[name] for name in names], len(names))
 
 
 def _check_names(names: Sequence[str], tiebreakers: Sequence[str]) -> None:

@@ -1,7 +1,8 @@
 """Unweighted plurality vote with a declared tie rule, on plain arrays.
 
 A tie is settled by the first member, in the order of the tiebreakers and then of the members as
-given, whose vote is among the tied classes. An abstention is never counted.
+given, whose vote is among the tied classes; under the strict rule by the first that voted at all.
+An abstention is never counted.
 """
 
 from __future__ import annotations
@@ -16,7 +17,15 @@ from numpy.typing import NDArray
 from abhinaya.errors import BadShapeError, BadValueError, list_some
 from abhinaya.labels import ABSTAIN
 
-__all__ = ["MAJORITY", "VoteResult", "break_ties", "majority_vote", "plurality"]
+__all__ = [
+    "MAJORITY",
+    "VoteResult",
+    "break_ties",
+    "majority_vote",
+    "plurality",
+    "rank_members",
+    "settle_ties",
+]
 
 IntArray = NDArray[np.integer[Any]]
 BoolArray = NDArray[np.bool_]
@@ -44,7 +53,13 @@ class VoteResult:
     all_abstained: BoolArray
 
 
-def plurality(votes: IntArray, n_classes: int, tiebreak_order: Sequence[int] = ()) -> VoteResult:
+def plurality(
+    votes: IntArray,
+    n_classes: int,
+    tiebreak_order: Sequence[int] = (),
+    *,
+    strict: bool = False,
+) -> VoteResult:
     """The vote of an ensemble: most voted class, ties settled by rank of the members.
 
     Args:
@@ -52,6 +67,8 @@ def plurality(votes: IntArray, n_classes: int, tiebreak_order: Sequence[int] = (
         n_classes: K, the number of classes, also when some of them got no vote.
         tiebreak_order: member indices that settle ties, first one first; the members left out
             follow in the order of the rows of `votes`.
+        strict: whether the first member in that order that did not abstain wins any tie, even with
+            a class that is not among the tied ones.
 
     Returns:
         Labels, who decided them, vote shares, and where nobody voted.
@@ -68,7 +85,7 @@ def plurality(votes: IntArray, n_classes: int, tiebreak_order: Sequence[int] = (
         ([0, 5, 3, -1], [-1, -1, 1, -1])
     """
     winners, tied = majority_vote(votes, n_classes)
-    labels, decided_by = break_ties(votes, winners, tied, tiebreak_order, n_classes)
+    labels, decided_by = break_ties(votes, winners, tied, tiebreak_order, n_classes, strict=strict)
     counts = _count_votes(votes, n_classes, ABSTAIN)
     n_cast = counts.sum(axis=1, keepdims=True)
     return VoteResult(
@@ -121,6 +138,7 @@ def break_ties(
     n_classes: int,
     *,
     abstain: int = ABSTAIN,
+    strict: bool = False,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Labels after each tie is settled by the first member in line with a vote among its classes.
 
@@ -135,6 +153,7 @@ def break_ties(
             order of the rows of `votes`.
         n_classes: K.
         abstain: value that stands for "no opinion".
+        strict: whether the first member in line that did not abstain wins, whatever its class.
 
     Returns:
         labels: class index per utterance, shape (U,); `abstain` where all members abstained.
@@ -162,16 +181,50 @@ def break_ties(
                 f"{name} has shape {np.shape(values)}, expected ({n_utts},), one entry per "
                 "utterance. Pass what majority_vote returned for the same votes."
             )
-    ranked = _rank_members(order, n_members)
-    ballots = np.asarray(votes)[ranked]  # (M, U), first tiebreaker in the first row
-    # An abstention looks up some class here and is masked out.
-    votes_for_ballot = counts[np.arange(n_utts), np.where(ballots == abstain, 0, ballots)]
-    is_decisive = (ballots != abstain) & (votes_for_ballot == counts.max(axis=1))
-    rank = is_decisive.argmax(axis=0)  # (U,), the first True of each column
-    is_broken = np.asarray(tied, dtype=bool) & is_decisive.any(axis=0)
-    labels = np.where(is_broken, ballots[rank, np.arange(n_utts)], winners).astype(np.int64)
+    is_first = counts == counts.max(axis=1, keepdims=True)
+    labels, decided_by = settle_ties(
+        is_first, votes, rank_members(order, n_members), abstain=abstain, strict=strict
+    )
+    # A caller may have settled some rows already.
+    is_broken = np.asarray(tied, dtype=bool) & (decided_by != MAJORITY)
+    labels = np.where(is_broken, labels, winners).astype(np.int64)
     labels[counts.sum(axis=1) == 0] = abstain
-    return labels, np.where(is_broken, ranked[rank], MAJORITY)
+    return labels, np.where(is_broken, decided_by, MAJORITY)
+
+
+def settle_ties(
+    is_first: BoolArray,
+    votes: IntArray,
+    ranked: IntArray,
+    *,
+    abstain: int = ABSTAIN,
+    strict: bool = False,
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The one class that shares first place, or the one that the members' rank picks.
+
+    Args:
+        is_first: True for every class in first place, by whatever score, shape (U, K).
+        votes: class index chosen by each member, shape (M, U).
+        ranked: all member indices, the first in line first, shape (M,); see `rank_members`.
+        abstain: value of `votes` that stands for "no opinion".
+        strict: whether the first member in line that did not abstain wins, whatever its class.
+
+    Returns:
+        labels: class index per utterance, shape (U,). A tie among classes that no member voted for
+            goes to the smallest of them.
+        decided_by: member that broke the tie, shape (U,); `MAJORITY` where there was nothing to
+            break, or no member could.
+    """
+    utts = np.arange(len(is_first))
+    ballots = np.asarray(votes)[ranked]  # (M, U), first tiebreaker in the first row
+    is_decisive = ballots != abstain
+    if not strict:
+        # An abstention looks up some class here and is masked out.
+        is_decisive &= is_first[utts, np.where(ballots == abstain, 0, ballots)]
+    rank = is_decisive.argmax(axis=0)  # (U,), the first True of each column
+    is_broken = (is_first.sum(axis=1) > 1) & is_decisive.any(axis=0)
+    labels = np.where(is_broken, ballots[rank, utts], is_first.argmax(axis=1))
+    return labels.astype(np.int64), np.where(is_broken, ranked[rank], MAJORITY)
 
 
 def _count_votes(votes: IntArray, n_classes: int, abstain: int) -> NDArray[np.int64]:
@@ -205,8 +258,12 @@ def _count_votes(votes: IntArray, n_classes: int, abstain: int) -> NDArray[np.in
     return counts.reshape(n_utts, n_classes)
 
 
-def _rank_members(order: Sequence[int], n_members: int) -> NDArray[np.int64]:
-    """All member indices, those in `order` first, shape (M,)."""
+def rank_members(order: Sequence[int], n_members: int) -> NDArray[np.int64]:
+    """All member indices, those in `order` first and the others as they stand, shape (M,).
+
+    Raises:
+        BadValueError: if `order` names a member twice or one that does not exist.
+    """
     unknown = [idx for idx in order if not 0 <= idx < n_members]
     if unknown:
         raise BadValueError(

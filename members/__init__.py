@@ -7,6 +7,9 @@ entry-point group `abhinaya.members`, with the same `module:object` notation.
 __all__ = ["MEMBERS"]
 
 MEMBERS = {
+    "salmonn-13b": "members.salmonn.member:SPEECH",
+    "salmonn-7b-speech-text": "members.salmonn.member:SPEECH_TEXT",
+    "salmonn-zero-shot": "members.salmonn.zero_shot:ZERO_SHOT",
     "wavlm": "members.wavlm.member:MEMBER",
     "whisper-encoder": "members.whisper_encoder.member:MEMBER",
 }

@@ -15,12 +15,14 @@ from abhinaya.clips import (
     collect_clips,
     load_pieces,
     split_readable,
+    split_short,
     window_bounds,
 )
 from abhinaya.config import TranscriptSources
 from abhinaya.errors import AudioError, BadValueError
 from abhinaya.labels import MSP_PODCAST
 from abhinaya.manifest import Manifest, make_manifest
+from abhinaya.member import Utterance
 from abhinaya.problems import Problem
 from abhinaya.transcripts import write_transcripts
 
@@ -139,8 +141,30 @@ def test_split_readable_decodes_every_file_to_its_end(manifest: Manifest) -> Non
 
 
 def test_load_pieces_of_a_text_is_the_text() -> None:
-    (piece,) = load_pieces(Clip("u", None, "Yes."), Cropping("random", 1.0))
-    assert (piece.name, piece.waveform, piece.text) == ("u", None, "Yes.")
+    clip = Clip("u", None, "Yes.")
+    assert load_pieces(clip, Cropping("random", 1.0), 3) == [Utterance("u", None, "Yes.", 3)]
+    assert load_pieces(clip, Cropping("centre", 1.0)) == [Utterance("u", None, "Yes.", None)]
+
+
+def test_clip_size_is_seconds_of_sound_or_characters_of_text() -> None:
+    clips = [
+        Clip("both", Path("a.wav"), "A long text.", 1.5),
+        Clip("unread", Path("b.wav"), "A text."),
+        Clip("text", None, "Yes."),
+        Clip("empty", None, ""),
+    ]
+    assert [clip.size for clip in clips] == [1.5, 0, 4, 0]
+
+
+def test_split_short_counts_words_between_blanks() -> None:
+    clips = [
+        Clip(name, None, text)
+        for name, text in zip("abc", ("", " I  am. ", "I am\nhere"), strict=True)
+    ]
+    short, problems = split_short(clips, 2)
+    assert [clip.utterance for clip in short] == ["a", "b"]
+    reason = "its transcript has 3 words, data.max_train_words is 2"
+    assert problems == [Problem("c", reason)]
 
 
 @pytest.fixture
@@ -150,8 +174,9 @@ def ramp(tmp_path: Path) -> Clip:
     return Clip("r.wav", tmp_path / "r.wav", "Yes.")
 
 
-def starts(clip: Clip, cropping: Cropping, epoch: int = 0) -> list[int]:
+def starts(clip: Clip, cropping: Cropping, epoch: int | None = None) -> list[int]:
     pieces = load_pieces(clip, cropping, epoch)
+    assert all(piece.epoch == epoch for piece in pieces)
     assert all(piece.waveform is not None and piece.text == clip.text for piece in pieces)
     return [round(float(piece.waveform[0]) * 32_768) for piece in pieces]  # type: ignore[index]  # see above
 
@@ -192,6 +217,27 @@ def test_load_pieces_random_depends_on_seed_epoch_and_utterance(ramp: Clip) -> N
     assert one not in others
     assert len({cut(1, epoch, "r.wav") for epoch in range(20)}) > 10
     assert all(0 <= cut(1, epoch, "r.wav") <= 800 for epoch in range(20))
+
+
+def test_load_pieces_random_outside_training_raises(ramp: Clip) -> None:
+    with pytest.raises(BadValueError, match="random crop came without a random generator"):
+        load_pieces(ramp, Cropping("random", 0.05))
+
+
+def test_load_pieces_in_training_draws_one_of_a_number(ramp: Clip) -> None:
+    def cut(seed: int, name: str) -> list[int]:
+        clip, cropping = replace(ramp, utterance=name), Cropping(3, 0.05, seed=seed)
+        found = [starts(clip, cropping, epoch) for epoch in range(30)]
+        assert all(len(pieces) == 1 for pieces in found)
+        return [pieces[0] for pieces in found]
+
+    drawn = cut(1, "r.wav")
+    # Of the three evenly spaced pieces each comes now and then: 10 times of 30, give or take 2.6.
+    assert set(drawn) == {0, 400, 800}
+    assert all(3 <= drawn.count(start) <= 18 for start in set(drawn))
+    assert cut(1, "r.wav") == drawn
+    assert cut(2, "r.wav") != drawn
+    assert cut(1, "s.wav") != drawn
 
 
 def test_load_pieces_unusable_audio_raises(tmp_path: Path) -> None:

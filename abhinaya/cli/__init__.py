@@ -19,7 +19,23 @@ from abhinaya.errors import AbhinayaError
 
 __all__ = ["COMMANDS", "app", "main"]
 
-COMMANDS = ("prepare", "train", "predict", "vote", "score", "submit", "run")
+COMMANDS = (
+    "prepare",
+    "train",
+    "predict",
+    "vote",
+    "ablate",
+    "fit",
+    "apply",
+    "smooth",
+    "speakers",
+    "soup",
+    "score",
+    "compare",
+    "submit",
+    "run",
+    "doctor",
+)
 """Every command, in the order of the help text."""
 
 app = typer.Typer(

@@ -48,7 +48,7 @@ def predict(
     from abhinaya.member_config import find_predictor
 
     quiet_libraries()
-    member, resolved = find_predictor(source, overrides or [])
+    member, resolved = find_predictor(source, overrides or [], manifest)
     table = member.predict(
         resolved,
         PredictRequest(

@@ -24,6 +24,13 @@ def prepare(
         int, typer.Option(min=1, help="MSP-Podcast: clips per class in the subset `balanced`.")
     ] = 326,
     seed: Annotated[int, typer.Option(min=0, help="Chooses the clips of `balanced`.")] = 0,
+    transcripts: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=FILE",
+            help="Further transcripts, a CSV FileName,Transcript; NAME such as whisper-large-v3.",
+        ),
+    ] = None,
     as_json: AsJson = False,
     table_format: Format = TableFormat.TEXT,
 ) -> None:
@@ -32,7 +39,12 @@ def prepare(
     from abhinaya.corpora.base import PrepareOptions
     from abhinaya.manifest import summarise_manifest
 
-    options = PrepareOptions(check_audio=audio, balanced_per_class=balanced_per_class, seed=seed)
+    options = PrepareOptions(
+        check_audio=audio,
+        balanced_per_class=balanced_per_class,
+        seed=seed,
+        transcripts=_named_files(transcripts or []),
+    )
     prepared = prepare_corpus(corpus, source, out, options)
     columns, rows = summarise_manifest(prepared.manifest)
     show_table(
@@ -42,3 +54,18 @@ def prepare(
         as_json=as_json,
         table_format=table_format,
     )
+
+
+def _named_files(given: list[str]) -> dict[str, Path]:
+    from abhinaya.errors import BadValueError
+
+    files: dict[str, Path] = {}
+    for entry in given:
+        name, equals, file = entry.partition("=")
+        if not (name and equals and file) or name in files:
+            raise BadValueError(
+                f"--transcripts {entry!r} must be NAME=FILE, each name once, such as "
+                "whisper-large-v3=whisper.csv."
+            )
+        files[name] = Path(file)
+    return files

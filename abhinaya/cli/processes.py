@@ -33,6 +33,8 @@ def quiet_libraries() -> None:
     transformers_logging: Any = module  # its functions have no types
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
+    # It warns of every machine without a GPU.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     # WavLM of transformers (5.23) mixes mask types; torch says so at every layer.
     warnings.filterwarnings("ignore", message="Support for mismatched key_padding_mask")
     if not is_main_process():

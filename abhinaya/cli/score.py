@@ -46,16 +46,9 @@ def score(
 
     Rows without a true label inside the set are dropped and counted. Abstentions count as wrong.
     """
-    from abhinaya.predictions import read_tables
-    from abhinaya.scoring import mean_and_sd, read_truth, score_table
+    from abhinaya.scoring import mean_and_sd, read_with_truth, score_table
 
-    if all(table.endswith(".csv") for table in tables):
-        # A CSV does not store its classes, so the truth says them.
-        truth = read_truth(manifest)
-        read = read_tables(tables, emotions=truth.emotions)
-    else:
-        read = read_tables(tables)
-        truth = read_truth(manifest, read[0].emotions)
+    read, truth = read_with_truth(tables, manifest)
     results = [
         score_table(table, truth, n_resamples=resamples, seed=seed, by_speaker=by_speaker)
         for table in read

@@ -18,6 +18,20 @@ def vote(
         list[str], typer.Argument(metavar="TABLE", help="Prediction tables, or NAME=TABLE.")
     ],
     out: Annotated[Path, typer.Option(help="Table to write, .parquet or .csv.")],
+    rule: Annotated[
+        Literal["plurality", "strict", "soft", "geometric", "weighted"],
+        typer.Option(
+            help="Count labels; let the tiebreaker win any tie, even with a class outside it; "
+            "take the arithmetic or geometric mean of the probabilities; or weigh labels."
+        ),
+    ] = "plurality",
+    weights: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=W",
+            help="Weight of a table, for weighted, soft and geometric; repeat for every table.",
+        ),
+    ] = None,
     tiebreaker: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME", help="Table that settles ties; repeat for the next in line."),
@@ -34,10 +48,10 @@ def vote(
     as_json: AsJson = False,
     table_format: Format = TableFormat.TEXT,
 ) -> None:
-    """Fuse tables by an unweighted vote.
+    """Fuse tables by a vote.
 
-    Ties are settled by the first table, in the order of the tiebreakers and then of the tables as
-    given, whose own label is among the tied classes.
+    By default every table counts alike. Ties are settled by the first table, in the order of the
+    tiebreakers and then of the tables as given, whose own label is among the tied classes.
     """
     from collections import Counter
 
@@ -46,6 +60,8 @@ def vote(
 
     result = load_rule("vote")(
         read_tables(tables),
+        rule=rule,
+        weights=_read_weights(weights or []),
         tiebreakers=tiebreaker or [],
         fallback=fallback,
         rows=rows,
@@ -60,3 +76,20 @@ def vote(
         as_json=as_json,
         table_format=table_format,
     )
+
+
+def _read_weights(assignments: list[str]) -> dict[str, float]:
+    weights: dict[str, float] = {}
+    for assignment in assignments:
+        name, _, number = assignment.rpartition("=")
+        try:
+            weight = float(number)
+        except ValueError:
+            name = ""
+        if not name or name in weights:
+            raise typer.BadParameter(
+                f"{assignment!r} is not NAME=W with a number, or names a table again.",
+                param_hint="--weights",
+            )
+        weights[name] = weight
+    return weights

@@ -7,8 +7,9 @@ adding the module and a line here. Listing names imports no corpus.
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from abhinaya.errors import MissingFileError, UnknownNameError
 
@@ -68,10 +69,11 @@ def prepare_corpus(
     Raises:
         UnknownNameError: if there is no such corpus.
         MissingFileError: if `source` is not there, is not this corpus, or has none of its audio.
-        ProblemsError: if labels or names are wrong; all of them at once.
+        ProblemsError: if labels or names are wrong, all of them at once, or further transcripts.
     """
     # Late, because these load pandas and the command line wants only the names.
     from abhinaya.corpora.base import Prepared, PrepareOptions, measure_audio, move_root
+    from abhinaya.corpora.transcript_csv import read_transcript_csv
     from abhinaya.manifest import write_manifest
     from abhinaya.problems import write_problems
 
@@ -83,23 +85,27 @@ def prepare_corpus(
         )
     prepared = corpus.prepare(Path(source), options)
     manifest, problems = prepared.manifest, set(prepared.problems)
+    utterances = manifest.rows["utterance"].tolist()
+    texts = list(prepared.transcripts)
+    for name_of_source, file in options.transcripts.items():
+        texts += read_transcript_csv(file, name_of_source, utterances)
     if options.check_audio:
         manifest, found = measure_audio(manifest)
         problems |= set(found)
-    prepared = Prepared(move_root(manifest, Path(out)), prepared.transcripts, sorted(problems))
-    _write_texts(prepared, Path(out) / "transcripts.parquet")
+    prepared = Prepared(move_root(manifest, Path(out)), texts, sorted(problems))
+    _write_texts(texts, options.transcripts, Path(out) / "transcripts.parquet")
     write_problems(Path(out) / "problems.csv", prepared.problems)
     write_manifest(prepared.manifest, Path(out) / "manifest.parquet")
     return prepared
 
 
-def _write_texts(prepared: Prepared, path: Path) -> None:
-    """Write the human transcripts, beside those of recognisers that are there already."""
+def _write_texts(texts: list[dict[str, Any]], given: Iterable[str], path: Path) -> None:
+    """Write transcripts beside those of other sources that are there already."""
     import pyarrow.parquet as pq
 
     from abhinaya.transcripts import HUMAN, write_transcripts
 
     there = pq.read_table(path).to_pylist() if path.is_file() else []
-    rows = [row for row in there if row["source"] != HUMAN] + prepared.transcripts
+    rows = [row for row in there if row["source"] not in {HUMAN, *given}] + texts
     if rows or there:
         write_transcripts(rows, path)

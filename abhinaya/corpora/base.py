@@ -81,11 +81,13 @@ class PrepareOptions:
         check_audio: False for text-only work: no audio is opened, and none needs to be there.
         balanced_per_class: clips per class in the subset `balanced` of MSP-Podcast, at least 1.
         seed: chooses the clips of that subset.
+        transcripts: further transcripts, name of the source -> CSV `FileName,Transcript`.
     """
 
     check_audio: bool = True
     balanced_per_class: int = 326
     seed: int = 0
+    transcripts: Mapping[str, Path] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.balanced_per_class < 1:

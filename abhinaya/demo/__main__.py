@@ -22,7 +22,7 @@ FOLDER = Path("runs/demo")
 """Everything that the demo writes, below the working directory; `CHAIN` says the same."""
 
 _START = f"""\
-The whole chain, from a corpus to a submission, with tiny models: a minute or two.
+The whole chain, from a corpus to a submission, with tiny models: about two minutes.
 The corpus is synthetic. It shows that the chain works and learns; its scores say nothing about
 real speech. Everything goes to {FOLDER}. Stopped, or run again, it goes on where it was.
 """
@@ -38,7 +38,7 @@ Where everything is, below {folder}:
   tables/test/            predictions of every member, and vote.parquet
   runs/                   trained members: best/ holds the weights, log.csv every epoch
   corpus/                 manifest.parquet, and problems.csv: what of the corpus cannot be used
-  source/                 the synthetic corpus, and test3_truth.csv
+  source/                 the synthetic corpus, test3_truth.csv, and recognised.csv with the words
 
 What to try next:
   {abhinaya} score {folder}/tables/test/*.parquet \\
@@ -50,7 +50,7 @@ What to try next:
 
 
 def demo() -> None:
-    """Make a synthetic corpus and tiny models, train three members, vote, score, submit.
+    """Make a synthetic corpus and tiny models, train five members, vote, score, submit.
 
     It writes to runs/demo below the working directory.
     """
@@ -97,7 +97,10 @@ def _write_corpus(folder: Path) -> None:
 
 
 def _write_checkpoints(folder: Path) -> None:
+    from abhinaya.demo.beats_checkpoint import write_beats
     from abhinaya.demo.checkpoints import write_wavlm, write_whisper, write_whisper_openai
+    from abhinaya.demo.llm_checkpoints import write_llama
+    from abhinaya.demo.salmonn_checkpoint import write_salmonn
     from abhinaya.files import atomic_folder
 
     if folder.is_dir():
@@ -108,6 +111,11 @@ def _write_checkpoints(folder: Path) -> None:
         write_wavlm(temporary / "wavlm", norm="group", n_layers=2)
         write_whisper(temporary / "whisper", chunk_s=3, n_layers=2, init_std=0.15)
         write_whisper_openai(temporary / "whisper.pt", chunk_s=3, n_layers=2, init_std=0.15)
+        write_beats(temporary / "beats.pt")
+        write_llama(temporary / "vicuna")
+        write_salmonn(
+            temporary / "salmonn.pth", qformer_width=64, qformer_ffn_width=128, speech_std=0.3
+        )
 
 
 def _program() -> str:

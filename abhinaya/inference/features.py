@@ -13,7 +13,7 @@ import os
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -21,10 +21,10 @@ from accelerate import PartialState
 from torch import Tensor
 
 from abhinaya.audio import audio_digest, read_audio
-from abhinaya.clips import Clip, Cropping, load_pieces
+from abhinaya.clips import Clip, Cropping, draw_piece, load_pieces
 from abhinaya.errors import AudioError, BadValueError
 from abhinaya.files import atomic_path, digest_of
-from abhinaya.member import InputBuilder
+from abhinaya.member import ContextBuilder, InputBuilder, Utterance
 from abhinaya.nn.backbone import Backbone
 from abhinaya.problems import Problem
 from abhinaya.progress import progress
@@ -64,12 +64,17 @@ class FeatureStore:
         cropping: which pieces of a clip are used; not `random`.
 
     Raises:
-        BadValueError: if the encoder is trained, or crops are random.
+        BadValueError: if there is no audio, the encoder is trained, or crops are random.
     """
 
     def __init__(
         self, config: CacheConfig, backbone: Backbone, inputs: InputBuilder, cropping: Cropping
     ) -> None:
+        if not inputs.needs_audio:
+            raise BadValueError(
+                "cache keeps what an encoder makes of audio, but this member only reads. "
+                "Remove cache."
+            )
         if not backbone.is_frozen:
             raise BadValueError(
                 "cache keeps the output of a frozen encoder, but this one is trained. "
@@ -91,11 +96,29 @@ class FeatureStore:
         """What `load` reads."""
         return frozenset(self._files.values())
 
-    def load(self, clip: Clip, epoch: int = 0) -> list[dict[str, Any]]:
-        """Stored states of each piece of a clip that `fill` has seen, memory-mapped."""
-        del epoch  # stored pieces are the same in every epoch
+    def load(self, clip: Clip, epoch: int | None = None) -> list[dict[str, Any]]:
+        """Stored states of a clip that `fill` has seen, memory-mapped, and its context.
+
+        All pieces, or in training the one that the epoch draws.
+        """
         pieces = np.load(self._files[clip.utterance], mmap_mode="r")
-        return [{"states": states} for states in pieces]
+        if epoch is not None:
+            drawn = draw_piece(clip.utterance, len(pieces), self.cropping.seed, epoch)
+            pieces = pieces[drawn : drawn + 1]
+        if not self.backbone.context:
+            return [{"states": states} for states in pieces]
+        builder = cast("ContextBuilder", self.inputs)
+        utterance = Utterance(clip.utterance, None, clip.text, epoch)
+        context = builder.encode_context(utterance)
+        return [{"states": states, "context": context} for states in pieces]
+
+    def collate(self, stored: list[dict[str, Any]]) -> dict[str, Any]:
+        """A batch of what `load` returned, for `Backbone.forward`."""
+        batch: dict[str, Any] = collate_features(stored)
+        if self.backbone.context:
+            builder = cast("ContextBuilder", self.inputs)
+            batch |= builder.collate_context([entry["context"] for entry in stored])
+        return batch
 
     def fill(
         self,
@@ -182,7 +205,7 @@ class FeatureStore:
         batch = {key: value.to(device) for key, value in self.inputs.collate(pieces).items()}
         was_training = self.backbone.training
         self.backbone.eval()
-        states, mask = self.backbone.encode(**batch)
+        states, mask = self.backbone.find_states(batch)
         self.backbone.train(was_training)
         row = 0
         for file, n_pieces in places:

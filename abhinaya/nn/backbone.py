@@ -17,16 +17,22 @@ __all__ = ["Backbone", "LayerMix", "freeze"]
 class Backbone(nn.Module, ABC):
     """Turns a batch of model inputs into frames of features, in two steps.
 
-    `encode` is the pre-trained network; when all of it is frozen its output can be kept on disk.
-    `mix` is what is always trained: layer weights, projections and the like.
+    `encode` is the pre-trained encoder; when all of it is frozen its output can be kept on disk.
+    `mix` is what is trained in any case: layer weights, projections, adapters of a language model.
 
     Attributes:
-        encoder: the pre-trained network.
+        encoder: the pre-trained encoder.
         n_features: D', the width of what `mix` returns.
+        context: names of the inputs that `mix` takes and `encode` does not, such as the tokens of a
+            prompt. They are computed anew in every epoch, also where hidden states are stored.
+        pretrained: names of the submodules whose weights were published. Of these a checkpoint
+            holds trained parameters only, no buffers.
     """
 
     encoder: nn.Module
     n_features: int
+    context: tuple[str, ...] = ()
+    pretrained: tuple[str, ...] = ("encoder",)
 
     @abstractmethod
     # Each backbone names its own inputs; these two `Any` let it.
@@ -37,7 +43,7 @@ class Backbone(nn.Module, ABC):
 
         Args:
             args: not used; a backbone takes its inputs by name.
-            inputs: what the member's `InputBuilder.collate` made.
+            inputs: what the member's `InputBuilder.collate` made, without `context`.
 
         Returns:
             states: shape (B, N, T, D) with N hidden layers.
@@ -45,18 +51,39 @@ class Backbone(nn.Module, ABC):
         """
 
     @abstractmethod
-    def mix(self, states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Features (B, T', D') and their mask (B, T') from what `encode` returned."""
+    # As above: each backbone names its own context.
+    def mix(
+        self, states: Tensor, mask: Tensor, *args: Any, **context: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Features (B, T', D') and their mask (B, T') from what `encode` returned.
+
+        Args:
+            states: shape (B, N, T, D).
+            mask: shape (B, T).
+            args: not used; a backbone takes its context by name.
+            context: the inputs that the attribute `context` names.
+        """
 
     def forward(self, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Features (B, T', D') and mask (B, T') from model inputs or from stored hidden states.
 
         Args:
-            inputs: what `encode` takes, or `states` and `mask` that `encode` returned before.
+            inputs: what `find_states` takes, and what `context` names.
+        """
+        context = {name: inputs[name] for name in self.context}
+        return self.mix(*self.find_states(inputs), **context)
+
+    def find_states(self, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Hidden states (B, N, T, D) and mask (B, T): stored ones as they are, else from `encode`.
+
+        Args:
+            inputs: what `encode` takes, or `states` and `mask` that it returned before; what
+                `context` names is passed over.
         """
         if "states" in inputs:
-            return self.mix(inputs["states"], inputs["mask"])
-        return self.mix(*self.encode(**inputs))
+            return inputs["states"], inputs["mask"]
+        own = {name: value for name, value in inputs.items() if name not in self.context}
+        return self.encode(**own)
 
     @property
     def encode_settings(self) -> dict[str, Any]:
@@ -66,13 +93,15 @@ class Backbone(nn.Module, ABC):
     @property
     def is_frozen(self) -> bool:
         """True if no parameter of the encoder is trained."""
-        return not any(parameter.requires_grad for parameter in self.encoder.parameters())
+        return not _is_trained(self.encoder)
 
     def train(self, mode: bool = True) -> Backbone:
-        """Switch to training; a frozen encoder stays in evaluation mode, without dropout."""
+        """Switch to training; frozen networks stay in evaluation mode, without dropout."""
         super().train(mode)
-        if self.is_frozen:
-            self.encoder.eval()
+        for name in self.pretrained:
+            network = self.get_submodule(name)
+            if not _is_trained(network):
+                network.eval()
         return self
 
     def enable_gradient_checkpointing(self) -> None:
@@ -163,3 +192,7 @@ def freeze(module: nn.Module) -> None:
     """Stop training of every parameter of `module`."""
     for parameter in module.parameters():
         parameter.requires_grad_(False)
+
+
+def _is_trained(module: nn.Module) -> bool:
+    return any(parameter.requires_grad for parameter in module.parameters())

@@ -87,7 +87,8 @@ class EmotionClassifier(nn.Module):
     def trained_names(self) -> list[str]:
         """Keys of the state that training changes: trained parameters and fitted statistics."""
         parameters = {name for name, value in self.named_parameters() if value.requires_grad}
-        outside = ("backbone.encoder.", "loss.")
+        # Published networks bring their own buffers: positions, scales of quantised weights.
+        outside = ("loss.", *(f"backbone.{name}." for name in self.backbone.pretrained))
         fitted = {name for name, _ in self.named_buffers() if not name.startswith(outside)}
         return [name for name in self.state_dict() if name in parameters or name in fitted]
 

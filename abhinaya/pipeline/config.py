@@ -45,6 +45,8 @@ class PrepareEntry(Config):
     check_audio: bool = True
     balanced_per_class: int = Field(default=326, ge=1)
     seed: int = Field(default=0, ge=0)
+    transcripts: dict[str, Path] = Field(default_factory=dict)
+    """Further transcripts, name of the source -> CSV `FileName,Transcript`."""
 
 
 class MemberEntry(Config):

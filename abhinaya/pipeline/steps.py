@@ -88,7 +88,9 @@ def _prepare_step(pipeline: Pipeline) -> Step:
         from abhinaya.corpora.base import PrepareOptions
         from abhinaya.manifest import summarise_manifest
 
-        options = PrepareOptions(entry.check_audio, entry.balanced_per_class, entry.seed)
+        options = PrepareOptions(
+            entry.check_audio, entry.balanced_per_class, entry.seed, entry.transcripts
+        )
         prepared = prepare_corpus(entry.corpus, entry.source, entry.out, options)
         columns, rows = summarise_manifest(prepared.manifest)
         n_problems = len(prepared.problems)
@@ -100,7 +102,11 @@ def _prepare_step(pipeline: Pipeline) -> Step:
         )
 
     return Step(
-        "prepare", entry.model_dump(mode="json"), (), (pipeline.config.manifest_path,), work
+        "prepare",
+        entry.model_dump(mode="json"),
+        tuple(entry.transcripts.values()),
+        (pipeline.config.manifest_path,),
+        work,
     )
 
 

@@ -41,8 +41,9 @@ class AudioConfig(Config):
 
     max_audio_s: PositiveFloat = 10.0
     """Longest piece in seconds that the model sees at once."""
-    train_crop: Literal["random", "first", "centre", "full"] = "random"
-    """Where the piece is cut in training; `random` is drawn by (seed, epoch, utterance)."""
+    train_crop: Literal["random", "first", "centre", "full"] | PositiveInt = "random"
+    """Where the piece is cut in training; `random` is drawn anew in each epoch by (seed, epoch,
+    utterance), and so is, for a number n, one of n evenly spaced pieces. These can be cached."""
     eval_crop: Literal["first", "centre", "full"] | PositiveInt = "centre"
     """The same for validation and prediction; a number n takes n evenly spaced pieces of a longer
     clip and averages their logits. `full` hears the whole clip whatever its length."""
@@ -180,11 +181,16 @@ class ClassifierConfig(TrainedConfig):
     cache: CacheConfig | None = None
     """Keep the frozen encoder's output on disk; null computes it anew in every epoch."""
 
+    @property
+    def depends_on_batch(self) -> bool:
+        """Whether a row's result depends on the rows beside it, as in some published code."""
+        return False
+
     @model_validator(mode="after")
     def _check_cache(self) -> Self:
         if self.cache is not None and self.audio.train_crop == "random":
             raise ValueError(
-                "cache keeps one result per clip, but audio.train_crop is 'random'; "
-                "set it to first, centre or full, or remove cache"
+                "cache keeps what is computed once, but audio.train_crop is 'random'; set it to "
+                "first, centre, full or a number of pieces to draw from, or remove cache"
             )
         return self

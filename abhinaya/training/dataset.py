@@ -15,14 +15,14 @@ from abhinaya.member import InputBuilder
 
 __all__ = ["ClipDataset", "Collator", "fresh_loader"]
 
-PieceLoader = Callable[[Clip, int], list[dict[str, Any]]]
-"""Encoded pieces of a clip in an epoch."""
+PieceLoader = Callable[[Clip, int | None], list[dict[str, Any]]]
+"""Encoded pieces of a clip in an epoch of training; null outside training."""
 
 
 def fresh_loader(inputs: InputBuilder, cropping: Cropping) -> PieceLoader:
     """A loader that reads the audio file each time."""
 
-    def load(clip: Clip, epoch: int) -> list[dict[str, Any]]:
+    def load(clip: Clip, epoch: int | None) -> list[dict[str, Any]]:
         return [inputs.encode(piece) for piece in load_pieces(clip, cropping, epoch)]
 
     return load
@@ -46,8 +46,8 @@ class ClipDataset(Dataset[dict[str, Any]]):
         return len(self.clips)
 
     def __getitem__(self, key: int | tuple[int, int]) -> dict[str, Any]:
-        """One row; the key is its index, or (index, epoch) where crops are random."""
-        idx, epoch = key if isinstance(key, tuple) else (key, 0)
+        """One row; the key is (index, epoch) in training, and its index else."""
+        idx, epoch = key if isinstance(key, tuple) else (key, None)
         return {"pieces": self.load(self.clips[idx], epoch), "target": self.targets[idx]}
 
 

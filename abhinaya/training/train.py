@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from transformers import EvalPrediction, set_seed
 
 import abhinaya
-from abhinaya.clips import Clip, Cropping, collect_clips, split_readable
+from abhinaya.clips import Clip, Cropping, collect_clips, split_readable, split_short
 from abhinaya.config import config_digest, dump_yaml
 from abhinaya.errors import BadValueError
 from abhinaya.files import atomic_folder, digest_of, write_csv
-from abhinaya.inference.features import FeatureStore, collate_features
+from abhinaya.inference.features import FeatureStore
 from abhinaya.labels import ABSTAIN, EmotionSet
 from abhinaya.manifest import Manifest
 from abhinaya.member import InputBuilder
@@ -37,6 +37,7 @@ from abhinaya.training.dataset import ClipDataset, Collator, PieceLoader, fresh_
 from abhinaya.training.run_directory import RunDirectory
 from abhinaya.training.targets import hard_targets, soft_targets
 from abhinaya.training.trainer import EmotionTrainer
+from abhinaya.transcripts import read_transcripts
 
 __all__ = ["train_classifier", "training_digest"]
 
@@ -77,6 +78,11 @@ def training_digest(config: ClassifierConfig, manifest: Manifest) -> str:
     parts = [config_digest(config, without=_NOT_IN_DIGEST), manifest.digest]
     # float16 features are other numbers; where and how large the store is does not matter.
     parts.append(config.cache.dtype if config.cache else "float32")
+    if config.data.transcripts is not None:
+        texts = read_transcripts(
+            manifest.root / "transcripts.parquet", config.data.transcripts.train
+        )
+        parts.append(digest_of(texts))
     return digest_of(parts)
 
 
@@ -104,7 +110,13 @@ def train_classifier(member: ClassifierParts, config: ClassifierConfig, manifest
     state.wait_for_everyone()
 
     inputs = member.build_inputs(config)
-    train, problems = _usable_rows(config, manifest, inputs, config.data.train)
+    max_words = config.data.max_train_words
+    if max_words is not None and not inputs.needs_text:
+        raise BadValueError(
+            f"data.max_train_words is {max_words}, but the member {config.member!r} reads no text. "
+            "Remove it."
+        )
+    train, problems = _usable_rows(config, manifest, inputs, config.data.train, max_words)
     validation = None
     if config.data.validation is not None:
         validation, more = _usable_rows(config, manifest, inputs, config.data.validation)
@@ -133,7 +145,7 @@ def train_classifier(member: ClassifierParts, config: ClassifierConfig, manifest
         name=config.name,
         model=model,
         args=arguments,
-        lengths=[clip.duration_s for clip in train.clips],
+        lengths=[clip.size for clip in train.clips],
         global_batch_size=config.training.global_batch_size,
         train_dataset=ClipDataset(train.clips, load_train, train.targets),
         eval_dataset=(
@@ -172,7 +184,11 @@ def _warn_of_split_batches(config: ClassifierConfig, per_device: int) -> None:
 
 
 def _usable_rows(
-    config: ClassifierConfig, manifest: Manifest, inputs: InputBuilder, selection: tuple[str, ...]
+    config: ClassifierConfig,
+    manifest: Manifest,
+    inputs: InputBuilder,
+    selection: tuple[str, ...],
+    max_words: int | None = None,
 ) -> tuple[_Rows, list[Problem]]:
     """Rows with a target and readable input, longest first; and what was wrong with the others."""
     rows = manifest.select(selection)
@@ -197,6 +213,9 @@ def _usable_rows(
     clips, problems = collect_clips(
         chosen, manifest, inputs, (transcripts, "train") if transcripts else None
     )
+    if max_words is not None:
+        clips, wordy = split_short(clips, max_words)
+        problems += wordy
     clips, unreadable = split_readable(clips)
     if not clips:
         listed = "; ".join(f"{p.utterance}: {p.reason}" for p in (problems + unreadable)[:3])
@@ -208,7 +227,7 @@ def _usable_rows(
         )
     place = {utterance: idx for idx, utterance in enumerate(rows["utterance"])}
     # Sorted, so that validation batches hold clips of similar length.
-    clips.sort(key=lambda clip: (-clip.duration_s, clip.utterance))
+    clips.sort(key=lambda clip: (-clip.size, clip.utterance))
     order = [place[clip.utterance] for clip in clips]
     return _Rows(clips, targets[order], truth[order]), problems + unreadable
 
@@ -249,7 +268,7 @@ def _loaders(
             # The training features must survive the filling of the validation store.
             store.fill(clips, batch_size=size, device=device, keep=stores[0].files)
         load_train, load_eval = stores[0].load, stores[1].load
-        collate = collate_features
+        collate = stores[0].collate
     for module in model.backbone.modules():
         if isinstance(module, LayerMix) and module.standardize:
             model.backbone.to(device)
@@ -274,10 +293,7 @@ def _training_states(
                 piece for clip in train.clips[start : start + size] for piece in load(clip, 0)
             ]
             batch = {key: value.to(device) for key, value in collate(pieces).items()}
-            if "states" in batch:
-                yield batch["states"], batch["mask"]
-            else:
-                yield model.backbone.encode(**batch)
+            yield model.backbone.find_states(batch)
 
 
 def _metrics(validation: _Rows, n_classes: int) -> Any:

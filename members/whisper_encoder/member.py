@@ -11,15 +11,11 @@ from abhinaya.audio import SAMPLE_RATE_HZ
 from abhinaya.errors import BadValueError
 from abhinaya.member import InputBuilder, Utterance
 from abhinaya.nn.backbone import Backbone, freeze
+from abhinaya.nn.lora import add_lora
+from abhinaya.nn.whisper import SAMPLES_PER_FRAME, load_encoder, load_feature_extractor
 from abhinaya.training.classifier_member import ClassifierMember
 from members.whisper_encoder.config import WhisperEncoderConfig
-from members.whisper_encoder.lora import add_lora
-from members.whisper_encoder.model import WhisperBackbone
-from members.whisper_encoder.weights import (
-    SAMPLES_PER_FRAME,
-    load_encoder,
-    load_feature_extractor,
-)
+from members.whisper_encoder.model import WhisperBackbone, upper_half
 
 if TYPE_CHECKING:
     from transformers import WhisperFeatureExtractor
@@ -92,6 +88,7 @@ class WhisperEncoderMember(ClassifierMember):
                 rank=config.lora.rank,
                 alpha=config.lora.alpha,
                 dropout=config.lora.dropout,
+                target_modules=upper_half(encoder),
             )
         return WhisperBackbone(
             encoder,

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from abhinaya.nn.backbone import Backbone, LayerMix
-from members.whisper_encoder.lora import save_lora
+from abhinaya.nn.lora import save_lora
 
 if TYPE_CHECKING:
     from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-__all__ = ["WhisperBackbone"]
+__all__ = ["WhisperBackbone", "upper_half"]
 
 
 class WhisperBackbone(Backbone):
@@ -109,4 +109,16 @@ class WhisperBackbone(Backbone):
 
     def save_adapter(self, folder: Path) -> bool:
         """Write the adapters, if there are any, so that PEFT loads them into the full Whisper."""
-        return save_lora(self.encoder, folder)
+        base = str(self.encoder.config.name_or_path)
+        return save_lora(self.encoder, folder, prefix="model.encoder.", base=base)
+
+
+def upper_half(encoder: WhisperEncoder) -> str:
+    """Regular expression for the feed-forward layers of an encoder's upper half.
+
+    It fits the encoder on its own as well as inside the full model, and never the decoder. Of an
+    odd number of layers the middle one belongs to the upper half.
+    """
+    n_layers = encoder.config.encoder_layers
+    numbers = "|".join(str(idx) for idx in range(n_layers // 2, n_layers))
+    return rf"(model\.encoder\.)?layers\.({numbers})\.fc[12]"

@@ -7,6 +7,7 @@ import pytest
 
 from abhinaya.demo.corpus import write_corpus
 from abhinaya.manifest import read_manifest
+from abhinaya.transcripts import read_transcripts
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +52,21 @@ def test_prepare_without_audio_opens_no_sound(run_cli, release, tmp_path, monkey
     result = run_cli("prepare", "msp-podcast", release, "--out", tmp_path, "--no-audio")
     assert result.code == 0, result.err
     assert read_manifest(tmp_path / "manifest.parquet").rows["duration_s"].isna().all()
+
+
+def test_prepare_adds_transcripts_of_a_recogniser(run_cli, release, tmp_path):
+    texts = release.parent / "recognised.csv"
+    args = ("--no-audio", "--balanced-per-class", 1, "--transcripts", f"my-asr={texts}")
+    result = run_cli("prepare", "msp-podcast", release, "--out", tmp_path, *args)
+    assert result.code == 0, result.err
+    assert len(read_transcripts(tmp_path / "transcripts.parquet", "my-asr")) == 32
+
+
+@pytest.mark.parametrize("entry", ["recognised.csv", "=recognised.csv", "my-asr="])
+def test_prepare_transcripts_without_name_or_file_exit_1(run_cli, release, tmp_path, entry):
+    result = run_cli("prepare", "msp-podcast", release, "--out", tmp_path, "--transcripts", entry)
+    assert result.code == 1
+    assert "must be NAME=FILE, each name once" in result.err
 
 
 def test_prepare_another_seed_draws_other_balanced_clips(run_cli, tmp_path):

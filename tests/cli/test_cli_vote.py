@@ -75,3 +75,39 @@ def test_vote_wrong_input_exits_1_with_a_message(run_cli, save_table, tmp_path):
 def test_vote_wrong_command_line_exits_2(run_cli, save_table):
     assert run_cli("vote", save_table("p", "A")).code == 2
     assert run_cli("vote", save_table("p", "A"), "--out", "v.csv", "--rows", "some").code == 2
+
+
+def test_vote_strict_tiebreaker_wins_with_its_own_class(run_cli, save_table, tmp_path):
+    # A A H H N: tied are A and H; n says N.
+    sources = [save_table(name, letter) for name, letter in zip("abcdn", "AAHHN", strict=True)]
+    out = tmp_path / "v.parquet"
+    args = ("vote", *sources, "--tiebreaker", "n", "--out", out)
+    for rule, expected in (("strict", ["N"]), ("plurality", ["A"])):
+        assert run_cli(*args, "--rule", rule).code == 0
+        table = read_table(out)
+        assert table.emotions.decode(table.labels) == expected
+
+
+def test_vote_weighted_and_soft(run_cli, save_table, tmp_path):
+    sources, out = [save_table("p", "A"), save_table("q=2", "H")], tmp_path / "v.parquet"
+    args = ("vote", *sources, "--out", out, "--rule", "weighted", "--weights", "p=1")
+    assert run_cli(*args, "--weights", "q=2=1.5").code == 0
+    table = read_table(out)
+    assert table.emotions.decode(table.labels) == ["H"]
+    assert table.meta["weights"] == {"p": 1.0, "q=2": 1.5}
+    result = run_cli(*args)
+    assert result.code == 1
+    assert "no weight for the table 'q=2'" in result.err
+    result = run_cli("vote", *sources, "--out", out, "--rule", "soft")
+    assert result.code == 1
+    assert "only labels from 'p' on 1 of 1 utterances, 'q=2' on 1 of 1" in result.err
+
+
+def test_vote_weights_that_cannot_be_read_exit_2(run_cli, save_table, tmp_path):
+    args = ("vote", save_table("p", "A"), "--out", tmp_path / "v.csv", "--rule", "weighted")
+    for wrong in (["p"], ["p=x"], ["=1"], ["p=1", "p=2"]):
+        flags = [part for weight in wrong for part in ("--weights", weight)]
+        result = run_cli(*args, *flags)
+        assert result.code == 2, wrong
+        assert "is not NAME=W with a number" in result.err, wrong
+    assert run_cli(*args[:-1], "majority").code == 2

@@ -81,8 +81,23 @@ def test_test3_stands_in_no_file_of_the_release_but_its_sounds(corpus, truth):
     for path in texts:
         if path.name != "readme.txt":
             assert "test3" not in path.name + path.read_text(encoding="utf-8")
-    transcripts = read_rows(corpus.test3_transcripts)
-    assert [row["FileName"] for row in transcripts] == [row["FileName"] for row in truth]
+
+
+def test_recognised_text_of_every_clip_is_the_spoken_one_with_words_lost(corpus):
+    said = {
+        path.with_suffix(".wav").name: path.read_text(encoding="utf-8").strip()
+        for path in (corpus.release / "Transcripts").iterdir()
+    }
+    heard = {row["FileName"]: row["Transcript"] for row in read_rows(corpus.recognised)}
+    assert len(heard) == 500
+    n_said = n_heard = 0
+    for name, text in said.items():
+        words = text.split()
+        rest = iter(words)
+        assert all(word in rest for word in heard[name].split()), (text, heard[name])
+        n_said += len(words)
+        n_heard += len(heard[name].split())
+    assert 0.05 < 1 - n_heard / n_said < 0.09
 
 
 def test_every_labelled_clip_is_in_every_file(corpus, labels):

@@ -22,10 +22,11 @@ HEAVY = {"torch", "transformers", "peft", "accelerate", "whisper", "bitsandbytes
 
 MAY_IMPORT_HEAVY = re.compile(
     r"abhinaya/(nn|training|inference)/.*|members/[a-z0-9_]+/(model|member)\.py"
+    r"|members/salmonn/(beats|encoders|qformer|sequence)\.py"
 )
 """Files that may import them at their top."""
 
-NOT_AT_REST = {"torch", "transformers", "pandas", "pyarrow", "sklearn", "scipy"}
+NOT_AT_REST = {"torch", "transformers", "pandas", "pyarrow", "sklearn", "scipy", "numba"}
 """What importing the packages must not load."""
 
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import abhinaya.inference.features as module
-from abhinaya.clips import Clip, Cropping, load_pieces
+from abhinaya.clips import Clip, Cropping, load_pieces, window_bounds
 from abhinaya.errors import BadValueError
 from abhinaya.inference.features import FeatureStore, collate_features, encoder_digest
 from abhinaya.training.classifier_config import CacheConfig
@@ -254,6 +254,32 @@ def test_trained_encoder_raises(make_store: MakeStore) -> None:
 def test_random_crops_raise(make_store: MakeStore) -> None:
     with pytest.raises(BadValueError, match=r"cannot keep random crops\. Use first, centre, full"):
         make_store(cropping=Cropping("random", 1.0))
+
+
+def test_load_in_training_draws_the_piece_that_would_be_cut(
+    make_store: MakeStore, clips: list[Clip]
+) -> None:
+    cropping = Cropping(3, 0.4, seed=5)
+    store = make_store(cropping=cropping)
+    assert fill(store, clips) == fill(make_store(cropping=Cropping(3, 0.4)), clips)
+    drawn = []
+    for epoch in range(8):
+        n_samples = 22_400  # of the longest clip, 1.4 s
+        bounds = window_bounds("n9.wav", n_samples, cropping, epoch)
+        drawn.append(window_bounds("n9.wav", n_samples, cropping).index(bounds[0]))
+        (piece,) = store.load(clips[9], epoch)
+        expected = states_of(store, clips[9])[drawn[-1]]
+        np.testing.assert_array_equal(piece["states"], expected)
+    assert set(drawn) == {0, 1, 2}
+
+
+def test_store_of_a_member_that_only_reads_raises(make_store: MakeStore) -> None:
+    class Reader(WaveformInputs):
+        needs_audio, needs_text = False, True
+
+    store = make_store()
+    with pytest.raises(BadValueError, match=r"this member only reads\. Remove cache"):
+        FeatureStore(store.config, store.backbone, Reader(), CENTRE)
 
 
 def test_collate_pads_to_the_longest_and_masks_the_rest() -> None:

@@ -83,7 +83,7 @@ def test_predict_stored_leaves_out_unusable_audio(
     run = make_run(*FROZEN)
     fresh = predict(run, manifest=damaged, out=tmp_path / "fresh.parquet")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("abhinaya.inference.predict.CHUNK_SIZE", 4)
+        patch.setattr("abhinaya.inference.parts.CHUNK_SIZE", 4)
         stored = predict(run, f"cache.dir={tmp_path / 'store'}", manifest=damaged)
     assert stored.reasons == fresh.reasons
     assert [reason is None for reason in stored.reasons] == 5 * [True] + 5 * [False]
@@ -101,6 +101,22 @@ def test_train_stored_equals_fresh(train: Train, tmp_path: Path, member: str, av
     assert ours.keys() == theirs.keys()
     for name, value in theirs.items():
         np.testing.assert_allclose(ours[name], value, atol=1e-5, err_msg=name)
+
+
+def test_train_stored_pieces_are_drawn_as_fresh_ones(train: Train, tmp_path: Path) -> None:
+    """One store serves training, which draws a piece in each epoch, and validation, on all."""
+    settings = ("audio.train_crop=3", "audio.eval_crop=3", "audio.max_audio_s=0.3")
+    fresh = train("fresh", *settings)
+    stored = train("stored", *settings, f"cache.dir={tmp_path / 'store'}")
+    first = train("first", *settings[1:])
+    theirs, ours, others = (
+        load_file(run / "best" / "model.safetensors") for run in (fresh, stored, first)
+    )
+    for name, value in theirs.items():
+        np.testing.assert_allclose(ours[name], value, atol=1e-5, err_msg=name)
+    assert any(np.abs(others[name] - value).max() > 1e-4 for name, value in theirs.items())
+    # Six clips to train on and three for validation: no clip is stored twice.
+    assert len(list((tmp_path / "store").rglob("*.npy"))) == 9
 
 
 def test_train_over_a_filled_store_reads_no_audio_again(
@@ -144,5 +160,7 @@ def test_trained_encoder_with_a_store_raises(
 
 
 def test_random_crops_with_a_store_raise(make_config: Any, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"cache keeps one result per clip, but audio\.train_crop"):
+    with pytest.raises(
+        ValueError, match=r"but audio\.train_crop is 'random'; set .* or a number of"
+    ):
         make_config(tmp_path / "run", f"cache.dir={tmp_path}", "audio.train_crop=random")

@@ -12,9 +12,9 @@ from safetensors.torch import load_file
 from transformers import WhisperForConditionalGeneration
 
 from abhinaya.demo.checkpoints import write_whisper
-from members.whisper_encoder.lora import add_lora, save_lora
-from members.whisper_encoder.model import WhisperBackbone
-from members.whisper_encoder.weights import load_encoder
+from abhinaya.nn.lora import add_lora
+from abhinaya.nn.whisper import load_encoder
+from members.whisper_encoder.model import WhisperBackbone, upper_half
 
 
 @pytest.fixture(scope="module")
@@ -22,6 +22,12 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("whisper")
     write_whisper(folder, chunk_s=1, n_layers=4, n_features=32)
     return str(folder)
+
+
+def adapted(base: str, rank: int = 2, alpha: float = 4.0) -> Any:
+    encoder: Any = load_encoder(base)
+    add_lora(encoder, rank=rank, alpha=alpha, dropout=0.0, target_modules=upper_half(encoder))
+    return encoder
 
 
 def fill_adapters(encoder: torch.nn.Module) -> None:
@@ -33,8 +39,7 @@ def fill_adapters(encoder: torch.nn.Module) -> None:
 
 
 def test_add_lora_trains_the_feed_forward_layers_of_the_upper_half_only(base: str) -> None:
-    encoder: Any = load_encoder(base)
-    add_lora(encoder, rank=2)
+    encoder = adapted(base)
     trained = {name for name, p in encoder.named_parameters() if p.requires_grad}
     assert trained == {
         f"layers.{layer}.{linear}.lora_{matrix}.default.weight"
@@ -52,13 +57,12 @@ def test_add_lora_changes_nothing_before_training(base: str) -> None:
     encoder: Any = load_encoder(base)
     with torch.no_grad():
         expected = encoder(features).last_hidden_state
-        add_lora(encoder)
+        add_lora(encoder, rank=16, alpha=32, dropout=0.0, target_modules=upper_half(encoder))
         assert torch.equal(encoder.eval()(features).last_hidden_state, expected)
 
 
 def test_add_lora_scales_by_alpha_over_rank(base: str) -> None:
-    encoder: Any = load_encoder(base)
-    add_lora(encoder, rank=4, alpha=6.0)
+    encoder = adapted(base, rank=4, alpha=6.0)
     fill_adapters(encoder)
     linear = encoder.layers[3].fc1
     x = torch.randn(5, 32)
@@ -69,8 +73,7 @@ def test_add_lora_scales_by_alpha_over_rank(base: str) -> None:
 
 
 def test_backbone_with_adapters_trains_them_through_gradient_checkpointing(base: str) -> None:
-    encoder: Any = load_encoder(base)
-    add_lora(encoder, rank=2)
+    encoder = adapted(base)
     fill_adapters(encoder)
     backbone = WhisperBackbone(encoder, pointwise=()).train()
     backbone.enable_gradient_checkpointing()
@@ -88,8 +91,7 @@ def test_backbone_with_adapters_trains_them_through_gradient_checkpointing(base:
 def test_saved_adapter_gives_the_full_model_in_peft_the_same_encoder(
     base: str, tmp_path: Path
 ) -> None:
-    encoder: Any = load_encoder(base)
-    add_lora(encoder, rank=3, alpha=5.0)
+    encoder = adapted(base, rank=3, alpha=5.0)
     fill_adapters(encoder)
     backbone = WhisperBackbone(encoder, pointwise=()).eval()
     assert backbone.save_adapter(tmp_path / "adapter")
@@ -102,19 +104,17 @@ def test_saved_adapter_gives_the_full_model_in_peft_the_same_encoder(
         ours, _ = backbone.encode(features, torch.tensor([50, 50]))
     torch.testing.assert_close(ours[:, 0], expected, rtol=0, atol=1e-5)
     assert (expected - without).abs().max() > 0.1
-    adapted = {name for name, _ in theirs.named_modules() if name.endswith("lora_B.default")}
-    assert len(adapted) == 4
-    assert not any("decoder" in name for name in adapted)
-    for module in adapted:
+    names = {name for name, _ in theirs.named_modules() if name.endswith("lora_B.default")}
+    assert len(names) == 4
+    assert not any("decoder" in name for name in names)
+    for module in names:
         assert theirs.get_submodule(module).weight.abs().max() > 0
 
 
 def test_saved_adapter_has_the_keys_and_settings_of_the_full_model(
     base: str, tmp_path: Path
 ) -> None:
-    encoder: Any = load_encoder(base)
-    add_lora(encoder, rank=3)
-    save_lora(encoder, tmp_path)
+    WhisperBackbone(adapted(base, rank=3), pointwise=()).save_adapter(tmp_path)
     keys = set(load_file(tmp_path / "adapter_model.safetensors"))
     assert len(keys) == 8
     assert "base_model.model.model.encoder.layers.3.fc2.lora_B.weight" in keys

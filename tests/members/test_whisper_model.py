@@ -15,11 +15,11 @@ from abhinaya.demo.checkpoints import write_whisper
 from abhinaya.errors import BadValueError, ProblemsError
 from abhinaya.member import Utterance
 from abhinaya.nn.backbone import freeze
+from abhinaya.nn.whisper import load_encoder, load_feature_extractor
 from abhinaya.registry import load_member
 from members.whisper_encoder.config import WhisperEncoderConfig
 from members.whisper_encoder.member import LogMelInputs
 from members.whisper_encoder.model import WhisperBackbone
-from members.whisper_encoder.weights import load_encoder, load_feature_extractor
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 

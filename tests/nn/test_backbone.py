@@ -58,6 +58,44 @@ def test_backbone_with_one_trained_parameter_is_not_frozen() -> None:
     assert backbone.encoder.training
 
 
+class Shifter(Doubler):
+    """Adds a number of each row, which the encoder never sees, to its frames."""
+
+    context = ("shift",)
+
+    def mix(self, states: Tensor, mask: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
+        features, mask = super().mix(states, mask)
+        return features + shift[:, None, None], mask
+
+
+def test_backbone_context_goes_to_mix_and_not_to_encode() -> None:
+    inputs = {"values": torch.tensor([3.0, 5.0]), "shift": torch.tensor([1.0, -1.0])}
+    features, _ = Shifter()(inputs)
+    # 2 * 3 + 1, 2 * 5 - 1
+    assert features.squeeze(-1).tolist() == [[7.0, 7.0], [9.0, 9.0]]
+    states, mask = Shifter().find_states(inputs)
+    assert states[:, 0, :, 0].tolist() == [[3.0, 3.0], [5.0, 5.0]]
+    stored = {"states": states, "mask": mask, "shift": inputs["shift"]}
+    assert torch.equal(Shifter()(stored)[0], features)
+    found = Shifter().find_states(stored)
+    assert found[0] is states
+    assert found[1] is mask
+
+
+def test_backbone_frozen_pretrained_networks_stay_in_evaluation_mode() -> None:
+    class Speaker(Doubler):
+        pretrained = ("encoder", "decoder", "adapted")
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.decoder, self.adapted = nn.Dropout(0.5), nn.Linear(1, 1)
+
+    backbone = Speaker().train()
+    assert [backbone.encoder.training, backbone.decoder.training] == [True, False]
+    assert backbone.adapted.training
+    assert not backbone.eval().adapted.training
+
+
 def test_freeze_leaves_no_parameter_to_train() -> None:
     module = nn.Linear(2, 2)
     freeze(module)

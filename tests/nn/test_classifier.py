@@ -129,6 +129,32 @@ def test_trained_names_of_a_frozen_encoder_have_fitted_statistics() -> None:
     ]
 
 
+def test_trained_names_have_no_buffers_of_any_pretrained_network() -> None:
+    class Speaker(Numbers):
+        pretrained = ("encoder", "decoder")
+
+        def __init__(self) -> None:
+            super().__init__(standardize=True)
+            self.decoder = nn.BatchNorm1d(2)
+            self.norm = nn.BatchNorm1d(2, affine=False)
+
+    classifier = make_classifier()
+    classifier.backbone = Speaker()
+    freeze(classifier.backbone.encoder)
+    # Of the published decoder what is trained, of what is new its statistics, too.
+    assert classifier.trained_names() == [
+        "backbone.layer_mix.mean",
+        "backbone.layer_mix.std",
+        "backbone.decoder.weight",
+        "backbone.decoder.bias",
+        "backbone.norm.running_mean",
+        "backbone.norm.running_var",
+        "backbone.norm.num_batches_tracked",
+        "head.out.weight",
+        "head.out.bias",
+    ]
+
+
 def test_trained_names_never_have_the_loss() -> None:
     classifier = make_classifier()
     classifier.loss = build_loss(LossConfig(class_weights=(1.0, 2.0)), [1, 1])

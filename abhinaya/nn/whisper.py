@@ -6,21 +6,19 @@ files, sharded or not), and the single file of openai-whisper (`dims` and `model
 
 from __future__ import annotations
 
-import json
-import pickle
 import re
-import zipfile
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from transformers import AutoConfig, WhisperConfig, WhisperFeatureExtractor
+from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from abhinaya.audio import SAMPLE_RATE_HZ
-from abhinaya.errors import CheckpointError, MissingFileError, list_some
-
-if TYPE_CHECKING:
-    from torch import Tensor
-    from transformers import WhisperConfig, WhisperFeatureExtractor
-    from transformers.models.whisper.modeling_whisper import WhisperEncoder
+from abhinaya.errors import CheckpointError, MissingFileError
+from abhinaya.nn.published import check_fit, open_safetensors, read_pickle, weight_files
 
 __all__ = ["SAMPLES_PER_FRAME", "load_encoder", "load_feature_extractor"]
 
@@ -58,9 +56,6 @@ def load_encoder(base: str) -> WhisperEncoder:
         MissingFileError: if there is no such model, or a part of it is not there.
         CheckpointError: if it is no Whisper model, or its weights do not fit.
     """
-    import torch
-    from transformers.models.whisper.modeling_whisper import WhisperEncoder
-
     path = _locate(base)
     config = _read_config(path)
     config.name_or_path = base
@@ -68,7 +63,7 @@ def load_encoder(base: str) -> WhisperEncoder:
     with torch.device("meta"):
         encoder: Any = WhisperEncoder(config)
     tensors = _read_openai_tensors(path) if path.is_file() else _read_hub_tensors(path)
-    _check_keys(encoder.state_dict(), tensors, base)
+    check_fit(encoder.state_dict(), tensors, what="a Whisper encoder of its size", where=base)
     encoder.load_state_dict(tensors, assign=True)
     return cast("WhisperEncoder", encoder.eval())
 
@@ -83,8 +78,6 @@ def load_feature_extractor(base: str) -> WhisperFeatureExtractor:
         MissingFileError: if there is no such model.
         CheckpointError: if its preprocessor_config.json contradicts its config.json.
     """
-    from transformers import WhisperFeatureExtractor
-
     path = _locate(base)
     config = _read_config(path)
     if (path / "preprocessor_config.json").is_file():
@@ -111,7 +104,7 @@ def _locate(base: str) -> Path:
         return path
     if not _HUB_ID.fullmatch(base):
         raise MissingFileError(
-            f"There is no {base!r}. Give base as a Hugging Face folder, a .pt file of "
+            f"There is no {base!r}. Give a Hugging Face folder, a .pt file of "
             "openai-whisper, or a hub id such as 'openai/whisper-large-v3'."
         )
     import huggingface_hub
@@ -125,14 +118,12 @@ def _locate(base: str) -> Path:
     except (OSError, ValueError) as err:
         raise MissingFileError(
             f"There is no file or folder {base!r}, and as a hub id it cannot be fetched: "
-            f"{str(err).splitlines()[0]} Correct base, or go online once."
+            f"{str(err).splitlines()[0]} Correct the path, or go online once."
         ) from err
     return path
 
 
 def _read_config(path: Path) -> WhisperConfig:
-    from transformers import AutoConfig, WhisperConfig
-
     if path.is_file():
         dims = _load_openai(path)["dims"]
         return WhisperConfig(
@@ -146,57 +137,31 @@ def _read_config(path: Path) -> WhisperConfig:
     if not (path / "config.json").is_file():
         raise MissingFileError(
             f"The folder {str(path)!r} has no config.json, so it is no model in Hugging Face's "
-            "layout. Correct base, or download the model again."
+            "layout. Correct the path, or download the model again."
         )
     config = AutoConfig.from_pretrained(path)
     if not isinstance(config, WhisperConfig):
         raise CheckpointError(
             f"{str(path)!r} holds a model of type {config.model_type!r}, expected 'whisper'. "
-            "Correct base."
+            "Correct the path."
         )
     return config
 
 
 def _read_hub_tensors(folder: Path) -> dict[str, Tensor]:
     """A Hugging Face folder's encoder tensors, float32, under the names of WhisperEncoder."""
-    import torch
-    from safetensors import safe_open
-
     tensors: dict[str, Tensor] = {}
-    for file in _weight_files(folder):
-        if not file.is_file():
-            raise MissingFileError(
-                f"The folder {str(folder)!r} has no {file.name}, which its index names. Download "
-                "the model again."
-            )
+    for file in weight_files(folder):
         if file.suffix == ".safetensors":
-            with safe_open(file, framework="pt") as content:
+            with open_safetensors(file) as content:
                 for key in _encoder_keys(content.keys()):
                     tensors[_short_name(key)] = content.get_tensor(key).to(torch.float32)
         else:
-            weights = _load_pickle(file)
+            weights = read_pickle(file)
             for key in _encoder_keys(weights):
                 # A copy, because the file's own tensors are mapped from disk.
                 tensors[_short_name(key)] = weights[key].to(torch.float32, copy=True)
     return tensors
-
-
-def _weight_files(folder: Path) -> list[Path]:
-    """The files with weights; of several formats the first one of transformers' own order."""
-    for name in ("model.safetensors", "pytorch_model.bin"):
-        index = folder / f"{name}.index.json"
-        if (folder / name).is_file():
-            return [folder / name]
-        if index.is_file():
-            weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-            return [folder / file for file in sorted(set(weight_map.values()))]
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        raise MissingFileError(
-            f"The folder {str(folder)!r} has no weights, expected *.safetensors or "
-            "pytorch_model.bin. Download the model again."
-        )
-    return files
 
 
 def _encoder_keys(keys: Iterable[str]) -> list[str]:
@@ -210,8 +175,6 @@ def _short_name(key: str) -> str:
 
 def _read_openai_tensors(file: Path) -> dict[str, Tensor]:
     """An openai-whisper file's encoder tensors, float32, under the names of WhisperEncoder."""
-    import torch
-
     weights = _load_openai(file)["model_state_dict"]
     return {
         _hub_name(_short_name(key)): weights[key].to(torch.float32, copy=True)
@@ -235,41 +198,10 @@ def _hub_name(key: str) -> str:
 
 
 def _load_openai(file: Path) -> dict[str, Any]:
-    content = _load_pickle(file)
+    content = read_pickle(file)
     if not isinstance(content, dict) or not {"dims", "model_state_dict"} <= content.keys():
         raise CheckpointError(
             f"{str(file)!r} has no 'dims' and 'model_state_dict', expected a file of "
-            "openai-whisper. For other layouts give the folder with config.json as base."
+            "openai-whisper. For other layouts give the folder with config.json."
         )
     return content
-
-
-def _load_pickle(file: Path) -> Any:
-    import torch
-
-    try:
-        return torch.load(
-            file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file)
-        )
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as err:
-        reason = str(err).partition("\n")[0] or type(err).__name__
-        raise CheckpointError(
-            f"{str(file)!r} cannot be read as weights ({reason}). Download it again."
-        ) from err
-
-
-def _check_keys(expected: dict[str, Tensor], got: dict[str, Tensor], base: str) -> None:
-    problems = {
-        "missing": sorted(expected.keys() - got.keys()),
-        "unexpected": sorted(got.keys() - expected.keys()),
-        "of another shape": sorted(
-            key for key in expected.keys() & got.keys() if expected[key].shape != got[key].shape
-        ),
-    }
-    n_wrong = sum(len(keys) for keys in problems.values())
-    if n_wrong > 0:
-        listed = "; ".join(f"{kind}: {list_some(keys)}" for kind, keys in problems.items() if keys)
-        raise CheckpointError(
-            f"{n_wrong} of {len(expected)} keys do not fit between {base!r} and a Whisper encoder "
-            f"of its size: {listed}. Download the model again."
-        )

@@ -13,7 +13,7 @@ from whisper.model import ModelDimensions, Whisper
 
 from abhinaya.demo.checkpoints import write_whisper, write_whisper_openai
 from abhinaya.errors import CheckpointError, MissingFileError
-from members.whisper_encoder.weights import load_encoder, load_feature_extractor
+from abhinaya.nn.whisper import load_encoder, load_feature_extractor
 
 Tensors = dict[str, torch.Tensor]
 
@@ -183,7 +183,7 @@ def test_hub_id_that_cannot_be_fetched_raises() -> None:
 
 
 def test_path_that_is_not_there_raises() -> None:
-    with pytest.raises(MissingFileError, match=r"There is no '/nowhere/tiny.pt'. Give base as"):
+    with pytest.raises(MissingFileError, match=r"There is no '/nowhere/tiny.pt'. Give a Hugging"):
         load_encoder("/nowhere/tiny.pt")
 
 

@@ -1,0 +1,226 @@
+"""`abhinaya ablate`."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict
+from itertools import combinations as pairs_of
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from abhinaya.cli.options import AsJson, Format
+from abhinaya.cli.tables import Cell, TableFormat, show_json, show_table
+
+__all__ = ["ablate"]
+
+# What the rule returns has no type here: the core does not import `ensembling`.
+
+
+def ablate(
+    tables: Annotated[
+        list[str], typer.Argument(metavar="TABLE", help="Prediction tables, or NAME=TABLE.")
+    ],
+    manifest: Annotated[
+        Path, typer.Option(help="True labels: a manifest, or a CSV with FileName and EmoClass.")
+    ],
+    tiebreaker: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Table that settles ties; repeat for the next in line."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Write all scored combinations, .parquet.")
+    ] = None,
+    combinations: Annotated[
+        Path | None,
+        typer.Option(metavar="YAML", help="Named combinations to score: a paper's table."),
+    ] = None,
+    pairs: Annotated[
+        bool, typer.Option("--pairs", help="Add agreement, double fault and Q of every pair.")
+    ] = False,
+    max_size: Annotated[
+        int | None, typer.Option(min=1, help="Largest combinations to consider; by default all.")
+    ] = None,
+    beam: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Search by keeping the best N of each size, instead of trying all; "
+            "more than 20 tables are always searched so.",
+        ),
+    ] = None,
+    rows: Annotated[
+        Literal["same", "intersection"],
+        typer.Option(help="Demand the same utterances everywhere, or keep those that are in all."),
+    ] = "same",
+    by_speaker: Annotated[
+        bool, typer.Option("--by-speaker", help="Take intervals over speakers, not utterances.")
+    ] = False,
+    resamples: Annotated[
+        int, typer.Option(min=1, help="Resamples behind intervals, and halves behind the drop.")
+    ] = 1_000,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of all draws.")] = 0,
+    as_json: AsJson = False,
+    table_format: Format = TableFormat.TEXT,
+) -> None:
+    """Score the vote of every combination of tables.
+
+    Shows the best combination of each size, what each table brings, and how much of the best score
+    is owed to choosing it on the same utterances. Ties are settled as in `vote`, within each
+    combination; where all its tables abstain it is wrong. Differences are of macro-F1.
+    """
+    from abhinaya.registry import load_rule
+    from abhinaya.scoring import read_with_truth
+
+    read, truth = read_with_truth(tables, manifest)
+    named = load_rule("read-combinations")(combinations) if combinations is not None else None
+    result = load_rule("ablate")(
+        read,
+        truth,
+        tiebreakers=tiebreaker or [],
+        rows=rows,
+        max_size=max_size,
+        beam_width=beam,
+        combinations=named,
+        by_speaker=by_speaker,
+        n_resamples=resamples,
+        seed=seed,
+    )
+    if out is not None:
+        load_rule("write-subsets")(result, out)
+    if as_json:
+        show_json(_as_json(result))
+    else:
+        _show(result, pairs=pairs, table_format=table_format)
+    # On stderr, so that a table for a paper stays clean.
+    if result.n_not_in_tables:
+        typer.echo(
+            f"Note: {result.n_not_in_tables} labelled utterances of {manifest} are not covered and "
+            "were not scored.",
+            err=True,
+        )
+    if result.search == "beam":
+        typer.echo(
+            f"Note: a beam search scored {len(result.subsets)} of the {_n_possible(result)} "
+            f"combinations, keeping the best {result.beam_width} of each size; a better one may "
+            "exist. Shapley values are estimates.",
+            err=True,
+        )
+
+
+def _n_possible(result: Any) -> int:
+    return sum(math.comb(len(result.names), size) for size in range(1, result.max_size + 1))
+
+
+def _show(result: Any, *, pairs: bool, table_format: TableFormat) -> None:
+    dropped = f", {result.n_dropped} without a true label dropped" if result.n_dropped else ""
+    show_table(
+        ["size", "members", "macro-F1", "95 % interval", "accuracy"],
+        [
+            *([len(best.members), *_score_cells(best)] for best in result.best),
+            [None, "any that is right", result.oracle[0], None, result.oracle[1]],
+        ],
+        title=f"Best of each size: {len(result.subsets)} combinations of {len(result.names)} "
+        f"tables on {result.n_utts} utterances{dropped}",
+        table_format=table_format,
+    )
+    typer.echo()
+    show_table(
+        ["table", "alone", "all without it", "change", "Shapley value"],
+        [
+            [
+                *(member.name, member.alone, member.without),
+                None if member.change is None else f"{member.change:+.4f}",
+                f"{member.shapley:+.4f}",
+            ]
+            for member in result.members
+        ],
+        title=f"What each table brings; all together: {result.everybody.macro_f1:.4f}",
+        table_format=table_format,
+    )
+    if pairs and len(result.names) > 1:
+        typer.echo()
+        show_table(
+            ["table", "and", "agreement", "double fault", "Q"],
+            [list(pair.values()) for pair in _pairs(result)],
+            title="Pairs of tables",
+            table_format=table_format,
+        )
+    if result.combinations:
+        typer.echo()
+        show_table(
+            ["combination", "members", "macro-F1", "95 % interval", "accuracy"],
+            [[named.name, *_score_cells(named)] for named in result.combinations],
+            title="Named combinations",
+            table_format=table_format,
+        )
+    if result.optimism is not None:
+        optimism = result.optimism
+        low, high = optimism.interval
+        typer.echo()
+        show_table(
+            [
+                "macro-F1",
+                "expected drop",
+                "95 % interval",
+                "expected elsewhere",
+                "picked on halves",
+            ],
+            [
+                [
+                    *(optimism.macro_f1, optimism.expected_drop, f"{low:+.4f} to {high:+.4f}"),
+                    optimism.macro_f1 - optimism.expected_drop,
+                    f"{optimism.picked_on_half:.0%}",
+                ]
+            ],
+            title=f"Picking the best of {len(result.subsets)} combinations on the utterances that "
+            "score it",
+            table_format=table_format,
+        )
+
+
+def _score_cells(score: Any) -> list[Cell]:
+    low, high = score.interval
+    return [" + ".join(score.members), score.macro_f1, f"{low:.4f}-{high:.4f}", score.accuracy]
+
+
+def _pairs(result: Any) -> list[dict[str, Any]]:
+    return [
+        {
+            "table": result.names[one],
+            "and": result.names[other],
+            **{
+                key: _number(getattr(result.diversity, key)[one, other])
+                for key in ("agreement", "double_fault", "q_statistic")
+            },
+        }
+        for one, other in pairs_of(range(len(result.names)), 2)
+    ]
+
+
+def _number(value: float) -> float | None:
+    """JSON has no NaN, and a table shows what is undefined as an empty cell."""
+    return None if math.isnan(value) else float(value)
+
+
+def _as_json(result: Any) -> dict[str, Any]:
+    return {
+        "tables": result.names,
+        "tiebreakers": result.tiebreakers,
+        "n_utts": result.n_utts,
+        "n_dropped": result.n_dropped,
+        "n_not_in_tables": result.n_not_in_tables,
+        "search": result.search,
+        "beam_width": result.beam_width,
+        "max_size": result.max_size,
+        "n_combinations": len(result.subsets),
+        "best": [asdict(best) for best in result.best],
+        "all": asdict(result.everybody),
+        "oracle": dict(zip(("macro_f1", "accuracy"), result.oracle, strict=True)),
+        "members": [asdict(member) for member in result.members],
+        "pairs": _pairs(result),
+        "combinations": [asdict(named) for named in result.combinations],
+        "optimism": None if result.optimism is None else asdict(result.optimism),
+    }

@@ -1,0 +1,77 @@
+"""`abhinaya doctor`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from abhinaya.cli.options import AsJson, Format, Overrides
+from abhinaya.cli.tables import TableFormat, show_table
+
+if TYPE_CHECKING:
+    from abhinaya.checkup import Finding
+    from abhinaya.config import MemberConfig
+
+__all__ = ["doctor"]
+
+
+def doctor(
+    config: Annotated[
+        str | None,
+        typer.Argument(help="A member's YAML file, or a shipped one; without it the environment."),
+    ] = None,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+    table_format: Format = TableFormat.TEXT,
+) -> None:
+    """Check the environment, or the weights that a config names, before hours are spent on them.
+
+    Weights are looked at, not loaded: whether all files are there, belong together and fit into
+    memory. Everything wrong is shown at once; the exit code is 1 if anything is.
+    """
+    from abhinaya.checkup import PACKAGES, check_environment
+
+    if config is None:
+        findings: Sequence[Finding] = check_environment(PACKAGES)
+        columns = ["what", "result", "details"]
+        rows = [[found.what, found.result, found.details] for found in findings]
+    else:
+        findings = _check_config(config, overrides or [])
+        columns = ["what", "where", "result", "details"]
+        rows = [[found.what, found.where, found.result, found.details] for found in findings]
+    show_table(columns, rows, as_json=as_json, table_format=table_format)
+    n_problems = sum(found.result == "problem" for found in findings)
+    if n_problems:
+        count = "1 problem" if n_problems == 1 else f"{n_problems} problems"
+        typer.echo(f"Error: {count} in {config or 'the environment'}; see above.", err=True)
+        raise typer.Exit(1)
+
+
+def _check_config(config: str, overrides: Sequence[str]) -> Sequence[Finding]:
+    from abhinaya.checkup import check_base
+    from abhinaya.cli.processes import quiet_libraries
+    from abhinaya.registry import load_member
+
+    quiet_libraries()
+    checked = _load(config, overrides)
+    check_weights = getattr(load_member(checked.member), "check_weights", None)
+    if check_weights is None:
+        return check_base(getattr(checked, "base", None))
+    found: Sequence[Finding] = check_weights(checked)
+    return found
+
+
+def _load(config: str, overrides: Sequence[str]) -> MemberConfig:
+    """The config, whose manifest need not be named: weights are often there before the corpus."""
+    from abhinaya.config import apply_overrides, load_yaml
+    from abhinaya.member_config import check_member_config
+    from abhinaya.resources import find_config
+
+    path = find_config(config)
+    content = apply_overrides(load_yaml(path), overrides)
+    data = content.get("data")
+    if data is None or (isinstance(data, dict) and data.get("manifest") is None):
+        content["data"] = {**(data or {}), "manifest": "(not given)"}
+    return check_member_config(content, str(path))

@@ -1,0 +1,215 @@
+"""A table out of parts: sharded over processes, resumable, in the manifest's order in the end."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from accelerate import PartialState
+from torch.utils.data import DataLoader, Dataset
+
+from abhinaya.clips import Clip
+from abhinaya.errors import AudioError, BadValueError
+from abhinaya.labels import ABSTAIN, EmotionSet
+from abhinaya.member import PredictRequest
+from abhinaya.predictions import PredictionTable, read_table, write_table
+from abhinaya.problems import Problem, write_problems
+from abhinaya.progress import progress
+from abhinaya.training.dataset import PieceLoader
+
+__all__ = [
+    "CHUNK_SIZE",
+    "TablePlan",
+    "check_ending",
+    "cut",
+    "find_table",
+    "predict_in_parts",
+    "read_batches",
+]
+
+_logger = logging.getLogger(__name__)
+
+CHUNK_SIZE = 64
+"""Clips per part. It is fixed, so that parts fit together whatever the number of processes."""
+
+
+@dataclass(frozen=True)
+class TablePlan:
+    """What a table will be, whoever computes it.
+
+    Args:
+        name: the run's name.
+        emotions: the classes.
+        utterances: every row, in the manifest's order.
+        request: where it goes.
+        meta: of the table; its `digest` names the parts.
+    """
+
+    name: str
+    emotions: EmotionSet
+    utterances: tuple[str, ...]
+    request: PredictRequest
+    meta: Mapping[str, Any]
+
+
+def check_ending(request: PredictRequest) -> None:
+    """Say now what would otherwise be said after hours of work.
+
+    Raises:
+        BadValueError: if a file with that ending cannot hold the table.
+    """
+    if request.out.suffix not in (".parquet", ".csv"):
+        raise BadValueError(f"The table {str(request.out)!r} must end in .parquet or .csv.")
+    if request.with_embedding and request.out.suffix == ".csv":
+        raise BadValueError(
+            f"A CSV holds no embeddings, but {str(request.out)!r} should. Let it end in .parquet, "
+            "or do not ask for embeddings."
+        )
+
+
+def find_table(request: PredictRequest, digest: str) -> PredictionTable | None:
+    """The very table that is asked for, if it is there already."""
+    if not request.out.is_file() or request.out.suffix != ".parquet":
+        return None
+    table = read_table(request.out)
+    if table.meta.get("digest") != digest:
+        return None
+    _logger.info("%s is there already", request.out)
+    return table
+
+
+def cut(clips: Sequence[Clip]) -> list[list[Clip]]:
+    """The clips in parts, the longest first."""
+    ordered = sorted(clips, key=lambda clip: (-clip.size, clip.utterance))
+    return [ordered[at : at + CHUNK_SIZE] for at in range(0, len(ordered), CHUNK_SIZE)]
+
+
+def read_batches(
+    clips: Sequence[Clip], load: PieceLoader, *, batch_size: int, num_workers: int
+) -> Iterator[tuple[list[int], list[list[dict[str, Any]]], dict[int, str]]]:
+    """Batches of clips as a model takes them, read by processes beside this one.
+
+    Args:
+        clips: clips of one part.
+        load: gives the pieces of a clip.
+        batch_size: clips per batch.
+        num_workers: processes.
+
+    Yields:
+        indices: of the clips that could be read.
+        pieces: their pieces.
+        reasons: why the other clips of the batch could not, by index.
+    """
+    loader = DataLoader(
+        _Readable(clips, load), batch_size=batch_size, num_workers=num_workers, collate_fn=list
+    )
+    for batch in loader:
+        read = [(idx, pieces) for idx, pieces in batch if not isinstance(pieces, str)]
+        reasons = {idx: reason for idx, reason in batch if isinstance(reason, str)}
+        yield [idx for idx, _ in read], [pieces for _, pieces in read], reasons
+
+
+class _Readable(Dataset[tuple[int, list[dict[str, Any]] | str]]):
+    """Clips in their order; one that cannot be read yields its reason instead of pieces."""
+
+    def __init__(self, clips: Sequence[Clip], load: PieceLoader) -> None:
+        self.clips = clips
+        self.load = load
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def __getitem__(self, idx: int) -> tuple[int, list[dict[str, Any]] | str]:
+        try:
+            return idx, self.load(self.clips[idx], None)
+        except AudioError as err:
+            return idx, str(err)
+
+
+def predict_in_parts(
+    chunks: Sequence[Sequence[Clip]],
+    compute: Callable[[Sequence[Clip]], PredictionTable],
+    problems: Sequence[Problem],
+    plan: TablePlan,
+) -> PredictionTable:
+    """Compute the parts that are missing, put them together, write the table and return it.
+
+    Each process of a launch takes every n-th part, so that all get equal shares of audio. A
+    finished part is kept beside the table until the table is whole: a killed prediction goes on
+    where it was.
+
+    Args:
+        chunks: from `cut`.
+        compute: the table of one part; its rows may be in any order.
+        problems: rows that are in no part, and why; they abstain.
+        plan: what the table will be.
+    """
+    state = PartialState()
+    request = plan.request
+    parts = request.out.with_name(f".{request.out.name}.parts") / str(plan.meta["digest"])
+    mine = range(state.process_index, len(chunks), state.num_processes)
+    n_mine = sum(len(chunks[number]) for number in mine)
+    with progress(f"predicting {plan.name}", n_mine, shown=state.is_main_process) as advance:
+        for number in mine:
+            part = parts / f"part-{number:05d}.parquet"
+            if not part.is_file():
+                write_table(compute(chunks[number]), part)
+            advance(len(chunks[number]))
+    state.wait_for_everyone()
+    read = [read_table(parts / f"part-{number:05d}.parquet") for number in range(len(chunks))]
+    table = _merge(read, problems, plan)
+    state.wait_for_everyone()
+    if state.is_main_process:
+        unusable = [
+            Problem(utterance, reason)
+            for utterance, reason in zip(table.utterances, table.reasons, strict=True)
+            if reason is not None
+        ]
+        write_problems(request.out.with_suffix(".problems.csv"), unusable)
+        write_table(table, request.out)
+        # There are no parts where the manifest names no audio at all.
+        shutil.rmtree(parts.parent, ignore_errors=True)
+    state.wait_for_everyone()
+    return table
+
+
+def _merge(
+    parts: Sequence[PredictionTable], problems: Sequence[Problem], plan: TablePlan
+) -> PredictionTable:
+    """All parts in the manifest's order; rows without a clip abstain with their reason."""
+    place = {utterance: idx for idx, utterance in enumerate(plan.utterances)}
+    n_utts = len(plan.utterances)
+    labels = np.full(n_utts, ABSTAIN, dtype=np.int64)
+    reasons: list[str | None] = [None] * n_utts
+    raw: list[str | None] = [None] * n_utts
+    numbers: dict[str, Any] = {"probs": None, "embeddings": None}
+    for problem in problems:
+        reasons[place[problem.utterance]] = problem.reason
+    for part in parts:
+        idx = [place[utterance] for utterance in part.utterances]
+        labels[idx] = part.labels
+        for key in numbers:
+            values = getattr(part, key)
+            if values is None or (key == "embeddings" and not plan.request.with_embedding):
+                continue
+            if numbers[key] is None:
+                numbers[key] = np.full((n_utts, values.shape[1]), np.nan, dtype=np.float32)
+            numbers[key][idx] = values
+        for row, reason, answer in zip(
+            idx, part.reasons, part.raw or [None] * len(part), strict=True
+        ):
+            reasons[row], raw[row] = reason, answer
+    return PredictionTable(
+        name=plan.name,
+        emotions=plan.emotions,
+        utterances=plan.utterances,
+        labels=labels,
+        reasons=tuple(reasons),
+        raw=tuple(raw) if any(part.raw is not None for part in parts) else None,
+        meta=dict(plan.meta),
+        **numbers,
+    )

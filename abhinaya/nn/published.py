@@ -1,0 +1,174 @@
+"""Published weights on disk: pickles that run no code, lists of files, names and shapes."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import re
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from abhinaya.errors import CheckpointError, MissingFileError, list_some
+
+__all__ = ["check_fit", "open_safetensors", "read_pickle", "read_shapes", "weight_files"]
+
+# How torch's restricted unpickler says that a pickle asks for more than tensors and containers.
+_WANTS_CODE = re.compile(
+    r"GLOBAL (\S+)|call reduce for unrecognized function (.+)|but got (<class .+?>)"
+)
+
+
+def read_pickle(file: Path) -> Any:
+    """What a file of `torch.save` holds, on the CPU; nothing in it is ever run.
+
+    The tensors of a zip archive (torch 1.6 and later) are mapped from disk: copy what you keep.
+
+    Raises:
+        MissingFileError: if there is no such file.
+        CheckpointError: if it is damaged, no pickle, or holds more than tensors and containers.
+    """
+    if not file.is_file():
+        raise MissingFileError(f"There is no file {str(file)!r}. Correct the path.")
+    try:
+        return torch.load(
+            file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file)
+        )
+    except OSError:
+        raise
+    except Exception as err:  # bytes that are no pickle can fail in any way
+        wanted = _WANTS_CODE.search(str(err))
+        if isinstance(err, pickle.UnpicklingError) and wanted is not None:
+            name = next(filter(None, wanted.groups()))
+            raise CheckpointError(
+                f"{str(file)!r} would run code when it is loaded, so it was not: it asks for "
+                f"{name}. Take the weights from their publisher, best as safetensors."
+            ) from err
+        reason = _reason(err)
+        raise CheckpointError(
+            f"{str(file)!r} cannot be read as weights ({reason}). Download it again."
+        ) from err
+
+
+@contextmanager
+def open_safetensors(file: Path) -> Iterator[Any]:
+    """The opened file, whose tensors are read one by one.
+
+    Raises:
+        CheckpointError: if it is damaged or no safetensors file.
+    """
+    try:
+        with safe_open(file, framework="pt") as content:
+            yield content
+    except SafetensorError as err:
+        raise CheckpointError(
+            f"{str(file)!r} cannot be read as weights ({err}). Download it again."
+        ) from err
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The files with the weights of a folder in Hugging Face's layout, sharded or not.
+
+    Of several formats the first one in the order of transformers counts: safetensors, then
+    `pytorch_model.bin`; then safetensors of any other name.
+
+    Raises:
+        MissingFileError: if there are none, or one that an index names is not there.
+    """
+    for name in ("model.safetensors", "pytorch_model.bin"):
+        index = folder / f"{name}.index.json"
+        if (folder / name).is_file():
+            return [folder / name]
+        if index.is_file():
+            weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+            files = [folder / file for file in sorted(set(weight_map.values()))]
+            missing = [file.name for file in files if not file.is_file()]
+            if missing:
+                raise MissingFileError(
+                    f"The folder {str(folder)!r} has no {', '.join(missing)}, which its index "
+                    "names. Download the model again."
+                )
+            return files
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise MissingFileError(
+            f"The folder {str(folder)!r} has no weights, expected *.safetensors or "
+            "pytorch_model.bin. Download the model again."
+        )
+    return files
+
+
+def read_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+    """Shape of every tensor of a folder in Hugging Face's layout; no weights are loaded.
+
+    Only pickles older than torch 1.6 have to be read as a whole.
+
+    Raises:
+        MissingFileError: see `weight_files`.
+        CheckpointError: if a file cannot be read.
+    """
+    shapes: dict[str, tuple[int, ...]] = {}
+    for file in weight_files(folder):
+        if file.suffix == ".safetensors":
+            with open_safetensors(file) as content:
+                names = content.keys()
+                shapes |= {name: tuple(content.get_slice(name).get_shape()) for name in names}
+        else:
+            shapes |= {name: tuple(tensor.shape) for name, tensor in read_pickle(file).items()}
+    return shapes
+
+
+def check_fit(
+    expected: Mapping[str, Tensor | tuple[int, ...]],
+    got: Mapping[str, Tensor | tuple[int, ...]],
+    *,
+    what: str,
+    where: str,
+) -> None:
+    """Refuse weights that are not exactly those of a model.
+
+    Args:
+        expected: the model's tensors, or their shapes, by name.
+        got: the file's.
+        what: the model in words, such as "a Whisper encoder of its size".
+        where: the file.
+
+    Raises:
+        CheckpointError: if names are missing or unexpected, or shapes differ; all are counted.
+    """
+    other_shapes = [
+        (name, _shape(got[name]), _shape(expected[name]))
+        for name in sorted(expected.keys() & got.keys())
+        if _shape(got[name]) != _shape(expected[name])
+    ]
+    problems = {
+        "missing": list_some(missing := sorted(expected.keys() - got.keys())),
+        "unexpected": list_some(unexpected := sorted(got.keys() - expected.keys())),
+        "of another shape": list_some(name for name, _, _ in other_shapes),
+    }
+    if other_shapes:
+        _, ours, theirs = other_shapes[0]
+        problems["of another shape"] += f" (the first one {ours}, expected {theirs})"
+    n_wrong = len(missing) + len(unexpected) + len(other_shapes)
+    if n_wrong > 0:
+        listed = "; ".join(f"{kind}: {names}" for kind, names in problems.items() if names)
+        raise CheckpointError(
+            f"{n_wrong} of {len(expected)} keys do not fit between {where!r} and {what}: {listed}. "
+            "Correct the path, or download the model again."
+        )
+
+
+def _shape(value: Tensor | tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(value.shape) if isinstance(value, Tensor) else value
+
+
+def _reason(err: Exception) -> str:
+    """The part of an error of torch.load that tells the reason; the rest advises to run code."""
+    text = str(err).rpartition("WeightsUnpickler error:")[2].strip()
+    return re.split(r"\n|\. ", text)[0] or type(err).__name__

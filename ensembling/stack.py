@@ -1,0 +1,154 @@
+"""Prediction tables as aligned arrays: what every rule that works on numbers starts from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from abhinaya.errors import BadValueError, list_some
+from abhinaya.labels import ABSTAIN, EmotionSet
+
+if TYPE_CHECKING:
+    from abhinaya.predictions import PredictionTable
+    from abhinaya.scoring import Truth
+
+__all__ = ["Stack", "align_truth", "stack_tables"]
+
+
+@dataclass(frozen=True, eq=False)
+class Stack:
+    """What M members say about the same U utterances.
+
+    Args:
+        names: the members' names, length M.
+        emotions: the K classes and their order.
+        utterances: U file names.
+        labels: class index of each member, shape (M, U); `ABSTAIN` where it has no opinion.
+        probs: class probabilities, shape (M, U, K); NaN rows where a member gave none.
+        metas: the tables' metadata (`absorbed_prior`, `head`, ...), length M.
+        embeddings: per member the input of its head's last linear layer, shape (U, D), with NaN
+            rows where there is none; null for a member without any.
+    """
+
+    names: tuple[str, ...]
+    emotions: EmotionSet
+    utterances: tuple[str, ...]
+    labels: NDArray[np.int64]
+    probs: NDArray[np.float64]
+    metas: tuple[Mapping[str, Any], ...]
+    embeddings: tuple[NDArray[np.floating[Any]] | None, ...]
+
+    def __len__(self) -> int:
+        return len(self.utterances)
+
+    @property
+    def has_voted(self) -> NDArray[np.bool_]:
+        """True where a member gave a label, shape (M, U)."""
+        return np.asarray(self.labels != ABSTAIN)
+
+    @property
+    def has_probs(self) -> NDArray[np.bool_]:
+        """True where a member gave probabilities, shape (M, U)."""
+        return np.asarray(~np.isnan(self.probs).any(axis=2))
+
+    def take(self, indices: Sequence[int] | NDArray[np.int64]) -> Stack:
+        """The utterances at `indices`, in that order."""
+        idx = np.asarray(indices, dtype=np.int64)
+        return replace(
+            self,
+            utterances=tuple(self.utterances[i] for i in idx),
+            labels=self.labels[:, idx],
+            probs=self.probs[:, idx],
+            embeddings=tuple(None if e is None else e[idx] for e in self.embeddings),
+        )
+
+    def with_probs(self, probs: NDArray[np.float64]) -> Stack:
+        """The same members with other probabilities, shape (M, U, K)."""
+        return replace(self, probs=probs)
+
+    def members(self, indices: Sequence[int] | NDArray[np.int64]) -> Stack:
+        """The members at `indices`, in that order."""
+        idx = np.asarray(indices, dtype=np.int64)
+        return replace(
+            self,
+            names=tuple(self.names[i] for i in idx),
+            labels=self.labels[idx],
+            probs=self.probs[idx],
+            metas=tuple(self.metas[i] for i in idx),
+            embeddings=tuple(self.embeddings[i] for i in idx),
+        )
+
+
+def stack_tables(tables: Sequence[PredictionTable], *, rows: str = "same") -> Stack:
+    """Tables as arrays, with the utterances in the order of the first table.
+
+    Args:
+        tables: M tables of one emotion set, under different names.
+        rows: `same` demands that all cover the same utterances; `intersection` keeps those in all.
+
+    Raises:
+        BadValueError: if there are no tables, two have one name, or they cover different utterances
+            or share none.
+        ClassOrderError: if the tables differ in class order.
+    """
+    from abhinaya.predictions import align_tables
+
+    if not tables:
+        raise BadValueError("No tables were given. Name at least one prediction table.")
+    names = tuple(table.name for table in tables)
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise BadValueError(
+            f"Two tables are named {twice[0]!r}. Rename one with NAME=TABLE on the command line."
+        )
+    emotions = tables[0].emotions
+    for table in tables[1:]:
+        emotions.require_same_order(
+            table.emotions, what=f"Table {table.name!r}", where=f"table {names[0]!r}"
+        )
+    aligned = align_tables(tables, rows=rows)
+    n_utts, n_classes = len(aligned[0]), len(emotions)
+    probs = np.full((len(aligned), n_utts, n_classes), np.nan)
+    for idx, table in enumerate(aligned):
+        if table.probs is not None:
+            probs[idx] = table.probs
+    return Stack(
+        names=names,
+        emotions=emotions,
+        utterances=aligned[0].utterances,
+        labels=np.stack([table.labels for table in aligned]),
+        probs=probs,
+        metas=tuple(table.meta for table in aligned),
+        embeddings=tuple(table.embeddings for table in aligned),
+    )
+
+
+def align_truth(
+    utterances: Sequence[str], truth: Truth
+) -> tuple[NDArray[np.int64], tuple[str | None, ...]]:
+    """True class and speaker of each utterance.
+
+    Args:
+        utterances: U file names.
+        truth: labels and speakers of these and perhaps further utterances.
+
+    Returns:
+        labels: class indices, shape (U,); `ABSTAIN` where there is no label inside the set.
+        speakers: U names, null where unknown.
+
+    Raises:
+        BadValueError: if an utterance is not in the truth.
+    """
+    place = {utterance: idx for idx, utterance in enumerate(truth.utterances)}
+    unknown = [utterance for utterance in utterances if utterance not in place]
+    if unknown:
+        raise BadValueError(
+            f"{len(unknown)} of {len(utterances)} utterances of the tables are not in "
+            f"{truth.where}: {list_some(unknown)}. Give the manifest that was predicted from."
+        )
+    idx = np.array([place[utterance] for utterance in utterances], dtype=np.int64)
+    return truth.labels[idx], tuple(truth.speakers[i] for i in idx)

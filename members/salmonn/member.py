@@ -1,0 +1,78 @@
+"""The members `salmonn-13b` (S2) and `salmonn-7b-speech-text` (ST1): one kind, two prompts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from abhinaya.checkup import Findings
+from abhinaya.config import MemberConfig
+from abhinaya.errors import BadValueError
+from abhinaya.member import InputBuilder, PredictRequest
+from abhinaya.nn.backbone import Backbone
+from abhinaya.predictions import PredictionTable
+from abhinaya.training.classifier_member import ClassifierMember
+from members.salmonn.build import build_backbone, build_inputs
+from members.salmonn.config import SalmonnConfig
+from members.salmonn.doctor import check_salmonn
+from members.salmonn.published import published_classifier
+
+if TYPE_CHECKING:
+    from members.salmonn.inputs import SalmonnInputs
+
+__all__ = ["SPEECH", "SPEECH_TEXT", "SalmonnMember"]
+
+
+class SalmonnMember(ClassifierMember):
+    """SALMONN under a classification head.
+
+    Args:
+        needs_text: whether its prompt holds the transcript.
+    """
+
+    config_class = SalmonnConfig
+
+    def __init__(self, *, needs_text: bool) -> None:
+        self.needs_text = needs_text
+
+    def build_backbone(self, config: SalmonnConfig) -> Backbone:
+        """Encoders, Q-Former and language model with the weights that the config names."""
+        return build_backbone(config)
+
+    def build_inputs(self, config: SalmonnConfig) -> InputBuilder:
+        """Spectrograms, filter banks and token ids.
+
+        Raises:
+            BadValueError: if the prompt does not suit the member, or longer clips are let through
+                than the model hears.
+        """
+        inputs: SalmonnInputs = build_inputs(
+            config,
+            needs_text=self.needs_text,
+            seed=config.seed if config.prompt_sampling == "random" else None,
+            published=config.compat == "published",
+        )
+        if config.audio.max_audio_s > inputs.window_s:
+            raise BadValueError(
+                f"audio.max_audio_s is {config.audio.max_audio_s:g}, but {config.whisper!r} hears "
+                f"{inputs.window_s:g} s at once. Set it to {inputs.window_s:g} or less."
+            )
+        return inputs
+
+    def check_weights(self, config: SalmonnConfig) -> Findings:
+        """What `abhinaya doctor` finds in the files that the config names; none is loaded whole."""
+        return check_salmonn(config, needs_text=self.needs_text)
+
+    def predict(self, source: Path | MemberConfig, request: PredictRequest) -> PredictionTable:
+        """Label every row of a selection with a run, or with the classifier that a config names.
+
+        Raises:
+            BadValueError: if `source` is a config without `classifier`.
+        """
+        if isinstance(source, SalmonnConfig) and source.classifier is not None:
+            source = published_classifier(self, source)
+        return super().predict(source, request)
+
+
+SPEECH = SalmonnMember(needs_text=False)
+SPEECH_TEXT = SalmonnMember(needs_text=True)

@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+import salmonn_golden as G
+
+from abhinaya import checkup
+from abhinaya.checkup import Findings
+from abhinaya.config import dump_yaml
+
+
+@pytest.fixture
+def wavlm(tmp_path):
+    """A config of a member without its own check; its base is an empty folder."""
+    (tmp_path / "base").mkdir()
+    file = tmp_path / "wavlm.yaml"
+    file.write_text(
+        f"member: wavlm\nname: w\nrun_dir: {tmp_path}/run\nbase: {tmp_path}/base\n"
+        "training: {global_batch_size: 4}\n"
+    )
+    return file
+
+
+@pytest.fixture
+def salmonn(tmp_path):
+    """The config of the golden SALMONN."""
+    file = tmp_path / "s2.yaml"
+    file.write_text(dump_yaml(G.make_config("s2", tmp_path)))
+    return file
+
+
+def test_doctor_alone_shows_the_environment(run_cli, monkeypatch):
+    few = tuple(package for package in checkup.PACKAGES if package.name in ("torch", "wandb"))
+    monkeypatch.setattr(checkup, "PACKAGES", few)
+    result = run_cli("doctor", "--json")
+    found = {row["what"]: row for row in json.loads(result.out)}
+    assert result.code == 0, result.out
+    assert found["torch"]["result"] == "ok"
+    assert set(found["torch"]) == {"what", "result", "details"}
+    assert {"python", "abhinaya", "wandb", "cpu", "memory", "disk", "hub"} <= found.keys()
+
+
+@pytest.mark.slow
+def test_doctor_alone_imports_every_package(run_cli):
+    result = run_cli("doctor")
+    assert result.code == 0, result.out
+    assert {package.name for package in checkup.PACKAGES} <= set(result.out.split())
+
+
+def test_doctor_exits_with_1_and_counts_problems(run_cli, monkeypatch):
+    broken = Findings()
+    broken.add("torch", "", "problem", "cannot be imported")
+    monkeypatch.setattr(checkup, "check_environment", lambda packages: broken)
+    result = run_cli("doctor", "--format", "markdown")
+    assert result.code == 1
+    assert "| torch | problem | cannot be imported |" in result.out
+    assert result.err == "Error: 1 problem in the environment; see above.\n"
+
+
+def test_doctor_of_a_member_without_checks_looks_for_its_base(run_cli, wavlm):
+    result = run_cli("doctor", wavlm)
+    assert result.code == 0, result.err
+    assert result.out.splitlines()[0].split() == ["what", "where", "result", "details"]
+    assert "it is there; nothing more is checked for this member" in result.out
+    result = run_cli("doctor", wavlm, "base=/no/such/folder")
+    assert result.code == 1
+    assert "There is no '/no/such/folder'." in result.out
+    assert f"Error: 1 problem in {wavlm}; see above." in result.err
+
+
+def test_doctor_of_salmonn_shows_every_part(run_cli, salmonn):
+    result = run_cli("doctor", salmonn, "--json")
+    assert result.code == 0, result.out
+    rows = json.loads(result.out)
+    assert {"whisper", "beats", "base", "tokenizer", "salmonn", "qformer", "adapters"} <= {
+        row["what"] for row in rows
+    }
+    assert not [row for row in rows if row["result"] == "problem"]
+
+
+def test_doctor_of_salmonn_shows_all_problems_at_once(run_cli, salmonn):
+    result = run_cli("doctor", salmonn, "beats=/no/beats.pt", "base=/no/vicuna", "--json")
+    assert result.code == 1
+    problems = {row["what"]: row for row in json.loads(result.out) if row["result"] == "problem"}
+    assert problems.keys() == {"beats", "base"}
+    assert problems["beats"]["where"] == "/no/beats.pt"
+    assert "There is no file '/no/beats.pt'" in problems["beats"]["details"]
+    assert "There is no '/no/vicuna'" in problems["base"]["details"]
+    assert "Error: 2 problems in" in result.err
+
+
+def test_doctor_needs_no_manifest_but_everything_else(run_cli, wavlm):
+    wavlm.write_text(wavlm.read_text().replace("base:", "bsae:"))
+    result = run_cli("doctor", wavlm)
+    assert result.code == 1
+    assert result.err.startswith(f"Error: 2 problems in {wavlm}: ")
+    assert "base is missing" in result.err
+    assert "bsae is unknown, did you mean base?" in result.err
+
+
+def test_doctor_reads_shipped_configs_as_they_are(run_cli):
+    result = run_cli("doctor", "members/salmonn-13b.yaml")
+    assert result.code == 1  # nothing was downloaded
+    assert "There is no file 'weights/salmonn_v1.pth'" in result.out
+    assert "can be computed once the sizes of all parts are known" in result.out

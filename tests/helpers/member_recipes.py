@@ -1,0 +1,136 @@
+"""How each registered member is made tiny, for the contract of all members."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from abhinaya.config import MemberConfig, merge
+from abhinaya.demo.beats_checkpoint import write_beats
+from abhinaya.demo.checkpoints import write_wavlm, write_whisper
+from abhinaya.demo.llm_checkpoints import write_llama
+from abhinaya.demo.salmonn_checkpoint import write_salmonn
+from abhinaya.member_config import check_member_config
+
+__all__ = ["N_MEMBERS", "RECIPES", "Recipe", "make_config"]
+
+N_MEMBERS = 5
+"""How many are registered; count a new one here."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A tiny member.
+
+    Args:
+        member: its name in the registry.
+        write_base: writes tiny base weights below a folder, and returns the keys of the config that
+            name them.
+        settings: keys of its config beside those of all and of `write_base`.
+        trains: False for a member that predicts from its config, with nothing to train.
+        hears: it needs audio.
+        reads: it needs transcripts.
+        batch_size_key: the key of its config that sets how much is predicted at once.
+    """
+
+    member: str
+    write_base: Callable[[Path], dict[str, Any]]
+    settings: dict[str, Any] = field(default_factory=dict)
+    trains: bool = True
+    hears: bool = True
+    reads: bool = False
+    batch_size_key: str = "inference.batch_size"
+
+
+def tiny_wavlm(folder: Path, **options: Any) -> dict[str, Any]:
+    write_wavlm(folder, n_layers=2, n_features=16, n_conv_features=8, **options)
+    return {"base": str(folder)}
+
+
+def tiny_whisper(folder: Path) -> dict[str, Any]:
+    # Of a width of 16, weights this large are needed for the sound to matter.
+    write_whisper(folder, chunk_s=2, n_layers=2, n_features=16, init_std=0.1)
+    return {"base": str(folder)}
+
+
+def tiny_salmonn(folder: Path) -> dict[str, Any]:
+    write_whisper(folder / "whisper", chunk_s=2, n_layers=1, n_features=16, init_std=0.1)
+    write_beats(folder / "beats.pt", n_layers=1)
+    write_llama(folder / "vicuna", n_layers=1)
+    write_salmonn(folder / "salmonn.pth", whisper_width=16, beats_layers=1, llm_layers=1)
+    return {
+        "base": str(folder / "vicuna"),
+        "whisper": str(folder / "whisper"),
+        "beats": str(folder / "beats.pt"),
+        "salmonn": str(folder / "salmonn.pth"),
+        "llm_weights": "float32",
+    }
+
+
+RECIPES = {
+    "salmonn-13b": Recipe(
+        "salmonn-13b", tiny_salmonn, {"prompt": "salmonn-speech-v1", "head": {"hidden": 0}}
+    ),
+    "salmonn-13b-trimmed": Recipe(
+        "salmonn-13b",
+        tiny_salmonn,
+        {
+            **{"prompt": ["salmonn-speech-v1", "salmonn-speech-v2"], "prompt_sampling": "random"},
+            **{"trim_padding": True, "audio": {"eval_crop": 2}},
+        },
+    ),
+    "salmonn-zero-shot": Recipe(
+        "salmonn-zero-shot",
+        tiny_salmonn,
+        {"prompt": "salmonn-zero-shot-v1", "audio": {"max_audio_s": 2.0}},
+        trains=False,
+    ),
+    "salmonn-7b-speech-text": Recipe(
+        "salmonn-7b-speech-text", tiny_salmonn, {"prompt": "salmonn-speech-text-v1"}, reads=True
+    ),
+    "wavlm": Recipe("wavlm", tiny_wavlm),
+    # Its normalisation runs over the clip, so padding would show.
+    "wavlm-group-norm": Recipe("wavlm", lambda folder: tiny_wavlm(folder, norm="group")),
+    "wavlm-frozen": Recipe(
+        "wavlm",
+        tiny_wavlm,
+        {
+            **{"freeze": "encoder", "layer_weights": True, "standardize": True},
+            **{"average_frames": True, "audio": {"eval_crop": 2}},
+        },
+    ),
+    "whisper-encoder": Recipe("whisper-encoder", tiny_whisper, {"pointwise": [8]}),
+    "whisper-encoder-lora": Recipe(
+        "whisper-encoder",
+        tiny_whisper,
+        {"pointwise": [], "lora": {"rank": 2}, "layer_weights": True},
+    ),
+}
+"""Cases by name: at least one for every registered member."""
+
+
+def make_config(recipe: Recipe, folder: Path, manifest_file: Path) -> MemberConfig:
+    """The config of a recipe, whose base weights are written below `folder` first."""
+    content: dict[str, Any] = {
+        "member": recipe.member,
+        "name": "tiny",
+        "seed": 7,
+        "data": {"manifest": str(manifest_file)},
+    }
+    if recipe.reads:
+        content["data"]["transcripts"] = {"train": "human", "predict": "machine"}
+    if recipe.trains:
+        content |= {
+            "run_dir": str(folder / "run"),
+            "audio": {"max_audio_s": 2.0},
+            "head": {"hidden": 8},
+            # So fast that a single epoch moves the weights apart.
+            "training": {
+                **{"global_batch_size": 8, "num_train_epochs": 1},
+                **{"learning_rate": 0.01, "use_cpu": True},
+            },
+        }
+    content = merge(content | recipe.write_base(folder / "base"), recipe.settings)
+    return check_member_config(content, "the recipe")
