@@ -86,6 +86,8 @@ def draw_curve(points: Sequence[ScoredErrors], path: Path) -> None:
         panel.set_title(f"speakers {kind}")
         panel.set_xlabel("wrong, %")
     panels[0].set_ylabel("macro-F1")
-    panels[-1].legend(fontsize="small")
+    # Beside the lines: there are too many to leave a corner free.
+    handles, names = panels[-1].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside right upper", fontsize="small")
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png", dpi=150)

@@ -57,7 +57,7 @@ def selection_optimism(
     divided by the square root of 2. Where candidates differ clearly it shrinks faster, so the
     result errs on the high side: on simulated corpora the mean drop was 0.9 to 1.5 times the true
     one, and the interval held the drop on a second set in 93 to 96 % of the cases. The bootstrap
-    (the best of each resample, scored on the given utterances) gave 0.65 to 0.75 times the true
+    (the best of each resample, scored on the given utterances) gave 0.62 to 0.76 times the true
     drop, which flatters.
 
     Far worse candidates can be left out: they are chosen on no half.

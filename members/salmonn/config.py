@@ -7,8 +7,8 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
-from abhinaya.config import Config
-from abhinaya.training.classifier_config import ClassifierConfig
+from abhinaya.config import Config, MemberConfig
+from abhinaya.training.classifier_config import AudioConfig, ClassifierConfig
 
 __all__ = ["LoraConfig", "PromptPool", "SalmonnConfig", "SalmonnParts"]
 
@@ -30,7 +30,7 @@ class PromptPool(Config):
     task: str = "emotion_recognition"
 
 
-class SalmonnParts(Config):
+class SalmonnParts(MemberConfig):
     """Where the parts of a SALMONN lie, and how they are put together."""
 
     base: str
@@ -56,6 +56,7 @@ class SalmonnParts(Config):
     trim_padding: bool = False
     """Encode only the windows that hold sound, instead of the 30 s that Whisper was trained on:
     much cheaper for short clips, but another computation with other results."""
+    audio: AudioConfig = AudioConfig()
     prompt: tuple[str, ...]
     """Names of shipped prompts, or .md files; the first one is used unless they are sampled."""
     prompt_pool: PromptPool | None = None

@@ -16,7 +16,7 @@ from abhinaya.errors import MissingPackageError, list_some
 from abhinaya.labels import MSP_PODCAST
 from abhinaya.member import Utterance
 from members.salmonn.build import check_sizes, window_frames
-from members.salmonn.config import SalmonnConfig
+from members.salmonn.config import SalmonnConfig, SalmonnParts
 from members.salmonn.memory import PartShapes, Shapes, count_layers, memory_needed
 from members.salmonn.part_checks import (
     check_beats,
@@ -47,12 +47,15 @@ _USUAL_PROMPT_TOKENS = 60
 """Counted instead of a prompt that cannot be read."""
 
 
-def check_salmonn(config: SalmonnConfig, *, needs_text: bool) -> Findings:
+def check_salmonn(
+    config: SalmonnParts, *, needs_text: bool, lists_classes: bool = False
+) -> Findings:
     """All that can be known of a config's weights and texts before they are loaded.
 
     Args:
         config: of the member.
         needs_text: whether its prompt holds the transcript.
+        lists_classes: whether its prompt may list the classes.
     """
     findings = Findings()
     whisper = check_whisper(config, findings)
@@ -72,11 +75,13 @@ def check_salmonn(config: SalmonnConfig, *, needs_text: bool) -> Findings:
     prompts = findings.attempt(
         "prompt",
         ", ".join(config.prompt),
-        lambda: load_prompts(config, needs_text=needs_text),
+        lambda: load_prompts(config, needs_text=needs_text, lists_classes=lists_classes),
         "suits the member",
     )
     if needs_text:
         _check_transcripts(config, findings)
+    if not isinstance(config, SalmonnConfig):
+        return findings  # what is trained decides most of the memory, and here nothing is
     if trained is None or whisper is None or beats is None or llm is None:
         findings.add(
             "memory", "", "note", "can be computed once the sizes of all parts are known; see above"
@@ -101,7 +106,7 @@ class _Trained:
     shapes: Shapes
 
 
-def _check_trained(config: SalmonnConfig, findings: Findings) -> _Trained | None:
+def _check_trained(config: SalmonnParts, findings: Findings) -> _Trained | None:
     from abhinaya.nn.published import check_fit
 
     salmonn = str(config.salmonn)
@@ -125,8 +130,8 @@ def _check_trained(config: SalmonnConfig, findings: Findings) -> _Trained | None
             f"is whole: {sizes.n_layers} layers of {sizes.hidden} features; tokens per window of "
             f"{window_frames(config.window_s)} frames: {sizes.n_queries}",
         )
-    added = _added_shapes(config, sizes)
-    if classifier:
+    added = _added_shapes(config, sizes) if isinstance(config, SalmonnConfig) else {}
+    if classifier and isinstance(config, SalmonnConfig):
         got = {key: v for key, v in classifier.items() if not key.startswith(backbone)}
         what = "pooling, head and last norm of the config"
         findings.attempt(
@@ -137,9 +142,9 @@ def _check_trained(config: SalmonnConfig, findings: Findings) -> _Trained | None
     return _Trained(sizes, known | added)
 
 
-def _check_classifier(config: SalmonnConfig, findings: Findings) -> Shapes:
+def _check_classifier(config: SalmonnParts, findings: Findings) -> Shapes:
     """Shapes of a published classifier under our names; empty if there is none."""
-    file = config.classifier
+    file = config.classifier if isinstance(config, SalmonnConfig) else None
     if file is None:
         return {}
     state = findings.attempt("classifier", file, lambda: read_classifier(file))
@@ -173,7 +178,7 @@ def _salmonn_shapes(file: Path, findings: Findings) -> dict[str, tuple[int, ...]
     return {key: tuple(value.shape) for key, value in used.items()}
 
 
-def _adapter(config: SalmonnConfig, sizes: SalmonnSizes) -> SpeechAdapter:
+def _adapter(config: SalmonnParts, sizes: SalmonnSizes) -> SpeechAdapter:
     """The Q-Former with all around it, without memory for its weights."""
     import torch
 
@@ -211,7 +216,7 @@ def _added_shapes(config: SalmonnConfig, sizes: SalmonnSizes) -> dict[str, tuple
 
 
 def _check_widths(
-    config: SalmonnConfig,
+    config: SalmonnParts,
     findings: Findings,
     sizes: SalmonnSizes,
     widths: tuple[int | None, int | None, int | None],
@@ -238,7 +243,7 @@ def _check_widths(
 
 
 def _check_adapters(
-    config: SalmonnConfig, findings: Findings, trained: _Trained, llm: Shapes | None
+    config: SalmonnParts, findings: Findings, trained: _Trained, llm: Shapes | None
 ) -> None:
     """Whether the language model has every layer that the adapters belong to, and no other."""
     from abhinaya.nn.published import check_fit
@@ -265,7 +270,7 @@ def _check_adapters(
     )
 
 
-def _check_quantisation(config: SalmonnConfig, findings: Findings) -> None:
+def _check_quantisation(config: SalmonnParts, findings: Findings) -> None:
     if config.llm_weights not in ("int8", "nf4"):
         return
 
@@ -279,7 +284,7 @@ def _check_quantisation(config: SalmonnConfig, findings: Findings) -> None:
     findings.attempt("llm_weights", config.llm_weights, look, "bitsandbytes is there")
 
 
-def _check_transcripts(config: SalmonnConfig, findings: Findings) -> None:
+def _check_transcripts(config: SalmonnParts, findings: Findings) -> None:
     from abhinaya.transcripts import read_transcripts
 
     sources = config.data.transcripts
@@ -310,7 +315,7 @@ def _check_transcripts(config: SalmonnConfig, findings: Findings) -> None:
 
 
 def _count_text_tokens(
-    config: SalmonnConfig, prompt: Prompt | None, tokenizer: PreTrainedTokenizerBase | None
+    config: SalmonnParts, prompt: Prompt | None, tokenizer: PreTrainedTokenizerBase | None
 ) -> int:
     """BOS, prompt and text of one clip; a transcript counts with all that is kept of it."""
     if prompt is None or tokenizer is None:

@@ -26,8 +26,10 @@ from abhinaya.predictions import PredictionTable
 from abhinaya.training.classifier_config import AudioConfig, InferenceConfig
 from members.salmonn.build import build_backbone, build_inputs
 from members.salmonn.config import SalmonnParts
+from members.salmonn.doctor import check_salmonn
 
 if TYPE_CHECKING:
+    from abhinaya.checkup import Findings
     from abhinaya.inference.parts import TablePlan
     from members.salmonn.inputs import SalmonnInputs
     from members.salmonn.model import SalmonnBackbone
@@ -46,7 +48,7 @@ class Decoding(Config):
     """Longest answer."""
 
 
-class SalmonnZeroShotConfig(SalmonnParts, MemberConfig):
+class SalmonnZeroShotConfig(SalmonnParts):
     """SALMONN as it was published, and how it is asked."""
 
     audio: AudioConfig = AudioConfig(max_audio_s=30.0, eval_crop="first")
@@ -124,6 +126,11 @@ class SalmonnZeroShotMember:
             return _ask(chunk, backbone, inputs, source, plan)
 
         return predict_in_parts(cut(clips), compute, problems, plan)
+
+    def check_weights(self, config: SalmonnZeroShotConfig) -> Findings:
+        """What `abhinaya doctor` finds of the weights that a config names."""
+        needs_text = config.data.transcripts is not None
+        return check_salmonn(config, needs_text=needs_text, lists_classes=True)
 
     def _build_inputs(self, config: SalmonnZeroShotConfig, manifest: Manifest) -> SalmonnInputs:
         if isinstance(config.audio.eval_crop, int):

@@ -167,3 +167,22 @@ def test_corrected_mode_gives_the_published_logits_of_single_clips_in_any_batch(
             np.testing.assert_allclose(got, golden[f"{expected[row]}_logits"][0], atol=5e-5)
     mixed = model(G.batch_of(config, G.CASES["mixed"])).logits.numpy()
     np.testing.assert_allclose(mixed[1], golden["single1p1_logits"][0], atol=5e-5)
+
+
+def test_recomputed_layers_give_the_same_gradients(tmp_path):
+    config = G.make_config("st1", tmp_path)
+    labels = torch.tensor([3, 5, 0])
+    gradients = []
+    for is_recomputed in (False, True):
+        model = G.load_classifier(config)
+        model.backbone.train()  # layers are only recomputed in training
+        if is_recomputed:
+            model.activation_checkpointing_enable()
+            assert model.backbone.language_model.layers[0].gradient_checkpointing
+        torch.manual_seed(0)  # of dropout, which recomputing must repeat
+        model(G.batch_of(config, G.CASES["batch"]), labels).loss.backward()
+        gradients.append({n: p.grad for n, p in model.named_parameters() if p.requires_grad})
+    plain, recomputed = gradients
+    assert len(plain) > 60
+    for name, gradient in plain.items():
+        torch.testing.assert_close(recomputed[name], gradient, atol=1e-6, rtol=1e-4, msg=name)
