@@ -75,7 +75,9 @@ def fit(
     Options of the rules: thresholds and temperature have mean (arithmetic, geometric); weights has
     per (class, member); log-odds has prior and target (one number per class); stacking has model
     (logistic, forest, mlp), features (log-probs, probs), balanced, and c for logistic, n_trees,
-    max_depth, min_leaf and seed for forest, hidden, alpha, n_steps and seed for mlp.
+    max_depth, min_leaf and seed for forest, hidden, alpha, n_steps and seed for mlp; adaptation has
+    clips_per_speaker of the test, variants (names with commas between), embeddings (the table that
+    lends them), pseudo_tests, resamples, seed and jobs.
     """
     from abhinaya.config import apply_overrides
     from abhinaya.predictions import write_table

@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -62,6 +62,7 @@ class VoteEntry(Config):
     """`abhinaya vote`."""
 
     name: str = "vote"
+    rule: Literal["plurality", "strict", "soft", "geometric"] = "plurality"
     tiebreaker: tuple[str, ...] = ()
     fallback: str | None = None
     """Class to write where every member abstains."""

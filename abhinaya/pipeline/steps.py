@@ -197,6 +197,7 @@ def _vote_step(pipeline: Pipeline, selection: str) -> Step:
 
         result = load_rule("vote")(
             read_tables([str(path) for path in _tables(pipeline, selection)]),
+            rule=entry.rule,
             tiebreakers=entry.tiebreaker,
             fallback=entry.fallback,
             name=entry.name,

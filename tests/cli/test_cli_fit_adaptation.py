@@ -141,3 +141,15 @@ def test_fit_adaptation_then_apply_to_other_estimated_speakers(run_cli, corpus):
     truth = np.tile(np.arange(N_CLIPS) % 3, N_SPEAKERS)
     gain = (read_table(out).labels == truth).mean() - (before == truth).mean()
     assert gain > 0.1
+
+
+def test_fit_help_names_every_option_of_the_rule(run_cli, corpus):
+    refused = fit(run_cli, corpus, "--option", "variant=prior", "--speakers", "estimated")
+    assert refused.code == 1
+    assert "'variant'. Did you mean 'variants'?" in refused.err
+    _, _, known = refused.err.partition("Known: ")
+    options = known.strip().rstrip(".").split(", ")
+    assert len(options) == 7
+    text = run_cli("fit", "--help").out
+    _, _, of_rule = " ".join(text.split()).partition("adaptation has ")
+    assert not [option for option in options if option not in of_rule.partition("Arguments")[0]]

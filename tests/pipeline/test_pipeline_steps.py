@@ -76,6 +76,16 @@ def test_vote_of_two_members_is_their_common_label_or_the_tiebreakers(finished):
     assert list(table.decided_by) == by
 
 
+def test_soft_vote_by_config_is_the_mean_of_the_probabilities(finished, run_chain):
+    run_chain("vote.rule=soft", only=["vote"])
+    tables = [read_table(Path(f"out/tables/test/{name}.parquet")) for name in ("wave", "mel")]
+    vote = read_table(Path("out/tables/test/vote.parquet"))
+    assert vote.meta["rule"] == "soft"
+    mean = (tables[0].probs.astype(float) + tables[1].probs) / 2
+    np.testing.assert_allclose(vote.probs, mean, atol=1e-6)
+    np.testing.assert_array_equal(vote.labels, mean.argmax(axis=1))
+
+
 def test_submission_holds_the_vote_once_per_expected_name(finished):
     rows = read_csv("out/submission.csv")
     assert list(rows[0]) == ["FileName", "EmoClass"]
