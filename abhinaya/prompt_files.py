@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from pydantic import Field
@@ -61,6 +61,7 @@ class FrontMatter(Config):
     slots: tuple[str, ...]
     classes: tuple[str, ...] = ()
     description: str = ""
+    answer: Literal["word", "text"] = "word"
 
 
 def read_prompt_file(path: Path, where: str) -> tuple[FrontMatter, tuple[Turn, ...]]:

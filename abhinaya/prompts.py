@@ -42,6 +42,7 @@ class Prompt:
         classes: class names that the wording presupposes, for instance because it defines each;
             empty where any set will do.
         description: what the prompt is for.
+        free: the answer is a text with the label in it, so it must not be held to the class words.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Prompt:
     source: str
     classes: tuple[str, ...] = ()
     description: str = ""
+    free: bool = False
 
     @property
     def needs(self) -> frozenset[str]:
@@ -213,7 +215,16 @@ def read_prompt_pool(file: Path, task: str) -> tuple[str, ...]:
 def _read_prompt(path: Path, where: str) -> Prompt:
     front, turns = read_prompt_file(path, where)
     description = " ".join(front.description.split())
-    return Prompt(front.name, front.version, turns, front.slots, where, front.classes, description)
+    return Prompt(
+        front.name,
+        front.version,
+        turns,
+        front.slots,
+        where,
+        classes=front.classes,
+        description=description,
+        free=front.answer == "text",
+    )
 
 
 def _listed(slots: Iterable[str]) -> str:

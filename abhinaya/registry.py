@@ -1,4 +1,4 @@
-"""Names of members and fusion rules, turned into objects on first use.
+"""Names of members, tools and fusion rules, turned into objects on first use.
 
 This is the only way from the core to `members/` and `ensembling/`. Listing names imports no model
 code.
@@ -16,7 +16,7 @@ from abhinaya.errors import AbhinayaError, BadValueError, UnknownNameError
 if TYPE_CHECKING:
     from abhinaya.member import Member
 
-__all__ = ["ENTRY_POINT_GROUP", "load_member", "load_rule", "member_names"]
+__all__ = ["ENTRY_POINT_GROUP", "load_member", "load_rule", "load_tool", "member_names"]
 
 ENTRY_POINT_GROUP = "abhinaya.members"
 """Entry-point group under which other distributions register members: `name = "module:object"`."""
@@ -62,6 +62,19 @@ def load_rule(name: str) -> Callable[..., Any]:
     if name not in rules:
         raise UnknownNameError("rule", name, rules)
     return cast("Callable[..., Any]", _load(rules[name], f"rule {name!r}"))
+
+
+def load_tool(name: str) -> Callable[..., Any]:
+    """The function registered under `name` in `members`, for a command that no single member owns.
+
+    Raises:
+        UnknownNameError: if there is none.
+        BadValueError: if what is registered cannot be imported.
+    """
+    tools = importlib.import_module("members").TOOLS
+    if name not in tools:
+        raise UnknownNameError("tool", name, tools)
+    return cast("Callable[..., Any]", _load(tools[name], f"tool {name!r}"))
 
 
 def _targets() -> dict[str, str]:

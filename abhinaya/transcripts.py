@@ -22,7 +22,7 @@ from abhinaya.errors import (
 )
 from abhinaya.files import atomic_path
 
-__all__ = ["HUMAN", "read_transcripts", "write_transcripts"]
+__all__ = ["HUMAN", "read_transcript_rows", "read_transcripts", "write_transcripts"]
 
 HUMAN = "human"
 """Source of transcripts that people wrote."""
@@ -60,6 +60,28 @@ def read_transcripts(path: Path, source: str) -> dict[str, str | None]:
         UnknownNameError: if the file has no such source.
         ProblemsError: if columns are missing, keys null or repeated.
     """
+    rows = _read(path).select(_KEYS).to_pylist()
+    _check(rows, str(path))
+    sources = {row["source"] for row in rows}
+    if source not in sources:
+        raise UnknownNameError("transcript source", source, sources)
+    return {row["utterance"]: row["text"] for row in rows if row["source"] == source}
+
+
+def read_transcript_rows(path: Path) -> list[dict[str, Any]]:
+    """All rows of all sources, decoder scores included, as `write_transcripts` takes them.
+
+    Raises:
+        MissingFileError: if the file is not there.
+        BadValueError: if the file is not Parquet.
+        ProblemsError: if columns are missing, keys null or repeated.
+    """
+    rows: list[dict[str, Any]] = _read(path).to_pylist()
+    _check(rows, str(path))
+    return rows
+
+
+def _read(path: Path) -> pa.Table:
     if not path.is_file():
         raise MissingFileError(
             f"There are no transcripts {str(path)!r}. "
@@ -72,12 +94,7 @@ def read_transcripts(path: Path, source: str) -> dict[str, str | None]:
     missing = [key for key in _KEYS if key not in table.column_names]
     if missing:
         raise ProblemsError(str(path), [f"the column {key!r} is missing" for key in missing])
-    rows = table.select(_KEYS).to_pylist()
-    _check(rows, str(path))
-    sources = {row["source"] for row in rows}
-    if source not in sources:
-        raise UnknownNameError("transcript source", source, sources)
-    return {row["utterance"]: row["text"] for row in rows if row["source"] == source}
+    return table
 
 
 def _check(rows: Sequence[Mapping[str, Any]], where: str) -> None:

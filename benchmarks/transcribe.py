@@ -1,8 +1,8 @@
 """Batches of clips against one clip at a time: the time that Whisper needs for their texts.
 
 A random Whisper of the size of `tiny` (4 + 4 layers, width 384, 30 s windows) decodes noise clips
-greedily, its texts cut off after as many tokens as a spoken clip has, in batches and one by one by
-turns, in one process and one thread. Run it with:
+greedily, its texts cut off after as many tokens as a spoken clip has, in one batch and one by one
+by turns, in one process and one thread: with the encoder, and from encoded clips on. Run it with:
 
     python benchmarks/transcribe.py
 """
@@ -16,66 +16,69 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import whisper
 
 from abhinaya.audio import SAMPLE_RATE_HZ
 from abhinaya.cli.processes import quiet_libraries
 from abhinaya.demo.checkpoints import write_whisper_openai
-from members.transcripts.decoding import DecodingSettings, Recogniser, Transcript
+from members.transcripts.decoding import DecodingSettings, Recogniser
 from members.transcripts.model import load_whisper
 
-N_CLIPS = 16
+N_CLIPS = 8
 N_TOKENS = 32
-BATCH_SIZES = (4, 16)
 N_ROUNDS = 3
 
 
-def transcribe(
-    recogniser: Recogniser, clips: list[np.ndarray], batch_size: int
-) -> tuple[float, list[Transcript]]:
-    """Seconds, and the texts."""
-    found = []
+def whole_s(recogniser: Recogniser, clips: list[np.ndarray], batch_size: int) -> float:
+    """Seconds from waveforms to texts."""
     start = time.perf_counter()
     for at in range(0, len(clips), batch_size):
-        some = clips[at : at + batch_size]
-        names = [str(at + number) for number in range(len(some))]
-        found += recogniser.transcribe(names, [[clip] for clip in some], batch_size=batch_size)
-    return time.perf_counter() - start, found
+        some = [[clip] for clip in clips[at : at + batch_size]]
+        recogniser.transcribe([str(n) for n in range(len(some))], some, batch_size=batch_size)
+    return time.perf_counter() - start
+
+
+def decoder_s(recogniser: Recogniser, features: torch.Tensor, batch_size: int) -> float:
+    """Seconds from encoded clips to texts."""
+    options = whisper.DecodingOptions(language="en", fp16=False)
+    start = time.perf_counter()
+    for some in features.split(batch_size):
+        whisper.decode(recogniser.model, some, options)
+    return time.perf_counter() - start
 
 
 def main() -> None:
-    """Print the ratio of the times."""
+    """Print the ratios of the times."""
     torch.set_num_threads(1)
     quiet_libraries()
     rng = np.random.default_rng(0)
     lengths = rng.integers(SAMPLE_RATE_HZ, 10 * SAMPLE_RATE_HZ, N_CLIPS)
     clips = [rng.normal(0, 0.1, n).astype(np.float32) for n in lengths]
+    size = {"n_features": 384, "n_decoder_layers": 4, "n_tokens": 51865, "init_std": 0.1}
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "tiny.pt"
-        write_whisper_openai(
-            file,
-            n_features=384,
-            n_decoder_layers=4,
-            n_tokens=51865,
-            n_positions=2 * N_TOKENS,
-            init_std=0.1,
-        )
+        write_whisper_openai(file, n_positions=2 * N_TOKENS, **size)
         model = load_whisper(str(file), torch.device("cpu"))
-    for timestamps in (True, False):
-        settings = DecodingSettings("en", temperatures=(0.0,), timestamps=timestamps)
-        recogniser = Recogniser(model, settings)
-        for batch_size in BATCH_SIZES:
-            ratios, n_same = [], 0
-            for _ in range(N_ROUNDS):
-                alone_s, alone = transcribe(recogniser, clips, 1)
-                batched_s, batched = transcribe(recogniser, clips, batch_size)
-                ratios.append(alone_s / batched_s)
-                n_same = sum(a.text == b.text for a, b in zip(alone, batched, strict=True))
-            low, middle, high = min(ratios), statistics.median(ratios), max(ratios)
-            print(
-                f"{N_CLIPS} clips, time stamps {'on' if timestamps else 'off'}: one by one / "
-                f"batches of {batch_size}: {low:.2f} / {middle:.2f} / {high:.2f} "
-                f"(min / median / max), {n_same} texts the same"
-            )
+    recogniser = Recogniser(model, DecodingSettings("en", temperatures=(0.0,)))
+    mels = [
+        whisper.log_mel_spectrogram(whisper.pad_or_trim(clip), model.dims.n_mels) for clip in clips
+    ]
+    with torch.no_grad():
+        features = torch.cat([model.encoder(mel[None]) for mel in mels])
+    print(f"{N_CLIPS} clips of 1 to 10 s, texts of {N_TOKENS} tokens, {N_ROUNDS} rounds")
+    for what, seconds, inputs in (
+        ("all", whole_s, clips),
+        ("from encoded clips on", decoder_s, features),
+    ):
+        ratios = []
+        for _ in range(N_ROUNDS):
+            alone_s = seconds(recogniser, inputs, 1)
+            ratios.append(alone_s / seconds(recogniser, inputs, N_CLIPS))
+        low, middle, high = min(ratios), statistics.median(ratios), max(ratios)
+        print(
+            f"time one by one / in a batch, {what}: {low:.2f} / {middle:.2f} / {high:.2f} "
+            "(min / median / max)"
+        )
 
 
 if __name__ == "__main__":

@@ -4,12 +4,19 @@
 entry-point group `abhinaya.members`, with the same `module:object` notation.
 """
 
-__all__ = ["MEMBERS"]
+__all__ = ["MEMBERS", "TOOLS"]
 
 MEMBERS = {
+    "llama-8b-lora": "members.llama_lora.member:MEMBER",
+    "llama-70b-zero-shot": "members.llama_zero_shot.member:ZERO_SHOT",
     "salmonn-13b": "members.salmonn.member:SPEECH",
     "salmonn-7b-speech-text": "members.salmonn.member:SPEECH_TEXT",
     "salmonn-zero-shot": "members.salmonn.zero_shot:ZERO_SHOT",
     "wavlm": "members.wavlm.member:MEMBER",
     "whisper-encoder": "members.whisper_encoder.member:MEMBER",
 }
+
+TOOLS = {
+    "transcribe": "members.transcripts.transcribe:transcribe",
+}
+"""Functions that commands call and that no single member owns, named without importing them."""

@@ -6,7 +6,7 @@ import pytest
 
 import members
 from abhinaya.errors import BadValueError, MissingPackageError, UnknownNameError
-from abhinaya.registry import load_member, load_rule, member_names
+from abhinaya.registry import load_member, load_rule, load_tool, member_names
 
 MEMBER_SOURCE = """
 class Tiny:
@@ -97,3 +97,14 @@ def test_load_rule_gives_the_vote():
 def test_load_rule_unknown_name_raises():
     with pytest.raises(UnknownNameError, match=r"Unknown rule 'voting'.*Known:.*vote"):
         load_rule("voting")
+
+
+def test_load_tool_gives_a_function_of_the_members():
+    assert load_tool("transcribe").__module__ == "members.transcripts.transcribe"
+
+
+def test_load_tool_unknown_name_raises():
+    with pytest.raises(
+        UnknownNameError, match=r"Unknown tool 'transcrib'\. Did you mean 'transcri"
+    ):
+        load_tool("transcrib")

@@ -8,7 +8,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from abhinaya.errors import BadValueError, MissingFileError, ProblemsError, UnknownNameError
-from abhinaya.transcripts import HUMAN, read_transcripts, write_transcripts
+from abhinaya.transcripts import (
+    HUMAN,
+    read_transcript_rows,
+    read_transcripts,
+    write_transcripts,
+)
 
 ROWS: list[dict[str, Any]] = [
     {"utterance": "a.wav", "source": HUMAN, "text": "Hello, “you”."},
@@ -32,6 +37,24 @@ def test_decoder_scores_are_kept_with_null_where_there_are_none(tmp_path: Path) 
     write_transcripts(ROWS, tmp_path / "t.parquet")
     table = pq.read_table(tmp_path / "t.parquet")
     assert table["avg_logprob"].to_pylist() == [None, None, -0.25, None]
+
+
+def test_rows_of_all_sources_can_be_written_again_as_they_were(tmp_path: Path) -> None:
+    write_transcripts(ROWS, tmp_path / "t.parquet")
+    rows = read_transcript_rows(tmp_path / "t.parquet")
+    # A score that a row has not is null in it.
+    assert rows == [{"avg_logprob": None, **row} for row in ROWS]
+    write_transcripts(rows, tmp_path / "again.parquet")
+    assert (tmp_path / "again.parquet").read_bytes() == (tmp_path / "t.parquet").read_bytes()
+
+
+def test_rows_of_an_absent_or_wrong_file_raise(tmp_path: Path) -> None:
+    with pytest.raises(MissingFileError, match="There are no transcripts"):
+        read_transcript_rows(tmp_path / "t.parquet")
+    columns = {"utterance": ["a"], "source": [None], "text": ["x"]}
+    pq.write_table(pa.table(columns), tmp_path / "t.parquet")
+    with pytest.raises(ProblemsError, match="'source' of 1 rows is not text: None"):
+        read_transcript_rows(tmp_path / "t.parquet")
 
 
 def test_no_rows_make_a_file_without_sources(tmp_path: Path) -> None:

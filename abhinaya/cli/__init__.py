@@ -1,7 +1,8 @@
 """The command line. Each command has its own module, which imports what it needs when it runs.
 
-A module `abhinaya.cli.NAME` holds one function `NAME`: its docstring is the help text, its
-parameters are the arguments. Importing it must stay light: `abhinaya --help` imports all of them.
+A module `abhinaya.cli.NAME` holds one function `NAME` (with _ for each - of the command): its
+docstring is the help text, its parameters are the arguments. Or it holds a group of such functions
+under that name. Importing it must stay light: `abhinaya --help` imports all of them.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ __all__ = ["COMMANDS", "app", "main"]
 
 COMMANDS = (
     "prepare",
+    "transcribe",
     "train",
     "predict",
     "vote",
@@ -31,12 +33,14 @@ COMMANDS = (
     "speakers",
     "soup",
     "score",
+    "score-asr",
     "compare",
     "submit",
     "run",
     "doctor",
+    "prompts",
 )
-"""Every command, in the order of the help text."""
+"""Every command, in the order of the help text, which puts groups of commands last."""
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -97,4 +101,9 @@ def _abhinaya(
 
 
 for _name in COMMANDS:
-    app.command(_name)(getattr(importlib.import_module(f"{__name__}.{_name}"), _name))
+    _function = _name.replace("-", "_")
+    _command = getattr(importlib.import_module(f"{__name__}.{_function}"), _function)
+    if isinstance(_command, typer.Typer):  # a command with commands of its own
+        app.add_typer(_command, name=_name)
+    else:
+        app.command(_name)(_command)

@@ -21,6 +21,7 @@ __all__ = ["CORPORA", "Corpus", "load_corpus", "prepare_corpus"]
 CORPORA = {
     "emodb": "abhinaya.corpora.emodb",
     "folder": "abhinaya.corpora.folder",
+    "meld": "abhinaya.corpora.meld",
     "msp-podcast": "abhinaya.corpora.msp_podcast",
     "msp-podcast-lists": "abhinaya.corpora.author_lists",
 }

@@ -37,6 +37,7 @@ Where everything is, below {folder}:
   scores-test.json        the scores above, scores-development.json the others
   tables/test/            predictions of every member, and vote.parquet
   runs/                   trained members: best/ holds the weights, log.csv every epoch
+  answers/                what the Llama answered, kept so that nothing is asked twice
   corpus/                 manifest.parquet, and problems.csv: what of the corpus cannot be used
   source/                 the synthetic corpus, test3_truth.csv, and recognised.csv with the words
 
@@ -45,12 +46,18 @@ What to try next:
       --manifest {folder}/source/test3_truth.csv --per-class
   {abhinaya} vote {folder}/tables/test/w*.parquet --tiebreaker wavlm \\
       --out {folder}/other-vote.parquet
+  {abhinaya} prompts run --prompt zero-shot-v1 --prompt few-shot-v1 \\
+      --model demo/llama-zero-shot.yaml --manifest {folder}/corpus/manifest.parquet \\
+      --select development --out {folder}/prompts
+  {abhinaya} prompts compare {folder}/prompts \\
+      --manifest {folder}/corpus/manifest.parquet
+  {abhinaya} score-asr {folder}/corpus/manifest.parquet --source recogniser
   {abhinaya} train demo/wavlm.yaml seed=2 run_dir={folder}/runs/wavlm-2
   {abhinaya} run demo/demo.yaml --plan"""
 
 
 def demo() -> None:
-    """Make a synthetic corpus and tiny models, train five members, vote, score, submit.
+    """Make a synthetic corpus and tiny models, train six members, ask one, vote, score, submit.
 
     It writes to runs/demo below the working directory.
     """
@@ -67,6 +74,7 @@ def demo() -> None:
 
     quiet_libraries()
     _write_checkpoints(FOLDER / "checkpoints")
+    _write_language_model(FOLDER / "checkpoints" / "llama")
     run_pipeline(load_pipeline(CHAIN), show)
     voted = json.loads((FOLDER / "scores-test.json").read_text(encoding="utf-8"))["vote"]
     typer.echo(
@@ -116,6 +124,23 @@ def _write_checkpoints(folder: Path) -> None:
         write_salmonn(
             temporary / "salmonn.pth", qformer_width=64, qformer_ffn_width=128, speech_std=0.3
         )
+
+
+def _write_language_model(folder: Path) -> None:
+    from abhinaya.corpora.transcript_csv import TEXT_COLUMN
+    from abhinaya.demo.language_model import write_trained_llama
+    from abhinaya.files import atomic_folder
+    from abhinaya.label_csv import FILE_COLUMN, read_csv_rows
+
+    if folder.is_dir():
+        return
+    typer.echo(
+        f"Teaching a tiny Llama in {folder} one prompt, zero-shot-v1, on\n"
+        "synthetic text of the corpus's grammar, but no sentence of the corpus; some ten seconds."
+    )
+    _, rows = read_csv_rows(FOLDER / "source" / "recognised.csv", (FILE_COLUMN, TEXT_COLUMN))
+    with atomic_folder(folder) as temporary:
+        write_trained_llama(temporary, keep_out=[row[TEXT_COLUMN] for row in rows])
 
 
 def _program() -> str:

@@ -61,14 +61,14 @@ def write_wavlm(
 
 
 def write_whisper(folder: Path, *, seed: int = 0, **size: Any) -> None:
-    """A tiny full Whisper in Hugging Face's layout; it has no tokenizer.
+    """A tiny full Whisper in Hugging Face's layout.
 
     Args:
         folder: gets config.json, generation_config.json, model.safetensors and
             preprocessor_config.json.
         seed: of the weights.
-        size: `chunk_s`, `n_mels`, `n_layers`, `n_features` and `init_std` as in
-            `write_whisper_openai`.
+        size: `chunk_s`, `n_mels`, `n_layers`, `n_features`, `init_std`, `n_tokens`, `n_positions`
+            and `n_decoder_layers` as in `write_whisper_openai`.
     """
     from transformers import WhisperFeatureExtractor
 
@@ -90,6 +90,9 @@ def write_whisper_openai(
     n_layers: int = 4,
     n_features: int = 64,
     init_std: float = 0.02,
+    n_tokens: int = _N_TEXT_TOKENS,
+    n_positions: int = 32,
+    n_decoder_layers: int = 1,
 ) -> None:
     """The same weights as `write_whisper` with the same arguments, as one file of openai-whisper.
 
@@ -98,10 +101,14 @@ def write_whisper_openai(
         seed: of the weights.
         chunk_s: length in seconds of the window that the encoder hears.
         n_mels: bins of the spectrogram.
-        n_layers: blocks of the encoder; the decoder has one.
+        n_layers: blocks of the encoder.
         n_features: D, width of both; a multiple of 4.
         init_std: standard deviation of the weights. Whisper's own suits its 384 features and more;
             with a tenth of them the sound drowns in the position code, unless it is about 0.1.
+        n_tokens: size of the vocabulary. So few suit an encoder's file; a model that transcribes
+            needs those of openai-whisper's tokenizers: 51864 (English), 51865 or 51866.
+        n_positions: most tokens that the decoder sees; a text has half as many at most.
+        n_decoder_layers: blocks of the decoder.
     """
     import torch
 
@@ -112,6 +119,9 @@ def write_whisper_openai(
         n_layers=n_layers,
         n_features=n_features,
         init_std=init_std,
+        n_tokens=n_tokens,
+        n_positions=n_positions,
+        n_decoder_layers=n_decoder_layers,
     )
     config = model.config
     dims = {
@@ -141,21 +151,24 @@ def _build_whisper(
     n_layers: int = 4,
     n_features: int = 64,
     init_std: float = 0.02,
+    n_tokens: int = _N_TEXT_TOKENS,
+    n_positions: int = 32,
+    n_decoder_layers: int = 1,
 ) -> WhisperForConditionalGeneration:
     from transformers import WhisperConfig, WhisperForConditionalGeneration
 
     config = WhisperConfig(
-        vocab_size=_N_TEXT_TOKENS,
+        vocab_size=n_tokens,
         num_mel_bins=n_mels,
         d_model=n_features,
         encoder_layers=n_layers,
         encoder_attention_heads=4,
         encoder_ffn_dim=4 * n_features,  # openai-whisper knows no other width.
-        decoder_layers=1,
+        decoder_layers=n_decoder_layers,
         decoder_attention_heads=4,
         decoder_ffn_dim=4 * n_features,
         max_source_positions=chunk_s * _SAMPLE_RATE_HZ // _SAMPLES_PER_FRAME,
-        max_target_positions=32,
+        max_target_positions=n_positions,
         init_std=init_std,
         bos_token_id=1,
         eos_token_id=2,

@@ -37,6 +37,7 @@ from abhinaya.nn.published import read_shapes
 
 __all__ = [
     "Weights",
+    "empty_language_model",
     "hidden_size_of",
     "language_model_shapes",
     "load_language_model",
@@ -119,6 +120,24 @@ def load_language_model(
     _check_report(base, model, report, head=head)
     model.requires_grad_(False)
     return cast("PreTrainedModel", model.eval())
+
+
+def empty_language_model(base: str) -> PreTrainedModel:
+    """The bare model that a config.json describes, with shapes only: it is on the meta device.
+
+    Args:
+        base: as for `load_language_model`; the weights are not needed.
+
+    Raises:
+        MissingFileError: if there is no such model.
+        CheckpointError: if it is no causal language model, or is quantised already.
+    """
+    config = _read_config(base)
+    make_model: Any = AutoModel  # its methods have no types
+    with torch.device("meta"):
+        model = cast("PreTrainedModel", make_model.from_config(config))
+    model.config.name_or_path = base
+    return model
 
 
 def hidden_size_of(base: str) -> int:

@@ -91,3 +91,16 @@ def test_openai_file_is_the_same_model_to_openai_whisper(tmp_path: Path) -> None
         logits = ours(input_features=features, decoder_input_ids=tokens).logits
     torch.testing.assert_close(logits, expected, rtol=0, atol=1e-5)
     assert expected.std() > 0.01
+
+
+def test_whisper_with_a_full_vocabulary_is_one_that_openai_whisper_decodes_with(
+    tmp_path: Path,
+) -> None:
+    size = {**SMALL, "n_tokens": 51865, "n_positions": 20, "n_decoder_layers": 2}
+    write_whisper_openai(tmp_path / "tiny.pt", **size)
+    model = whisper.load_model(str(tmp_path / "tiny.pt"), device="cpu")
+    assert (model.dims.n_text_layer, model.dims.n_text_ctx) == (2, 20)
+    options = whisper.DecodingOptions(language="en", fp16=False)
+    result: Any = whisper.decode(model, torch.zeros(80, 100), options)
+    # Half of the positions are for the text.
+    assert len(result.tokens) <= 10

@@ -14,29 +14,39 @@ import pytest
 import yaml
 
 import abhinaya.demo.corpus
+import abhinaya.demo.language_model
 from abhinaya.cli import main
 from abhinaya.demo import __main__ as program
 from abhinaya.resources import configs_dir
 
+pytestmark = pytest.mark.slow
+
 ROOT = configs_dir().parent
+
+SPEECH = ("wavlm", "whisper-encoder", "whisper-encoder-lora", "salmonn", "salmonn-text")
+TRAINED = (*SPEECH, "llama-lora")
+ASKED = ("llama-zero-shot",)
 
 
 @pytest.fixture(scope="module")
 def small_demo(tmp_path_factory):
-    """What a demo of 64 clips and one epoch printed; its folder is the working directory.
+    """What a demo of 64 clips and hardly any training printed; its folder is the working directory.
 
     It started beside the leftovers of a killed one.
     """
     folder = tmp_path_factory.mktemp("demo")
     chain = yaml.safe_load((configs_dir() / program.CHAIN).read_text())
     chain["prepare"]["balanced_per_class"] = 1
-    chain["set"] = {"training": {"num_train_epochs": 1}}
+    for name in TRAINED:
+        chain["members"][name]["set"] = {"training": {"num_train_epochs": 1}}
     (folder / "chain.yaml").write_text(yaml.safe_dump(chain, sort_keys=False))
     write = functools.partial(abhinaya.demo.corpus.write_corpus, n_clips=64, n_speakers=8)
+    teach = functools.partial(abhinaya.demo.language_model.write_trained_llama, n_steps=2)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setattr(program, "CHAIN", "chain.yaml")
         patch.setattr(abhinaya.demo.corpus, "write_corpus", write)
+        patch.setattr(abhinaya.demo.language_model, "write_trained_llama", teach)
         for part in ("source/.release.123.tmp/Audios", ".checkpoints.123.tmp/wavlm"):
             (program.FOLDER / part).mkdir(parents=True)
         yield run_demo()
@@ -57,17 +67,18 @@ def run(*args):
 
 
 def test_demo_tells_of_every_step_and_where_everything_is(small_demo):
-    assert small_demo.count("synthetic") >= 3
+    assert small_demo.count("synthetic") >= 4
     assert "64 clips (37 Train, 11 Development, 8 Test1, 8 Test3) of 8 synthetic" in small_demo
-    for name in ("wavlm", "whisper-encoder", "whisper-encoder-lora"):
-        assert f"\ntrained {name}: runs/demo/runs/{name}/best\n" in small_demo
-        assert f"\npredicted test with {name}: " in small_demo
+    trained = re.findall(r"^trained (\S+): (\S+)$", small_demo, flags=re.MULTILINE)
+    assert trained == [(name, f"runs/demo/runs/{name}/best") for name in TRAINED]
+    predicted = re.findall(r"^predicted test with (\S+): ", small_demo, flags=re.MULTILINE)
+    assert sorted(predicted) == sorted([*TRAINED, *ASKED])
     # How this Python is called depends on where it is.
     assert max(map(len, small_demo.replace(program._program(), "abhinaya").splitlines())) <= 110
     end = small_demo[small_demo.index("On the 8 test clips") :]
     assert re.search(r"macro-F1 of \d\.\d\d\n\(95 % interval \d\.\d\d to \d\.\d\d\)", end)
     listed = re.findall(r"^  ([\w./-]+) {2,}\w", end, flags=re.MULTILINE)
-    assert len(listed) == 6
+    assert len(listed) == 7
     assert all(Path("runs/demo", name).exists() for name in listed)
 
 
@@ -87,7 +98,7 @@ def test_second_demo_computes_nothing_and_tells_the_same(small_demo):
 def test_every_command_to_try_next_works(small_demo, capsys):
     end = small_demo.partition("What to try next:\n")[2]
     commands = [shlex.split(line) for line in end.replace("\\\n", " ").splitlines()]
-    assert len(commands) == 4
+    assert len(commands) == 7
     for command in commands:
         at = next(i for i, word in enumerate(command) if word.endswith("abhinaya"))
         args = []
@@ -97,6 +108,7 @@ def test_every_command_to_try_next_works(small_demo, capsys):
             args.append("training.num_train_epochs=1")
         assert run(*args) == 0, capsys.readouterr().err
     assert Path("runs/demo/other-vote.parquet").is_file()
+    assert len(list(Path("runs/demo/prompts").glob("*.parquet"))) == 2
     assert Path("runs/demo/runs/wavlm-2/best").is_dir()
 
 

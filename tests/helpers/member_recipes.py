@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from chat_server import ChatServer
+
 from abhinaya.config import MemberConfig, merge
 from abhinaya.demo.beats_checkpoint import write_beats
 from abhinaya.demo.checkpoints import write_wavlm, write_whisper
@@ -16,7 +18,7 @@ from abhinaya.member_config import check_member_config
 
 __all__ = ["N_MEMBERS", "RECIPES", "Recipe", "make_config"]
 
-N_MEMBERS = 5
+N_MEMBERS = 7
 """How many are registered; count a new one here."""
 
 
@@ -55,6 +57,26 @@ def tiny_whisper(folder: Path) -> dict[str, Any]:
     return {"base": str(folder)}
 
 
+def tiny_llama(folder: Path) -> dict[str, Any]:
+    write_llama(folder, layout="llama3", n_layers=2, vocab_size=384)
+    return {"base": str(folder), "weights": "float32"}
+
+
+def tiny_chat_llama(folder: Path) -> dict[str, Any]:
+    # With smaller weights it would give everybody the same answer.
+    write_llama(folder, layout="llama3", init_std=0.3, chat_template=True)
+    return {
+        "engine": "transformers",
+        "base": str(folder),
+        "transformers": {"weights": "float32"},
+    }
+
+
+def tiny_chat_server(folder: Path) -> dict[str, Any]:
+    # It ends with the tests.
+    return {"base": "tiny", "openai": {"url": ChatServer().start().url}}
+
+
 def tiny_salmonn(folder: Path) -> dict[str, Any]:
     write_whisper(folder / "whisper", chunk_s=2, n_layers=1, n_features=16, init_std=0.1)
     write_beats(folder / "beats.pt", n_layers=1)
@@ -70,6 +92,33 @@ def tiny_salmonn(folder: Path) -> dict[str, Any]:
 
 
 RECIPES = {
+    "llama-8b-lora": Recipe("llama-8b-lora", tiny_llama, hears=False, reads=True),
+    # Without suffix and first token, an empty transcript has not one token of its own.
+    "llama-8b-lora-bare": Recipe(
+        "llama-8b-lora",
+        tiny_llama,
+        {"suffix": "", "max_tokens": 12, "pooling": "mean", "lora": {"rank": 2}},
+        hears=False,
+        reads=True,
+    ),
+    "llama-70b-zero-shot": Recipe(
+        "llama-70b-zero-shot",
+        tiny_chat_llama,
+        {"prompt": "zero-shot-v1"},
+        trains=False,
+        hears=False,
+        reads=True,
+        batch_size_key="transformers.batch_size",
+    ),
+    "llama-70b-zero-shot-server": Recipe(
+        "llama-70b-zero-shot",
+        tiny_chat_server,
+        {"prompt": "zero-shot-v1"},
+        trains=False,
+        hears=False,
+        reads=True,
+        batch_size_key="openai.concurrency",
+    ),
     "salmonn-13b": Recipe(
         "salmonn-13b", tiny_salmonn, {"prompt": "salmonn-speech-v1", "head": {"hidden": 0}}
     ),

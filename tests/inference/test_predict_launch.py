@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pytest
 
 import abhinaya
 from abhinaya.manifest import Manifest, write_manifest
 
 
+@pytest.mark.slow
 def test_two_processes_write_the_table_of_one_once(
     make_run: Any, predict: Any, manifest: Manifest, tmp_path: Path
 ) -> None:

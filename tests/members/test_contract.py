@@ -242,6 +242,7 @@ def test_neighbours_change_nothing(case: Case, tmp_path: Path) -> None:
         assert_same_rows(ours.take(mine), table)
 
 
+@pytest.mark.slow
 def test_trained_twice_with_one_seed_gives_the_same_weights(trained: Case, tmp_path: Path) -> None:
     config = trained.config.model_copy(update={"run_dir": tmp_path / "again"})
     again = load_member(config.member).train(config, trained.manifest)

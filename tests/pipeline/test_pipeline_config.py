@@ -150,8 +150,9 @@ def test_missing_chain_names_the_shipped_ones(fresh):
 def test_shipped_demo_keeps_its_runs_where_its_members_files_say():
     """So that `abhinaya train demo/NAME.yaml` after the demo finds them trained."""
     pipeline = load_pipeline("demo/demo.yaml")
-    assert len(pipeline.members) == 5
+    assert len(pipeline.members) == 7
     for member in pipeline.members:
         content = yaml.safe_load((configs_dir() / "demo" / f"{member.name}.yaml").read_text())
-        assert str(member.run_dir) == content["run_dir"]
+        # A member with nothing to train has none.
+        assert str(getattr(member, "run_dir", None)) == str(content.get("run_dir"))
         assert str(member.data.manifest) == content["data"]["manifest"]

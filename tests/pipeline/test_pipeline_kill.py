@@ -57,6 +57,7 @@ def longer_training():
         Path(name).write_text(text.replace("num_train_epochs: 2", "num_train_epochs: 12"))
 
 
+@pytest.mark.slow
 def test_chain_killed_in_training_and_in_prediction_ends_with_the_same_bytes(
     fresh, write_chain, run_chain, longer_training, monkeypatch
 ):

@@ -28,7 +28,10 @@ LONG = (
             *("pooling=attentive-statistics", "training.num_train_epochs=40"),
         ),
         # All of it.
-        ("freeze=nothing", "training.learning_rate=0.003", "training.num_train_epochs=100"),
+        pytest.param(
+            ("freeze=nothing", "training.learning_rate=0.003", "training.num_train_epochs=100"),
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=["frozen", "trained"],
 )

@@ -59,6 +59,7 @@ def largest_difference(ours: Path, theirs: Path) -> float:
     return max(float((mine[name] - yours[name]).abs().max()) for name in mine)
 
 
+@pytest.mark.slow
 def test_two_processes_train_what_one_does_and_write_one_run(
     trained: Train,
     launch: Callable[..., subprocess.CompletedProcess[str]],
@@ -77,6 +78,7 @@ def test_two_processes_train_what_one_does_and_write_one_run(
         assert largest_difference(run / name, alone / name) < 1e-5
 
 
+@pytest.mark.slow
 def test_two_processes_go_on_where_one_was_killed(
     trained: Train,
     launch: Callable[..., subprocess.CompletedProcess[str]],

@@ -1,0 +1,109 @@
+"""A check-up of what the config names; of the language model only names and shapes are read."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from abhinaya.checkup import Findings, check_memory, format_bytes
+from abhinaya.labels import MSP_PODCAST
+from abhinaya.language_model_checks import (
+    check_language_model,
+    check_quantisation,
+    check_tokenizer,
+    check_transcripts,
+    shapes_of,
+)
+from members.llama_lora.config import LlamaLoraConfig
+from members.llama_lora.memory import memory_needed
+from members.llama_lora.published import read_classifier
+
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import PreTrainedModel
+
+__all__ = ["check_llama_lora"]
+
+
+def check_llama_lora(config: LlamaLoraConfig) -> Findings:
+    """All that can be known of a config's weights and texts before they are loaded."""
+    findings = Findings()
+    language_model = check_language_model(config.base, findings)
+    n_rows = language_model.config.vocab_size if language_model is not None else None
+    tokenizer = check_tokenizer(config.base, findings, n_rows)
+    if tokenizer is not None and config.max_tokens > tokenizer.model_max_length:
+        findings.add(
+            *("max_tokens", "", "problem"),
+            f"is {config.max_tokens}, but the language model reads {tokenizer.model_max_length} "
+            "at most. Set it to that or less.",
+        )
+    check_quantisation("weights", config.weights, findings)
+    check_transcripts(config.data, findings)
+    file, state = config.classifier, None
+    if file is not None:
+        state = findings.attempt("classifier", file, lambda: read_classifier(file))
+    if language_model is None:
+        findings.add(
+            "memory", "", "note", "can be computed once the language model is known; see above"
+        )
+        return findings
+    targets = ", ".join(config.lora.target_modules)
+    model = findings.attempt(
+        *("lora", targets, lambda: _empty_classifier(config, language_model)),
+        f"the language model has such layers; they get adapters of rank {config.lora.rank}",
+    )
+    if model is None:
+        return findings
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    if state is not None:
+        from abhinaya.nn.published import check_fit
+
+        what = "adapters, pooling, head and last norm of the config"
+        findings.attempt(
+            *("classifier", file),
+            lambda: check_fit(trained, state, what=what, where=str(file)),
+            f"is whole: {len(state)} tensors, for {len(MSP_PODCAST)} classes",
+        )
+    _add_memory(config, findings, model, language_model)
+    return findings
+
+
+def _empty_classifier(config: LlamaLoraConfig, language_model: PreTrainedModel) -> nn.Module:
+    """The classifier around a language model without memory for weights, itself without any."""
+    import torch
+
+    from abhinaya.nn.classifier import EmotionClassifier
+    from abhinaya.nn.head import EmotionHead
+    from abhinaya.nn.pooling import build_pooling
+    from members.llama_lora.model import LanguageModelBackbone, add_adapters
+
+    language_model.requires_grad_(False)
+    with torch.device("meta"):
+        add_adapters(language_model, **config.lora.model_dump())
+        backbone = LanguageModelBackbone(language_model)
+        pooling = build_pooling(config.pooling, backbone.n_features)
+        head = EmotionHead(
+            pooling.output_size, len(MSP_PODCAST), config.head.hidden, config.head.norm
+        )
+        return EmotionClassifier(backbone, pooling, head)
+
+
+def _add_memory(
+    config: LlamaLoraConfig,
+    findings: Findings,
+    model: nn.Module,
+    language_model: PreTrainedModel,
+) -> None:
+    trained = {name: tuple(p.shape) for name, p in model.named_parameters() if p.requires_grad}
+    shapes = {k: v for k, v in shapes_of(model).items() if k not in trained}
+    sizes = language_model.config.get_text_config()
+    needed = memory_needed(
+        config, shapes, trained, width=sizes.hidden_size, n_layers=sizes.num_hidden_layers
+    )
+    weights = f"{format_bytes(needed['weights'])} of weights ({config.weights})"
+    for use, what in (("training", "of gradients and optimizer"), ("prediction", "")):
+        more = f", {format_bytes(needed['optimizer'])} {what}" if what else ""
+        details = (
+            f"{weights}{more}, {format_bytes(needed[f'{use} activations'])} for batches, "
+            f"{format_bytes(needed['context'])} for the device itself"
+        )
+        findings.append(check_memory(f"memory for {use}", needed[use], details, None))

@@ -1,0 +1,175 @@
+"""Config of a chat model that is asked, and not trained."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
+
+from abhinaya.config import Config, MemberConfig
+from abhinaya.prompt_filling import FillingConfig
+
+__all__ = [
+    "Decoding",
+    "LlamaZeroShotConfig",
+    "OpenAIConfig",
+    "Price",
+    "TransformersConfig",
+    "VllmConfig",
+]
+
+
+class Decoding(Config):
+    """How an answer comes about. All of it is part of what an answer is kept under."""
+
+    constrained: bool = True
+    """The model can say nothing but one of the class names. Free answers are searched for a class;
+    so are those of a server that does not know how to constrain."""
+    temperature: NonNegativeFloat = 0.0
+    """0 takes the likeliest; above it answers are drawn, with seeds from the run's."""
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    top_k: PositiveInt | None = None
+    """Null for all tokens. Not every server knows it."""
+    max_tokens: PositiveInt = 16
+    """Longest answer."""
+    n_samples: PositiveInt = 1
+    """Answers to each question; from two on their shares are the class probabilities."""
+    logprobs: int = Field(default=20, ge=0)
+    """How many tokens a server tells for each place of an answer, for class probabilities; 20 is
+    the most that servers usually allow, 0 asks for none. Drawn answers get none."""
+
+    @property
+    def wants_logprobs(self) -> bool:
+        """Whether class probabilities come from those of tokens."""
+        return self.logprobs > 0 and self.temperature == 0
+
+    @model_validator(mode="after")
+    def _check_samples(self) -> Self:
+        if self.n_samples > 1 and self.temperature == 0:
+            raise ValueError(
+                f"n_samples is {self.n_samples}, but at temperature 0 all answers are the same. "
+                "Set temperature above 0, such as 0.7, or n_samples to 1"
+            )
+        return self
+
+
+class Price(Config):
+    """What a service takes for a million tokens."""
+
+    input: NonNegativeFloat
+    output: NonNegativeFloat
+    currency: str = "USD"
+
+
+class OpenAIConfig(Config):
+    """A server with OpenAI's chat interface; none of it changes an answer."""
+
+    url: str = "http://127.0.0.1:8000/v1"
+    """Where the interface begins, mostly something that ends in /v1; `vllm serve` listens here."""
+    api_key_env: str | None = None
+    """Environment variable that holds the key; null for a server that wants none."""
+    concurrency: PositiveInt = 64
+    """Requests at once, in each process of a launch."""
+    timeout_s: PositiveFloat = 120.0
+    """Longest wait for one answer."""
+    patience_s: NonNegativeFloat = 600.0
+    """How long a server may answer nothing at all, because it is restarted or over its limit."""
+    n_tries: PositiveInt = 5
+    """How often one question may fail while the server answers others; then it abstains."""
+    backoff_s: PositiveFloat = 0.5
+    """First wait before asking again; it doubles up to half a minute, with some chance in it."""
+
+    @field_validator("url")
+    @classmethod
+    def _check_url(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError(f"{value!r} is no address such as http://127.0.0.1:8000/v1")
+        if parts.username is not None or parts.query:
+            raise ValueError(
+                "an address is stored with the run, so it must not hold a password or key. Put the "
+                "key into an environment variable and name it in api_key_env"
+            )
+        return value
+
+    @field_validator("api_key_env")
+    @classmethod
+    def _check_name(cls, value: str | None) -> str | None:
+        # A key in its place would be stored with the run; so the message does not repeat it.
+        if value is not None and not re.fullmatch(r"[A-Z_][A-Z0-9_]*", value):
+            raise ValueError(
+                "expected the upper-case name of an environment variable, such as OPENAI_API_KEY, "
+                "not the key itself"
+            )
+        return value
+
+
+class VllmConfig(Config):
+    """vLLM in this process."""
+
+    tensor_parallel: PositiveInt = 1
+    """GPUs that share each layer."""
+    pipeline_parallel: PositiveInt = 1
+    """Groups of them that share the layers."""
+    dtype: str = "auto"
+    quantization: str | None = None
+    """Such as `fp8` or `bitsandbytes`; null for what the files say."""
+    max_model_len: PositiveInt | None = None
+    """Most tokens of prompt and answer; null for all that the model can."""
+    gpu_memory: float = Field(default=0.9, gt=0, le=1)
+    """Share of a GPU's memory that vLLM takes."""
+    enforce_eager: bool = False
+    """Start faster, run slower."""
+    batch_size: PositiveInt = 256
+    """Questions that are handed over, and kept, together."""
+
+
+class TransformersConfig(Config):
+    """A model of transformers in this process."""
+
+    weights: Literal["float32", "bf16", "fp16", "int8", "nf4"] = "bf16"
+    """Number type of the weights; `int8` and `nf4` need bitsandbytes."""
+    batch_size: PositiveInt = 8
+    """Questions at once. `int8` rounds by what stands beside, so there it is 1 in any case."""
+
+
+class LlamaZeroShotConfig(MemberConfig):
+    """Which chat model is asked what, and by which engine."""
+
+    engine: Literal["openai", "vllm", "transformers"] = "openai"
+    """A server, vLLM in this process, or transformers in this process."""
+    base: str
+    """The model: as the server calls it, or a folder or hub id."""
+    prompt: str
+    """Name of a shipped prompt, or a .md file."""
+    filling: FillingConfig = FillingConfig()
+    decoding: Decoding = Decoding()
+    openai: OpenAIConfig = OpenAIConfig()
+    vllm: VllmConfig = VllmConfig()
+    transformers: TransformersConfig = TransformersConfig()
+    answers: Path | None = None
+    """Folder in which every answer is kept, so that nothing is asked twice; several runs may share
+    it. Null for a folder `answers` beside the table."""
+    price: Price | None = None
+    """Told in the table beside the numbers of tokens."""
+
+    @model_validator(mode="after")
+    def _check_engine(self) -> Self:
+        if self.engine == "transformers" and self.decoding.constrained:
+            if self.decoding.temperature > 0:
+                raise ValueError(
+                    f"decoding.temperature is {self.decoding.temperature:g}, but with engine "
+                    "transformers and decoding.constrained nothing is drawn: every class word is "
+                    "scored. Set decoding.temperature to 0, or decoding.constrained to false"
+                )
+        return self

@@ -1,0 +1,89 @@
+"""A check-up of what the config names: prompt, server or weights, transcripts."""
+
+from __future__ import annotations
+
+from abhinaya.answers import class_words
+from abhinaya.checkup import Findings
+from abhinaya.errors import did_you_mean
+from abhinaya.labels import MSP_PODCAST
+from abhinaya.language_model_checks import (
+    check_language_model,
+    check_quantisation,
+    check_tokenizer,
+    check_transcripts,
+)
+from abhinaya.prompts import load_prompt
+from members.llama_zero_shot.config import LlamaZeroShotConfig
+from members.llama_zero_shot.openai_engine import OpenAIEngine
+from members.llama_zero_shot.vllm_engine import VllmEngine
+
+__all__ = ["check_zero_shot"]
+
+
+def check_zero_shot(config: LlamaZeroShotConfig) -> Findings:
+    """All that can be known before a model is loaded or asked; a server tells its models."""
+    findings = Findings()
+    prompt = findings.attempt("prompt", config.prompt, lambda: load_prompt(config.prompt))
+    if prompt is not None:
+        needs = ", ".join(sorted(prompt.needs)) or "nothing"
+        findings.add("prompt", config.prompt, "ok", f"needs of a clip: {needs}")
+    if config.engine == "openai":
+        _check_server(config, findings)
+    else:
+        _check_model(config, findings)
+    if prompt is not None and "text" in prompt.needs:
+        _check_transcripts(config, findings)
+    return findings
+
+
+def _check_transcripts(config: LlamaZeroShotConfig, findings: Findings) -> None:
+    """As for trained members, but what those read in training is never read here."""
+    every = Findings()
+    check_transcripts(config.data, every)
+    findings.extend(found for found in every if found.what != "data.transcripts.train")
+
+
+def _check_server(config: LlamaZeroShotConfig, findings: Findings) -> None:
+    # Nothing is asked, so classes and decoding do not matter.
+    words, server = class_words(MSP_PODCAST), config.openai
+    engine = findings.attempt(
+        "engine",
+        config.engine,
+        lambda: OpenAIEngine(config.base, words, config.decoding, server),
+        "its package is there"
+        + ("" if server.api_key_env is None else f", and a key in {server.api_key_env}"),
+    )
+    if engine is None:
+        return
+    known = findings.attempt("server", server.url, engine.models)
+    if known is None:
+        return
+    if config.base in known:
+        findings.add("server", server.url, "ok", f"it is there and has {config.base}")
+    else:
+        listed = ", ".join(known) or "none"
+        near = did_you_mean(config.base, known)
+        findings.add(
+            *("server", server.url, "problem"),
+            f"it has no model {config.base!r}.{near} It has: {listed}. Set base to one of them.",
+        )
+
+
+def _check_model(config: LlamaZeroShotConfig, findings: Findings) -> None:
+    if config.engine == "vllm":
+        words = class_words(MSP_PODCAST)
+        findings.attempt(
+            "engine",
+            config.engine,
+            lambda: VllmEngine(config.base, words, config.decoding, config.vllm),
+            "its package is there",
+        )
+    else:
+        check_quantisation("transformers.weights", config.transformers.weights, findings)
+    model = check_language_model(config.base, findings)
+    tokenizer = check_tokenizer(config.base, findings, model.config.vocab_size if model else None)
+    if tokenizer is not None and not tokenizer.chat_template:
+        findings.add(
+            *("tokenizer", config.base, "problem"),
+            "has no chat template, so it is no chat model. Set base to an instruct model.",
+        )

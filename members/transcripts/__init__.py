@@ -1,0 +1,1 @@
+"""Transcripts made by Whisper: batched, resumable, sharded over processes."""
