@@ -18,6 +18,7 @@ from abhinaya.prompt_context import Conversations
 from abhinaya.prompt_examples import ExamplePool, ExamplesConfig
 from abhinaya.prompt_hints import Hints, HintsConfig
 from abhinaya.prompts import Prompt, Turn
+from abhinaya.special_tokens import defuse_turns
 from abhinaya.transcripts import read_transcripts
 
 __all__ = ["FillingConfig", "PromptFiller", "cut_text", "find_lacks"]
@@ -109,6 +110,7 @@ class PromptFiller:
     def turns(self, utterance: str) -> tuple[Turn, ...]:
         """The chat about one utterance, exactly as it is sent.
 
+        What looks like a special token of some chat template is made harmless, see `defuse`.
         Acoustic hints are measured the first time that they are needed, over all of the selection.
 
         Raises:
@@ -133,7 +135,7 @@ class PromptFiller:
             values["examples"] = self._examples(utterance)
         if "hints" in self.prompt.slots:
             values["hints"] = self._hints.words(utterance)
-        return self.prompt.render(**values)
+        return defuse_turns(self.prompt.render(**values))
 
     @cached_property
     def _n_long(self) -> int:

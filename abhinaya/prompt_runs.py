@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -204,10 +205,15 @@ def run_cells(
         manifest: the corpus, read.
     """
     write_text(experiment.out / "experiment.yaml", dump_yaml(experiment))
-    for number, cell in enumerate(cells, start=1):
-        _logger.info("%s (%d of %d)", cell.name, number, len(cells))
-        out = experiment.out / f"{cell.name}.parquet"
-        yield cell.member.predict(cell.config, PredictRequest(manifest, experiment.select, out))
+    with ExitStack() as stack:
+        for member in {id(cell.member): cell.member for cell in cells}.values():
+            # A member with a large model of its own loads it once for all cells.
+            if hasattr(member, "keep_loaded"):
+                stack.enter_context(member.keep_loaded())
+        for number, cell in enumerate(cells, start=1):
+            _logger.info("%s (%d of %d)", cell.name, number, len(cells))
+            out = experiment.out / f"{cell.name}.parquet"
+            yield cell.member.predict(cell.config, PredictRequest(manifest, experiment.select, out))
 
 
 def _read_model(model: str) -> tuple[str, dict[str, Any], str]:

@@ -15,7 +15,7 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self
@@ -57,6 +57,7 @@ class AnswerStore:
 
     Args:
         folder: made with the first answer.
+        wanted: keys to look for; null for all that the folder has.
 
     Example:
         >>> import tempfile
@@ -67,8 +68,9 @@ class AnswerStore:
         'sad'
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, wanted: Collection[str] | None = None) -> None:
         self.folder = folder
+        self._wanted = wanted
         self._answers: dict[str, Answer] = {}
         self._read_to: dict[Path, int] = {}
         self._file: Path | None = None
@@ -149,6 +151,8 @@ class AnswerStore:
             read = _parse(line)
             if read is None:
                 bad.append(line[:60])
+            elif self._wanted is not None and read[0] not in self._wanted:
+                continue
             elif read[1].failure is None or (with_failures and read[0] not in self._answers):
                 self._answers[read[0]] = read[1]
         if bad:

@@ -126,7 +126,7 @@ def translate_error(err: Exception, key: str | None, server: OpenAIConfig) -> Ex
 
     if isinstance(err, FatalError | RefusedError | TransientError):
         return err
-    if isinstance(err, openai.APITimeoutError):
+    if isinstance(err, TimeoutError | openai.APITimeoutError):
         message = f"no answer within {server.timeout_s:g} s (openai.timeout_s)"
         return TransientError(message, may_be_the_question=True)
     if isinstance(err, openai.APIConnectionError):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,8 +35,8 @@ from members.llama_zero_shot.cache import AnswerStore, key_of
 from members.llama_zero_shot.config import LlamaZeroShotConfig
 from members.llama_zero_shot.doctor import check_zero_shot
 from members.llama_zero_shot.engine import Answer, Engine, Question
+from members.llama_zero_shot.local_model import keep_loaded
 from members.llama_zero_shot.openai_engine import OpenAIEngine
-from members.llama_zero_shot.special_tokens import defuse_turns
 from members.llama_zero_shot.transformers_engine import TransformersEngine
 from members.llama_zero_shot.vllm_engine import VllmEngine
 
@@ -115,6 +116,12 @@ class LlamaZeroShotMember:
             )
         check_ending(request)
         manifest, prompt = request.manifest, load_prompt(source.prompt)
+        if prompt.free and source.decoding.constrained:
+            raise BadValueError(
+                f"The prompt {prompt.name!r} lets the model answer in a text, but "
+                "decoding.constrained is true and leaves it a single word. Set it to false, and "
+                "decoding.max_tokens to 200 or more."
+            )
         utterances = tuple(manifest.select(request.selection)["utterance"])
         chats, problems = _fill(source, prompt, request, utterances)
         engine = make_engine(source, manifest.emotions)
@@ -134,7 +141,8 @@ class LlamaZeroShotMember:
             keys[utterance] = [key_of(question, engine.identity, decoding) for question in asked]
             questions |= zip(keys[utterance], asked, strict=True)
         state = PartialState(cpu=not torch.accelerator.is_available())
-        with AnswerStore(source.answers or request.out.parent / "answers") as store:
+        folder = source.answers or request.out.parent / "answers"
+        with AnswerStore(folder, questions.keys()) as store:
             _ask(engine, questions, store, state, name=source.name)
 
             def compute(chunk: Sequence[Clip]) -> PredictionTable:
@@ -148,6 +156,7 @@ class LlamaZeroShotMember:
                 "model": source.base,
                 "engine": source.engine,
                 "prompt": prompt.name,
+                "transcripts": source.data.transcripts and source.data.transcripts.predict,
                 "decoding": source.decoding.model_dump(mode="json"),
                 "selection": list(request.selection),
                 "n_prompt_tokens": _total([answer.n_prompt_tokens for answer in every]),
@@ -164,6 +173,13 @@ class LlamaZeroShotMember:
             ]
             plan = TablePlan(source.name, manifest.emotions, utterances, request, meta)
             return predict_in_parts(cut(clips), compute, problems, plan)
+
+    def keep_loaded(self) -> AbstractContextManager[None]:
+        """A block within which the model of a local engine stays loaded between predictions.
+
+        It is for experiments that ask one model many times; see `local_model.keep_loaded`.
+        """
+        return keep_loaded()
 
     def check_weights(self, config: LlamaZeroShotConfig) -> Findings:
         """What `abhinaya doctor` finds of the prompt, and of the server or the weights."""
@@ -271,7 +287,7 @@ def _fill(
             problems.append(Problem(utterance, reason))
             continue
         try:
-            chats[utterance] = defuse_turns(filler.turns(utterance))
+            chats[utterance] = filler.turns(utterance)
         except AudioError as err:  # a prompt with hints hears the clip
             problems.append(Problem(utterance, str(err)))
     return chats, problems

@@ -222,7 +222,9 @@ class OpenAIEngine:
             await asyncio.sleep(pause_s + random.uniform(0, self._server.backoff_s))
         create: Any = client.chat.completions.create
         try:
-            completion = await create(**self._arguments(question))
+            # The client's own limit is for each piece that comes, and a server may send many.
+            async with asyncio.timeout(self._server.timeout_s):
+                completion = await create(**self._arguments(question))
             wants_probs = self._decoding.wants_logprobs
             return read_completion(completion, self._words if wants_probs else None)
         except Exception as err:

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from abhinaya.errors import CheckpointError
+from abhinaya.special_tokens import defuse
 from members.llama_zero_shot.config import Decoding, TransformersConfig
 from members.llama_zero_shot.engine import Answer, Keep, Question, seed_of
-from members.llama_zero_shot.local_model import fingerprint
-from members.llama_zero_shot.special_tokens import defuse
+from members.llama_zero_shot.local_model import fingerprint, load_once
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -69,7 +69,7 @@ class TransformersEngine:
         if not questions:
             return
         if self._model is None:
-            self._load()
+            self._model, self._tokenizer = load_once(self.identity, self._load)
         fitting: list[tuple[int, list[int]]] = []
         for idx, question in enumerate(questions):
             ids = self.encode(question)
@@ -104,14 +104,14 @@ class TransformersEngine:
     def _n_positions(self) -> int:
         return int(self._model.config.get_text_config().max_position_embeddings)
 
-    def _load(self) -> None:
+    def _load(self) -> tuple[Any, Any]:
         import torch
         from accelerate import PartialState
 
         from abhinaya.nn.language_model import load_language_model, load_tokenizer
 
-        self._tokenizer = load_tokenizer(self._base)
-        if not self._tokenizer.chat_template:
+        tokenizer = load_tokenizer(self._base)
+        if not tokenizer.chat_template:
             raise CheckpointError(
                 f"The tokenizer of {self._base!r} has no chat template, so it is no chat model. "
                 "Set base to an instruct model."
@@ -119,9 +119,10 @@ class TransformersEngine:
         device = PartialState(cpu=not torch.accelerator.is_available()).device
         weights = self._settings.weights
         is_plain_on_cpu = device.type == "cpu" and weights not in ("int8", "nf4")
-        self._model = load_language_model(
+        model = load_language_model(
             self._base, weights=weights, head=True, device=None if is_plain_on_cpu else device
         )
+        return model, tokenizer
 
     def encode(self, question: Question) -> list[int]:
         """Token ids of the chat, up to where the answer begins; after the first `ask`."""

@@ -10,7 +10,7 @@ from typing import Any
 from abhinaya.errors import BadValueError, MissingPackageError
 from members.llama_zero_shot.config import Decoding, VllmConfig
 from members.llama_zero_shot.engine import Answer, EngineError, Keep, Question, seed_of
-from members.llama_zero_shot.local_model import fingerprint
+from members.llama_zero_shot.local_model import fingerprint, load_once
 from members.llama_zero_shot.probabilities import Place, find_probs
 
 __all__ = ["VllmEngine"]
@@ -77,7 +77,8 @@ class VllmEngine:
 
     def _answer(self, questions: Sequence[Question]) -> list[Answer]:
         if self._llm is None:
-            self._llm = self._load()
+            key = f"{self.identity} {self._settings} {self._n_logprobs}"
+            self._llm = load_once(key, self._load)
         answers = self._chat(questions)
         refusals = [answer.failure for answer in answers if answer.failure is not None]
         if len(answers) == len(refusals) > 1 and not self._has_answered:
@@ -117,8 +118,12 @@ class VllmEngine:
             max_model_len=settings.max_model_len,
             gpu_memory_utilization=settings.gpu_memory,
             enforce_eager=settings.enforce_eager,
-            max_logprobs=max(20, self._decoding.logprobs),
+            max_logprobs=self._n_logprobs,
         )
+
+    @property
+    def _n_logprobs(self) -> int:
+        return max(20, self._decoding.logprobs)
 
     def _params(self, question: Question) -> Any:
         sampling: Any = importlib.import_module("vllm.sampling_params")

@@ -17,7 +17,17 @@ from typing import Any, Self
 from abhinaya.answers import class_words
 from abhinaya.labels import MSP_PODCAST
 
-__all__ = ["DROP", "HANG", "PROBE", "WORDS", "ChatServer", "Fault", "find_probs_of", "likeliest"]
+__all__ = [
+    "DRIP",
+    "DROP",
+    "HANG",
+    "PROBE",
+    "WORDS",
+    "ChatServer",
+    "Fault",
+    "find_probs_of",
+    "likeliest",
+]
 
 PROBE = "Say a word"
 """What the client asks first."""
@@ -30,7 +40,7 @@ class Fault:
     """Something else than an answer.
 
     Args:
-        status: of the response; 0 hangs, -1 drops the connection.
+        status: of the response; `HANG`, `DROP` (the connection) or `DRIP` (blanks without end).
         body: of the response.
         headers: of the response.
     """
@@ -42,6 +52,7 @@ class Fault:
 
 HANG = 0
 DROP = -1
+DRIP = -2
 
 Script = Callable[[str, int], "Fault | str | None"]
 """Out of a question and how often it came, this time included: a fault, the text of an answer, or
@@ -166,6 +177,8 @@ class ChatServer:
         time.sleep(self.delay_s)
         if isinstance(fault, Fault) and fault.status == HANG:
             server.is_stopped.wait(30)
+        if isinstance(fault, Fault) and fault.status == DRIP:
+            request.drip(server.is_stopped)
         with self._lock:
             self._n_at_once -= 1
             if server.is_stopped.is_set() or (isinstance(fault, Fault) and fault.status <= 0):
@@ -279,6 +292,15 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(response.body)
         self.wfile.flush()
+
+    def drip(self, is_stopped: threading.Event) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", "1000000")
+        self.end_headers()
+        while not is_stopped.wait(0.05):
+            self.wfile.write(b" ")
+            self.wfile.flush()
 
     def log_message(self, format: str, *args: object) -> None:
         """Write nothing to the screen."""

@@ -74,7 +74,7 @@ class Case:
         request = PredictRequest(
             manifest=manifest or self.manifest,
             selection=(select,),
-            out=self.folder / f"{name}.parquet",
+            out=self.folder / name / "table.parquet",
             with_embedding=self.recipe.trains if with_embedding is None else with_embedding,
             overrides=overrides,
         )
@@ -173,7 +173,7 @@ def test_rows_that_are_used_have_probabilities_of_their_label(case: Case) -> Non
 
 def test_table_read_back_is_the_one_returned(case: Case) -> None:
     table = case.table
-    read = read_table(case.folder / "table.parquet")
+    read = read_table(case.folder / "table" / "table.parquet")
     assert_same_rows(read, table)
     assert read.meta == dict(table.meta)
 
@@ -181,8 +181,8 @@ def test_table_read_back_is_the_one_returned(case: Case) -> None:
 def test_same_result_twice(case: Case) -> None:
     assert len(case.table) > 0  # predicted first
     case.predict("again")
-    again = (case.folder / "again.parquet").read_bytes()
-    assert again == (case.folder / "table.parquet").read_bytes()
+    again = (case.folder / "again" / "table.parquet").read_bytes()
+    assert again == (case.folder / "table" / "table.parquet").read_bytes()
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 16])

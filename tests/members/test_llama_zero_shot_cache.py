@@ -32,6 +32,15 @@ def test_answers_are_there_again_for_the_next_process(tmp_path):
     assert "c" not in again
 
 
+def test_only_what_is_wanted_is_held(tmp_path):
+    with AnswerStore(tmp_path) as store:
+        store.add("a", SAD)
+        store.add("b", SAD)
+    wanted = AnswerStore(tmp_path, {"b", "c"})
+    assert len(wanted) == 1
+    assert "b" in wanted
+
+
 def test_folder_that_is_only_read_stays_empty(tmp_path):
     assert len(AnswerStore(tmp_path / "answers")) == 0
     assert not (tmp_path / "answers").exists()

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from chat_server import DROP, HANG, PROBE, WORDS, ChatServer, Fault, Script, likeliest
+from chat_server import DRIP, DROP, HANG, PROBE, WORDS, ChatServer, Fault, Script, likeliest
 from zero_shot_runs import make_corpus, question_about, run_zero_shot
 
 from abhinaya.errors import BadValueError
@@ -86,9 +86,10 @@ def test_retry_after_is_kept(tmp_path, form):
         (HALF, r"no answer in 4 tries: it sent no whole JSON \("),
         (OTHER_JSON, r"no answer in 4 tries: it sent JSON that is no chat completion"),
         (Fault(HANG), r"no answer in 4 tries: no answer within 0.3 s \(openai.timeout_s\)"),
+        (Fault(DRIP), r"no answer in 4 tries: no answer within 0.3 s \(openai.timeout_s\)"),
         (REFUSED, r"the server refused the question: 400, 'maximum context length is 512"),
     ],
-    ids=["500", "HTML", "half a JSON", "other JSON", "never", "too long"],
+    ids=["500", "HTML", "half a JSON", "other JSON", "never", "never all", "too long"],
 )
 def test_question_that_no_server_survives_abstains_and_the_others_are_answered(
     tmp_path, fault, reason

@@ -119,6 +119,15 @@ def test_prompt_that_needs_what_the_selection_lacks_is_refused_before_anything_i
     assert not server.bodies
 
 
+def test_prompt_with_a_free_answer_is_not_held_to_a_word(tmp_path):
+    manifest = make_corpus(tmp_path, ["hello"])
+    settings = {"prompt": "chain-of-thought-v1"}
+    message = r"'chain-of-thought-v1' lets the model answer in a text, but decoding.constrained"
+    with ChatServer() as server, pytest.raises(BadValueError, match=message):
+        run_zero_shot(manifest, tmp_path / "t.parquet", server, settings)
+    assert not server.bodies
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -145,7 +154,10 @@ def test_prompt_that_needs_what_the_selection_lacks_is_refused_before_anything_i
         ({"openai": {"api_key_env": "a1b2c3d4e5f6"}}, "the upper-case name of an environment"),
         ({"engine": "vlm"}, "engine is 'vlm', expected 'openai', 'vllm' or 'transformers'"),
         ({"decoding": {"top_p": 0}}, "decoding.top_p is 0"),
-        ({"openai": {"concurency": 3}}, "openai.concurency is unknown, did you mean openai.concu"),
+        (
+            {"openai": {"concurrence": 3}},
+            "openai.concurrence is unknown, did you mean openai.concurrency",
+        ),
     ],
 )
 def test_mistake_in_a_config_is_told(settings, message):

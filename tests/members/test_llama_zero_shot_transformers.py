@@ -208,6 +208,42 @@ def test_member_asks_it_and_keeps_its_answers(base, tmp_path, monkeypatch):
     assert len(list((tmp_path / "answers").glob("*.jsonl"))) == 1
 
 
+def test_model_stays_loaded_between_predictions_where_that_is_asked_for(
+    base, tmp_path, monkeypatch
+):
+    from abhinaya.nn import language_model
+    from members.llama_zero_shot.local_model import load_once
+    from members.llama_zero_shot.member import ZERO_SHOT
+
+    loaded = []
+    load = language_model.load_language_model
+
+    def count(*arguments: object, **options: object) -> object:
+        loaded.append(arguments)
+        return load(*arguments, **options)
+
+    monkeypatch.setattr(language_model, "load_language_model", count)
+    manifest = make_corpus(tmp_path, TEXTS[:2])
+    local = {"engine": "transformers", "base": str(base), "transformers": {"weights": "float32"}}
+
+    def run(name: str, prompt: str) -> None:
+        run_zero_shot(manifest, tmp_path / name, settings=local | {"prompt": prompt})
+
+    with ZERO_SHOT.keep_loaded():
+        run("a.parquet", "zero-shot-v1")
+        run("b.parquet", "definitions-v1")
+        assert len(loaded) == 1
+        # Another one takes its place, because memory may not hold two.
+        assert load_once("other", lambda: "other model") == "other model"
+        run("c.parquet", "definitions-v1")
+        assert len(loaded) == 2
+    (tmp_path / "answers").rename(tmp_path / "old")
+    for name in ("d.parquet", "e.parquet"):
+        run(name, "zero-shot-v1")
+        (tmp_path / "answers").rename(tmp_path / name.replace("parquet", "old"))
+    assert len(loaded) == 4
+
+
 def test_folder_with_other_weights_is_asked_again(tmp_path):
     manifest = make_corpus(tmp_path, TEXTS)
     folder = tmp_path / "llama"
