@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -226,8 +227,8 @@ def test_model_stays_loaded_between_predictions_where_that_is_asked_for(
     manifest = make_corpus(tmp_path, TEXTS[:2])
     local = {"engine": "transformers", "base": str(base), "transformers": {"weights": "float32"}}
 
-    def run(name: str, prompt: str) -> None:
-        run_zero_shot(manifest, tmp_path / name, settings=local | {"prompt": prompt})
+    def run(name: str, prompt: str, **settings: Any) -> None:
+        run_zero_shot(manifest, tmp_path / name, settings=local | settings | {"prompt": prompt})
 
     with ZERO_SHOT.keep_loaded():
         run("a.parquet", "zero-shot-v1")
@@ -235,7 +236,7 @@ def test_model_stays_loaded_between_predictions_where_that_is_asked_for(
         assert len(loaded) == 1
         # Another one takes its place, because memory may not hold two.
         assert load_once("other", lambda: "other model") == "other model"
-        run("c.parquet", "definitions-v1")
+        run("c.parquet", "zero-shot-v1", decoding={"constrained": False, "max_tokens": 2})
         assert len(loaded) == 2
     (tmp_path / "answers").rename(tmp_path / "old")
     for name in ("d.parquet", "e.parquet"):
