@@ -344,7 +344,7 @@ def check_memory(what: str, needed: int, details: str, device: Device | None) ->
         return Finding(what, device.name, "ok", text)
     advice = (
         f"{text}. {device.model} has {format_bytes(device.total_bytes)}. Choose a smaller batch, "
-        "training.gradient_checkpointing: true, whisper_weights: bf16, or llm_weights: nf4"
+        "training.activation_checkpointing: true, whisper_weights: bf16, or llm_weights: nf4"
     )
     is_hopeless = needed * (1 - MEMORY_TOLERANCE) > device.total_bytes
     return Finding(what, device.name, "problem" if is_hopeless else "note", f"{advice}.")

@@ -223,7 +223,8 @@ def test_check_memory_is_a_problem_only_beyond_the_tolerance():
     assert finding.where == "cuda:0"
     assert finding.details == (
         "about 35.0 GiB, computed, not measured: a, b. NVIDIA A has 24.0 GiB. Choose a smaller "
-        "batch, training.gradient_checkpointing: true, whisper_weights: bf16, or llm_weights: nf4."
+        "batch, training.activation_checkpointing: true, whisper_weights: bf16, or "
+        "llm_weights: nf4."
     )
     for unknown in (None, Device("mps:0", "mps")):
         assert check_memory("memory", 35 * GIB, "a, b", unknown).result == "note"

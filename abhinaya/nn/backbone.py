@@ -118,7 +118,7 @@ class Backbone(nn.Module, ABC):
         if enable is None:
             raise BadValueError(
                 f"{type(self.encoder).__name__} cannot checkpoint gradients. "
-                "Set training.gradient_checkpointing to false."
+                "Set training.activation_checkpointing to false."
             )
         # Reentrant checkpointing loses the gradient when a layer's input needs none.
         enable({"use_reentrant": False})

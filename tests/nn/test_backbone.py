@@ -104,7 +104,7 @@ def test_freeze_leaves_no_parameter_to_train() -> None:
 
 def test_gradient_checkpointing_unable_encoder_raises() -> None:
     with pytest.raises(
-        BadValueError, match=r"Sequential cannot checkpoint.*gradient_checkpointing"
+        BadValueError, match=r"Sequential cannot checkpoint.*activation_checkpointing"
     ):
         Doubler().enable_gradient_checkpointing()
 
