@@ -21,6 +21,8 @@ def set_up_logging() -> None:
     logging.basicConfig(stream=sys.stderr, format="%(message)s", level=logging.WARNING)
     for package in ("abhinaya", "members", "ensembling"):
         logging.getLogger(package).setLevel(logging.INFO)
+    # It warns of every machine without a GPU, and peft imports it wherever it is installed.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
 def quiet_libraries() -> None:
@@ -33,8 +35,6 @@ def quiet_libraries() -> None:
     transformers_logging: Any = module  # its functions have no types
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
-    # It warns of every machine without a GPU.
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     # WavLM of transformers (5.23) mixes mask types; torch says so at every layer.
     warnings.filterwarnings("ignore", message="Support for mismatched key_padding_mask")
     if not is_main_process():

@@ -18,6 +18,8 @@ from abhinaya.config import dump_yaml
 from abhinaya.manifest import read_manifest, write_manifest
 from members.llama_zero_shot.engine import EngineError
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 TEXTS = [f"this is sentence {number}" for number in range(120)]
 QUESTIONS = [question_about(text) for text in TEXTS]

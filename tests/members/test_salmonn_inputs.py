@@ -50,6 +50,7 @@ def write_prompt(folder, user, assistant=None, slots="[speech]"):
 # ------------------------------------------------------------------ sound
 
 
+@pytest.mark.slow
 @torch.no_grad()
 @pytest.mark.parametrize("trim_padding", [False, True])
 def test_very_short_clips_give_finite_logits(folder, trim_padding):

@@ -212,6 +212,7 @@ class KilledError(BaseException):
     """Nothing may catch it, as nothing catches SIGKILL."""
 
 
+@pytest.mark.slow
 def test_killed_training_resumes_to_the_same_bytes(
     trained, make_config, manifest, tmp_path, monkeypatch
 ):

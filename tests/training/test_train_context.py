@@ -31,6 +31,8 @@ from members.wavlm.config import WavLMConfig
 from members.wavlm.member import WaveformInputs
 from members.wavlm.model import WavLMBackbone
 
+pytestmark = pytest.mark.slow
+
 SOURCES = "data.transcripts={train: human, predict: backwards}"
 FROZEN = ("freeze=encoder", "audio.max_audio_s=0.3", "audio.train_crop=2", "audio.eval_crop=2")
 

@@ -28,6 +28,8 @@ from members.wavlm.config import WavLMConfig
 from members.wavlm.member import WaveformInputs
 from members.wavlm.model import WavLMBackbone
 
+pytestmark = pytest.mark.slow
+
 MakeConfig = Callable[..., ClassifierConfig]
 
 TRAINED = {

@@ -12,6 +12,8 @@ import pytest
 from abhinaya.errors import BadValueError, CheckpointError
 from abhinaya.training.trainer import EmotionTrainer
 
+pytestmark = pytest.mark.slow
+
 Train = Callable[..., Path]
 
 # Dropout in encoder and head, SpecAugment, random crops, two accumulation steps; 5 steps an epoch
