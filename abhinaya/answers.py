@@ -11,8 +11,8 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from abhinaya.data.labels import ABSTAIN, EmotionSet
 from abhinaya.errors import BadValueError
-from abhinaya.labels import ABSTAIN, EmotionSet
 
 __all__ = ["AnswerParser", "Parsed", "class_words"]
 
@@ -121,7 +121,7 @@ class AnswerParser:
         emotions: the classes to choose from.
 
     Example:
-        >>> from abhinaya.labels import MSP_PODCAST
+        >>> from abhinaya.data.labels import MSP_PODCAST
         >>> parser = AnswerParser(MSP_PODCAST)
         >>> parser.parse("**Not angry**, rather sorrowful.")
         Parsed(label=6, reason=None)
@@ -204,7 +204,7 @@ def class_words(emotions: EmotionSet) -> tuple[str, ...]:
         BadValueError: if a name cannot be told from another class's name or code.
 
     Example:
-        >>> from abhinaya.labels import MSP_PODCAST
+        >>> from abhinaya.data.labels import MSP_PODCAST
         >>> ", ".join(class_words(MSP_PODCAST))
         'angry, contempt, disgust, fear, happy, neutral, sad, surprise'
     """

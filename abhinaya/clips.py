@@ -10,7 +10,8 @@ from typing import Literal
 
 import pandas as pd
 
-from abhinaya.audio import (
+from abhinaya.config import TranscriptSources
+from abhinaya.data.audio import (
     SAMPLE_RATE_HZ,
     audio_duration_s,
     crop_bounds,
@@ -19,12 +20,11 @@ from abhinaya.audio import (
     read_audio,
     utterance_rng,
 )
-from abhinaya.config import TranscriptSources
+from abhinaya.data.manifest import Manifest
+from abhinaya.data.problems import Problem
+from abhinaya.data.transcripts import read_transcripts
 from abhinaya.errors import AudioError, BadValueError
-from abhinaya.manifest import Manifest
 from abhinaya.member import InputBuilder, Utterance
-from abhinaya.problems import Problem
-from abhinaya.transcripts import read_transcripts
 
 __all__ = [
     "Clip",

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from abhinaya.data.manifest import Manifest, make_manifest, write_manifest
 from abhinaya.errors import BadValueError
 from abhinaya.files import atomic_path
-from abhinaya.manifest import Manifest, make_manifest, write_manifest
 
 __all__ = [
     "OFFICIAL_COLUMN",

@@ -158,7 +158,7 @@ def check_transcripts(data: DataConfig, findings: Findings) -> None:
         data: names them.
         findings: get how many texts each has, or what is wrong.
     """
-    from abhinaya.transcripts import read_transcripts
+    from abhinaya.data.transcripts import read_transcripts
 
     sources = data.transcripts
     if sources is None:

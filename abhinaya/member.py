@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from abhinaya.config import MemberConfig
-    from abhinaya.manifest import Manifest
-    from abhinaya.predictions import PredictionTable
+    from abhinaya.data.manifest import Manifest
+    from abhinaya.data.predictions import PredictionTable
 
 __all__ = ["ContextBuilder", "InputBuilder", "Member", "PredictRequest", "Utterance"]
 

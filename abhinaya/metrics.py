@@ -14,8 +14,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from abhinaya.data.labels import ABSTAIN
 from abhinaya.errors import BadShapeError, BadValueError, UnknownNameError, list_some
-from abhinaya.labels import ABSTAIN
 
 __all__ = [
     "Metric",

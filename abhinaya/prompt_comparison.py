@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from abhinaya.data.labels import ABSTAIN
+from abhinaya.data.predictions import PredictionTable, align_tables
 from abhinaya.errors import BadValueError, MissingFileError
-from abhinaya.labels import ABSTAIN
-from abhinaya.predictions import PredictionTable, align_tables
 from abhinaya.registry import load_rule
 from abhinaya.scoring import TableScore, Truth, score_table
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from abhinaya.manifest import Manifest
+from abhinaya.data.manifest import Manifest
 
 __all__ = ["Conversations", "EarlierTurn"]
 

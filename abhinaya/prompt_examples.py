@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from pydantic import PositiveInt, field_validator
 
 from abhinaya.config import Config, Selection
+from abhinaya.data.labels import ABSTAIN
+from abhinaya.data.manifest import Manifest
+from abhinaya.data.transcripts import HUMAN
 from abhinaya.errors import BadValueError
-from abhinaya.labels import ABSTAIN
-from abhinaya.manifest import Manifest
-from abhinaya.transcripts import HUMAN
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix

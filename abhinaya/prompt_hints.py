@@ -20,10 +20,10 @@ import pandas as pd
 from numpy.typing import NDArray
 from pydantic import PositiveInt
 
-from abhinaya.audio import SAMPLE_RATE_HZ, read_audio
 from abhinaya.config import Config
+from abhinaya.data.audio import SAMPLE_RATE_HZ, read_audio
+from abhinaya.data.manifest import Manifest
 from abhinaya.errors import AudioError
-from abhinaya.manifest import Manifest
 from abhinaya.progress import progress
 
 __all__ = ["Hints", "HintsConfig", "Voice", "describe_voice", "measure_voice", "track_pitch_hz"]

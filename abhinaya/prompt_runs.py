@@ -21,21 +21,21 @@ from abhinaya.config import (
     load_yaml,
     merge,
 )
+from abhinaya.data.manifest import Manifest
+from abhinaya.data.predictions import PredictionTable
+from abhinaya.data.transcripts import HUMAN, read_transcript_rows, read_transcripts
 from abhinaya.errors import (
     AbhinayaError,
     BadValueError,
     ProblemsError,
 )
 from abhinaya.files import write_text
-from abhinaya.manifest import Manifest
 from abhinaya.member import Member, PredictRequest
 from abhinaya.member_config import check_member_config, find_config_class
-from abhinaya.predictions import PredictionTable
 from abhinaya.prompt_filling import FillingConfig, PromptFiller, find_lacks
 from abhinaya.prompts import Prompt, load_prompt
 from abhinaya.registry import load_member
 from abhinaya.resources import find_config
-from abhinaya.transcripts import HUMAN, read_transcript_rows, read_transcripts
 
 __all__ = [
     "Cell",

@@ -12,12 +12,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from abhinaya.data.label_csv import FILE_COLUMN, LABEL_COLUMN, csv_header, read_csv_rows
+from abhinaya.data.labels import ABSTAIN, MSP_PODCAST, EmotionSet
+from abhinaya.data.manifest import read_manifest
+from abhinaya.data.predictions import PredictionTable, read_tables
 from abhinaya.errors import BadValueError, ProblemsError, UnknownNameError, list_some
-from abhinaya.label_csv import FILE_COLUMN, LABEL_COLUMN, csv_header, read_csv_rows
-from abhinaya.labels import ABSTAIN, MSP_PODCAST, EmotionSet
-from abhinaya.manifest import read_manifest
 from abhinaya.metrics import Scores, bootstrap_by_group, bootstrap_interval, scores
-from abhinaya.predictions import PredictionTable, read_tables
 
 __all__ = [
     "TableScore",

@@ -16,6 +16,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from abhinaya.data.label_csv import FILE_COLUMN, LABEL_COLUMN, csv_header, read_csv_rows
+from abhinaya.data.labels import MSP_PODCAST, EmotionSet
+from abhinaya.data.manifest import ALL, read_manifest
+from abhinaya.data.predictions import PredictionTable, read_table
 from abhinaya.errors import (
     BadValueError,
     MissingFileError,
@@ -24,10 +28,6 @@ from abhinaya.errors import (
     list_some,
 )
 from abhinaya.files import write_csv, write_text
-from abhinaya.label_csv import FILE_COLUMN, LABEL_COLUMN, csv_header, read_csv_rows
-from abhinaya.labels import MSP_PODCAST, EmotionSet
-from abhinaya.manifest import ALL, read_manifest
-from abhinaya.predictions import PredictionTable, read_table
 
 __all__ = [
     "CHALLENGES",

@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from abhinaya.audio import SAMPLE_RATE_HZ, pad_waveforms
 from abhinaya.cli.processes import quiet_libraries
+from abhinaya.data.audio import SAMPLE_RATE_HZ, pad_waveforms
 from abhinaya.demo.checkpoints import write_wavlm
 from abhinaya.training.sampling import LengthGroupedSampler
 from members.wavlm.model import WavLMBackbone

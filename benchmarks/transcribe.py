@@ -18,8 +18,8 @@ import numpy as np
 import torch
 import whisper
 
-from abhinaya.audio import SAMPLE_RATE_HZ
 from abhinaya.cli.processes import quiet_libraries
+from abhinaya.data.audio import SAMPLE_RATE_HZ
 from abhinaya.demo.checkpoints import write_whisper_openai
 from members.transcripts.decoding import DecodingSettings, Recogniser
 from members.transcripts.model import load_whisper

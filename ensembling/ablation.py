@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from abhinaya import __version__
+from abhinaya.data.labels import ABSTAIN, EmotionSet
 from abhinaya.errors import BadValueError, UnknownNameError
 from abhinaya.files import atomic_path
-from abhinaya.labels import ABSTAIN, EmotionSet
 from abhinaya.metrics import bootstrap_by_group, bootstrap_interval
 from ensembling.combinations import check_combinations
 from ensembling.diversity import Diversity, diversity, oracle_labels
@@ -26,7 +26,7 @@ from ensembling.subset_search import Ballots, Subsets, beam_search, every_subset
 from ensembling.subset_votes import score_labels
 
 if TYPE_CHECKING:
-    from abhinaya.predictions import PredictionTable
+    from abhinaya.data.predictions import PredictionTable
     from abhinaya.scoring import Truth
 
 __all__ = ["BEAM_WIDTH", "Ablation", "MemberValue", "SubsetScore", "ablate_tables", "write_subsets"]

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from abhinaya.data.labels import ABSTAIN
 from abhinaya.errors import BadValueError
-from abhinaya.labels import ABSTAIN
 from abhinaya.metrics import metric_of_counts
 from ensembling.pseudo_tests import CLIPS_PER_SPEAKER, PseudoTest, draw_pseudo_test
 from ensembling.recipes import Fused, read_options

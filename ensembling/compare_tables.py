@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from abhinaya.data.labels import ABSTAIN
 from abhinaya.errors import BadValueError
-from abhinaya.labels import ABSTAIN
 from abhinaya.metrics import bootstrap_by_group, bootstrap_interval, number_groups
 from ensembling.significance import Difference, compare_labels, holm
 
 if TYPE_CHECKING:
-    from abhinaya.predictions import PredictionTable
+    from abhinaya.data.predictions import PredictionTable
     from abhinaya.scoring import TableScore, Truth
 
 __all__ = ["Comparison", "Report", "compare_tables"]
@@ -92,7 +92,7 @@ def compare_tables(
             differ, one is not in the truth, or speakers are asked for but unknown.
         ClassOrderError: if tables and truth differ in class order.
     """
-    from abhinaya.predictions import align_tables
+    from abhinaya.data.predictions import align_tables
     from abhinaya.scoring import score_table
 
     _check_names([table.name for table in tables])

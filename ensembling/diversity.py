@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from abhinaya.labels import ABSTAIN
+from abhinaya.data.labels import ABSTAIN
 
 __all__ = ["Diversity", "diversity", "oracle_labels"]
 

@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from abhinaya import __version__
+from abhinaya.data.labels import ABSTAIN
+from abhinaya.data.predictions import PredictionTable
 from abhinaya.errors import BadValueError, UnknownNameError, list_some
-from abhinaya.labels import ABSTAIN
 from abhinaya.metrics import bootstrap_by_group, bootstrap_interval, scores
-from abhinaya.predictions import PredictionTable
 from abhinaya.scoring import Truth
 from ensembling.cross_fitting import cross_fit, speaker_folds
 from ensembling.recipes import Fused, Recipe, load_learned

@@ -12,9 +12,9 @@ from typing import Any, Protocol, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from abhinaya.data.labels import EmotionSet
 from abhinaya.errors import BadValueError, MissingFileError, UnknownNameError
 from abhinaya.files import write_text
-from abhinaya.labels import EmotionSet
 from ensembling.stack import Stack
 
 __all__ = [

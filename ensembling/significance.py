@@ -15,8 +15,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from abhinaya.data.labels import ABSTAIN
 from abhinaya.errors import BadShapeError, BadValueError
-from abhinaya.labels import ABSTAIN
 from abhinaya.metrics import Metric, confusion_matrix, metric_of_counts, number_groups
 
 __all__ = ["Difference", "compare_labels", "holm", "mcnemar"]

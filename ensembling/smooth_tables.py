@@ -18,7 +18,7 @@ from ensembling.stack import align_truth, stack_tables
 from ensembling.standardize import standardise_rows
 
 if TYPE_CHECKING:
-    from abhinaya.predictions import PredictionTable
+    from abhinaya.data.predictions import PredictionTable
     from abhinaya.scoring import Truth
 
 __all__ = ["Method", "SmoothReport", "rows_of_table", "smooth_table"]

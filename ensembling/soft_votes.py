@@ -12,8 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from abhinaya.data.labels import ABSTAIN
 from abhinaya.errors import BadShapeError, BadValueError, list_some
-from abhinaya.labels import ABSTAIN
 from ensembling.recipes import Fused
 from ensembling.stack import Stack
 from ensembling.votes import VoteResult, rank_members, settle_ties

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
+from abhinaya.data.labels import ABSTAIN
 from abhinaya.errors import BadValueError, UnknownNameError
-from abhinaya.labels import ABSTAIN
 from abhinaya.metrics import scores
 from ensembling.smooth_tables import rows_of_table
 from ensembling.stack import align_truth
 from ensembling.variants import NONE, adapt, lacking_for, usable_variants
 
 if TYPE_CHECKING:
-    from abhinaya.predictions import PredictionTable
+    from abhinaya.data.predictions import PredictionTable
     from abhinaya.scoring import Truth
 
 __all__ = ["KINDS", "CurvePoint", "ErrorKind", "corrupt_speakers", "robustness_curve"]

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from abhinaya.data.labels import ABSTAIN
 from abhinaya.errors import BadShapeError, BadValueError, UnknownNameError
-from abhinaya.labels import ABSTAIN
 from ensembling.stack import Stack
 
 __all__ = [

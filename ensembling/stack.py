@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from abhinaya.data.labels import ABSTAIN, EmotionSet
 from abhinaya.errors import BadValueError, list_some
-from abhinaya.labels import ABSTAIN, EmotionSet
 
 if TYPE_CHECKING:
-    from abhinaya.predictions import PredictionTable
+    from abhinaya.data.predictions import PredictionTable
     from abhinaya.scoring import Truth
 
 __all__ = ["Stack", "align_truth", "stack_tables"]
@@ -95,7 +95,7 @@ def stack_tables(tables: Sequence[PredictionTable], *, rows: str = "same") -> St
             or share none.
         ClassOrderError: if the tables differ in class order.
     """
-    from abhinaya.predictions import align_tables
+    from abhinaya.data.predictions import align_tables
 
     if not tables:
         raise BadValueError("No tables were given. Name at least one prediction table.")

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from abhinaya.data.labels import ABSTAIN
 from abhinaya.errors import BadValueError
-from abhinaya.labels import ABSTAIN
 from ensembling.compiled import compiled, run_in_threads
 from ensembling.votes import rank_members
 

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from abhinaya import __version__
+from abhinaya.data.labels import EmotionSet
+from abhinaya.data.predictions import PredictionTable
 from abhinaya.errors import BadValueError, UnknownNameError, list_some
-from abhinaya.labels import EmotionSet
-from abhinaya.predictions import PredictionTable
 from ensembling.soft_votes import check_weights, soft_vote, weighted_vote
 from ensembling.stack import Stack, stack_tables
 from ensembling.votes import VoteResult, plurality

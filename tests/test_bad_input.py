@@ -14,9 +14,9 @@ import yaml
 from numpy.typing import NDArray
 
 from abhinaya.cli import main
+from abhinaya.data.labels import ABSTAIN, MSP_PODCAST, EmotionSet
+from abhinaya.data.predictions import PredictionTable, read_table, write_table
 from abhinaya.demo.checkpoints import write_wavlm
-from abhinaya.labels import ABSTAIN, MSP_PODCAST, EmotionSet
-from abhinaya.predictions import PredictionTable, read_table, write_table
 
 RATE_HZ = 16_000
 

@@ -19,12 +19,12 @@ from abhinaya.clips import (
     window_bounds,
 )
 from abhinaya.config import TranscriptSources
+from abhinaya.data.labels import MSP_PODCAST
+from abhinaya.data.manifest import Manifest, make_manifest
+from abhinaya.data.problems import Problem
+from abhinaya.data.transcripts import write_transcripts
 from abhinaya.errors import AudioError, BadValueError
-from abhinaya.labels import MSP_PODCAST
-from abhinaya.manifest import Manifest, make_manifest
 from abhinaya.member import Utterance
-from abhinaya.problems import Problem
-from abhinaya.transcripts import write_transcripts
 
 
 @dataclass

@@ -3,6 +3,8 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
+from abhinaya.data.labels import MSP_PODCAST
+from abhinaya.data.manifest import make_manifest, read_manifest
 from abhinaya.errors import BadValueError
 from abhinaya.estimated_speakers import (
     name_speakers,
@@ -10,8 +12,6 @@ from abhinaya.estimated_speakers import (
     with_estimates,
     write_copy,
 )
-from abhinaya.labels import MSP_PODCAST
-from abhinaya.manifest import make_manifest, read_manifest
 
 
 @pytest.fixture

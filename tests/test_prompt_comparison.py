@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from abhinaya.data.labels import EmotionSet
+from abhinaya.data.predictions import PredictionTable, write_table
 from abhinaya.errors import BadValueError, MissingFileError
-from abhinaya.labels import EmotionSet
-from abhinaya.predictions import PredictionTable, write_table
 from abhinaya.prompt_comparison import compare_prompts, find_tables, mean_agreement
 from abhinaya.scoring import Truth
 

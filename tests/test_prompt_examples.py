@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from abhinaya.data.labels import EmotionSet
+from abhinaya.data.manifest import make_manifest
 from abhinaya.errors import BadValueError
-from abhinaya.labels import EmotionSet
-from abhinaya.manifest import make_manifest
 from abhinaya.prompt_examples import ExamplePool, ExamplesConfig
 
 THREE = EmotionSet.from_codes(["A", "H", "S"], ["angry", "happy", "sad"], outside=["X"])

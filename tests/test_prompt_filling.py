@@ -7,6 +7,9 @@ import pytest
 import soundfile
 
 from abhinaya.config import check_config
+from abhinaya.data.labels import MSP_PODCAST, EmotionSet
+from abhinaya.data.manifest import make_manifest
+from abhinaya.data.transcripts import write_transcripts
 from abhinaya.errors import (
     AudioError,
     BadValueError,
@@ -14,11 +17,8 @@ from abhinaya.errors import (
     ProblemsError,
     UnknownNameError,
 )
-from abhinaya.labels import MSP_PODCAST, EmotionSet
-from abhinaya.manifest import make_manifest
 from abhinaya.prompt_filling import FillingConfig, PromptFiller, cut_text
 from abhinaya.prompts import Prompt, Turn, load_prompt
-from abhinaya.transcripts import write_transcripts
 
 TWO = EmotionSet.from_codes(["L", "W"], ["joy", "anger"])
 

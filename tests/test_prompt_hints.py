@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from abhinaya.labels import MSP_PODCAST
-from abhinaya.manifest import make_manifest
+from abhinaya.data.labels import MSP_PODCAST
+from abhinaya.data.manifest import make_manifest
 from abhinaya.prompt_hints import (
     Hints,
     HintsConfig,

@@ -9,12 +9,12 @@ import yaml
 from member_recipes import tiny_salmonn
 
 from abhinaya.config import check_config, load_yaml
+from abhinaya.data.labels import MSP_PODCAST
+from abhinaya.data.manifest import make_manifest, write_manifest
+from abhinaya.data.predictions import read_table
+from abhinaya.data.transcripts import write_transcripts
 from abhinaya.errors import BadValueError, MissingFileError, ProblemsError, UnknownNameError
-from abhinaya.labels import MSP_PODCAST
-from abhinaya.manifest import make_manifest, write_manifest
-from abhinaya.predictions import read_table
 from abhinaya.prompt_runs import PromptExperiment, choose_source, plan_cells, run_cells
-from abhinaya.transcripts import write_transcripts
 
 # Paths of weights are looked at when a cell is computed, not before.
 SALMONN = {

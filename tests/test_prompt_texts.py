@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from abhinaya.answers import AnswerParser, class_words
-from abhinaya.labels import MSP_PODCAST
+from abhinaya.data.labels import MSP_PODCAST
 from abhinaya.prompt_files import SLOTS
 from abhinaya.prompts import Turn, load_prompt, prompt_names
 from abhinaya.resources import prompts_dir

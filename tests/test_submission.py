@@ -6,6 +6,8 @@ import json
 import numpy as np
 import pytest
 
+from abhinaya.data.labels import ABSTAIN, MSP_PODCAST, EmotionSet
+from abhinaya.data.predictions import PredictionTable, write_table
 from abhinaya.errors import (
     BadValueError,
     ClassOrderError,
@@ -13,8 +15,6 @@ from abhinaya.errors import (
     ProblemsError,
     UnknownNameError,
 )
-from abhinaya.labels import ABSTAIN, MSP_PODCAST, EmotionSet
-from abhinaya.predictions import PredictionTable, write_table
 from abhinaya.submission import (
     CHALLENGES,
     LEDGER_NAME,

@@ -54,8 +54,8 @@ def apply(
     Tables are matched to those of the recipe by name. Utterances that the recipe was fitted on are
     refused, because a score on them would flatter.
     """
-    from abhinaya.labels import ABSTAIN
-    from abhinaya.predictions import read_tables, write_table
+    from abhinaya.data.labels import ABSTAIN
+    from abhinaya.data.predictions import read_tables, write_table
     from abhinaya.registry import load_rule
     from abhinaya.scoring import read_truth
 

@@ -11,7 +11,7 @@ from abhinaya.cli.options import AsJson, Format
 from abhinaya.cli.tables import TableFormat, show_json, show_table
 
 if TYPE_CHECKING:
-    from abhinaya.labels import EmotionSet
+    from abhinaya.data.labels import EmotionSet
 
 __all__ = ["fit"]
 
@@ -80,7 +80,7 @@ def fit(
     lends them), pseudo_tests, resamples, seed and jobs.
     """
     from abhinaya.config import apply_overrides
-    from abhinaya.predictions import write_table
+    from abhinaya.data.predictions import write_table
     from abhinaya.registry import load_rule
     from abhinaya.scoring import read_with_truth
 
@@ -136,7 +136,7 @@ def fit(
 
 
 def _class_counts(manifest: Path, selection: str, emotions: EmotionSet) -> list[int]:
-    from abhinaya.manifest import read_manifest
+    from abhinaya.data.manifest import read_manifest
 
     labels = read_manifest(manifest).select(selection)["label"]
     return [int((labels == code).sum()) for code in emotions.codes]

@@ -43,7 +43,7 @@ def predict(
     On several devices: accelerate launch -m abhinaya predict RUN ...
     """
     from abhinaya.cli.processes import is_main_process, quiet_libraries
-    from abhinaya.manifest import read_manifest
+    from abhinaya.data.manifest import read_manifest
     from abhinaya.member import PredictRequest
     from abhinaya.member_config import find_predictor
 

@@ -37,7 +37,7 @@ def prepare(
     """Make a manifest from a corpus as published."""
     from abhinaya.corpora import prepare_corpus
     from abhinaya.corpora.base import PrepareOptions
-    from abhinaya.manifest import summarise_manifest
+    from abhinaya.data.manifest import summarise_manifest
 
     options = PrepareOptions(
         check_audio=audio,

@@ -12,7 +12,7 @@ from abhinaya.cli.options import AsJson, Format
 from abhinaya.cli.tables import Cell, TableFormat, show_json, show_table
 
 if TYPE_CHECKING:
-    from abhinaya.manifest import Manifest
+    from abhinaya.data.manifest import Manifest
     from abhinaya.prompt_comparison import PromptScore
     from abhinaya.prompt_filling import FillingConfig
 
@@ -80,7 +80,7 @@ def _show(
     Sound is shown as [sound of UTTERANCE]. What a model's own chat template puts around the turns
     is the model's affair and not shown.
     """
-    from abhinaya.manifest import read_manifest
+    from abhinaya.data.manifest import read_manifest
     from abhinaya.prompt_filling import PromptFiller
     from abhinaya.prompt_runs import choose_source, read_texts
     from abhinaya.prompts import load_prompt
@@ -149,7 +149,7 @@ def _run(
     """
     from abhinaya.cli.processes import is_main_process, quiet_libraries
     from abhinaya.config import check_config, load_yaml
-    from abhinaya.manifest import read_manifest
+    from abhinaya.data.manifest import read_manifest
     from abhinaya.prompt_runs import PromptExperiment, plan_cells, run_cells
     from abhinaya.resources import find_config
 
@@ -291,8 +291,8 @@ def _selection_of(manifest: Manifest, utterance: str) -> list[str]:
     Raises:
         BadValueError: if there is no such row.
     """
+    from abhinaya.data.manifest import ALL
     from abhinaya.errors import BadValueError, list_some
-    from abhinaya.manifest import ALL
 
     rows = manifest.rows
     splits = rows.loc[rows["utterance"] == utterance, "split"]

@@ -42,8 +42,8 @@ def score_asr(
 
     Utterances that lack one of the two texts are not scored but counted.
     """
-    from abhinaya.manifest import read_manifest
-    from abhinaya.transcripts import read_transcripts
+    from abhinaya.data.manifest import read_manifest
+    from abhinaya.data.transcripts import read_transcripts
     from abhinaya.wer import WordErrors, score_transcripts
 
     corpus = read_manifest(manifest)

@@ -11,8 +11,8 @@ from abhinaya.cli.options import AsJson, Format
 from abhinaya.cli.tables import TableFormat, show_json, show_table
 
 if TYPE_CHECKING:
-    from abhinaya.labels import EmotionSet
-    from abhinaya.predictions import PredictionTable
+    from abhinaya.data.labels import EmotionSet
+    from abhinaya.data.predictions import PredictionTable
     from abhinaya.scoring import TableScore
 
 __all__ = ["smooth"]
@@ -99,8 +99,8 @@ def smooth(
     A speaker with at most K utterances gets as many different classes as utterances. Whether any of
     this helps is what `abhinaya fit adaptation` finds out on validation data.
     """
-    from abhinaya.labels import ABSTAIN
-    from abhinaya.predictions import write_table
+    from abhinaya.data.labels import ABSTAIN
+    from abhinaya.data.predictions import write_table
     from abhinaya.registry import load_rule
     from abhinaya.scoring import read_with_truth, score_table
 
@@ -160,7 +160,7 @@ def smooth(
 
 
 def _read_lender(source: str | None, emotions: EmotionSet) -> PredictionTable | None:
-    from abhinaya.predictions import read_tables
+    from abhinaya.data.predictions import read_tables
 
     return None if source is None else read_tables([source], emotions=emotions)[0]
 

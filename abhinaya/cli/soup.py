@@ -142,7 +142,7 @@ def _scorer(
     """
     import hashlib
 
-    from abhinaya.manifest import read_manifest
+    from abhinaya.data.manifest import read_manifest
     from abhinaya.member import PredictRequest
     from abhinaya.member_config import find_predictor
     from abhinaya.nn.checkpoint import WEIGHTS

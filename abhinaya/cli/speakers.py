@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-    from abhinaya.manifest import Manifest
-    from abhinaya.problems import Problem
+    from abhinaya.data.manifest import Manifest
+    from abhinaya.data.problems import Problem
 
 __all__ = ["speakers"]
 
@@ -82,14 +82,14 @@ def speakers(
     their speaker.
     """
     from abhinaya.cli.processes import quiet_libraries
+    from abhinaya.data.manifest import ALL, read_manifest
+    from abhinaya.data.problems import write_problems
     from abhinaya.estimated_speakers import (
         name_speakers,
         official_speakers,
         with_estimates,
         write_copy,
     )
-    from abhinaya.manifest import ALL, read_manifest
-    from abhinaya.problems import write_problems
     from abhinaya.registry import load_rule
 
     _check_options(manifest, out, model, embeddings, (n_speakers, threshold, tune_on))
@@ -262,8 +262,8 @@ def _quality_cells(n_clusters: int, quality: Any) -> list[Cell]:
 
 def _write_curve(source: Path, corpus: Manifest, estimated: Manifest, out: Path) -> None:
     """`OUT.curve.csv`, and the same as a picture."""
+    from abhinaya.data.predictions import read_table
     from abhinaya.estimated_speakers import official_speakers
-    from abhinaya.predictions import read_table
     from abhinaya.registry import load_rule
     from abhinaya.scoring import Truth
     from abhinaya.speaker_curve import ESTIMATED, draw_curve, write_curve

@@ -25,7 +25,7 @@ def train(
     On several devices: accelerate launch -m abhinaya train CONFIG.
     """
     from abhinaya.cli.processes import is_main_process, quiet_libraries
-    from abhinaya.manifest import read_manifest
+    from abhinaya.data.manifest import read_manifest
     from abhinaya.member_config import load_member_config
     from abhinaya.nn.checkpoint import read_info
     from abhinaya.registry import load_member

@@ -84,7 +84,7 @@ def transcribe(
     where it was. On several devices: accelerate launch -m abhinaya transcribe MANIFEST ...
     """
     from abhinaya.cli.processes import is_main_process, quiet_libraries
-    from abhinaya.manifest import read_manifest
+    from abhinaya.data.manifest import read_manifest
     from abhinaya.registry import load_tool
 
     quiet_libraries()

@@ -55,7 +55,7 @@ def vote(
     """
     from collections import Counter
 
-    from abhinaya.predictions import read_tables, write_table
+    from abhinaya.data.predictions import read_tables, write_table
     from abhinaya.registry import load_rule
 
     result = load_rule("vote")(

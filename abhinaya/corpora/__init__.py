@@ -75,8 +75,8 @@ def prepare_corpus(
     # Late, because these load pandas and the command line wants only the names.
     from abhinaya.corpora.base import Prepared, PrepareOptions, measure_audio, move_root
     from abhinaya.corpora.transcript_csv import read_transcript_csv
-    from abhinaya.manifest import write_manifest
-    from abhinaya.problems import write_problems
+    from abhinaya.data.manifest import write_manifest
+    from abhinaya.data.problems import write_problems
 
     options = options or PrepareOptions()
     corpus = load_corpus(name)
@@ -104,7 +104,7 @@ def _write_texts(texts: list[dict[str, Any]], given: Iterable[str], path: Path) 
     """Write transcripts beside those of other sources that are there already."""
     import pyarrow.parquet as pq
 
-    from abhinaya.transcripts import HUMAN, write_transcripts
+    from abhinaya.data.transcripts import HUMAN, write_transcripts
 
     there = pq.read_table(path).to_pylist() if path.is_file() else []
     rows = [row for row in there if row["source"] not in {HUMAN, *given}] + texts

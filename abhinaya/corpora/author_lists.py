@@ -23,10 +23,10 @@ from abhinaya.corpora.base import (
 from abhinaya.corpora.msp_labels import SPLITS
 from abhinaya.corpora.msp_podcast import FACTS as RELEASE
 from abhinaya.corpora.msp_podcast import TEST3, is_test3, place_in_recording
+from abhinaya.data.labels import MSP_PODCAST
+from abhinaya.data.problems import Problem
+from abhinaya.data.transcripts import HUMAN
 from abhinaya.errors import BadValueError, MissingFileError, ProblemsError
-from abhinaya.labels import MSP_PODCAST
-from abhinaya.problems import Problem
-from abhinaya.transcripts import HUMAN
 
 __all__ = ["FACTS", "prepare"]
 

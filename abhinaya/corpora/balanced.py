@@ -6,8 +6,8 @@ import hashlib
 
 import pandas as pd
 
-from abhinaya.labels import EmotionSet
-from abhinaya.problems import Problem
+from abhinaya.data.labels import EmotionSet
+from abhinaya.data.problems import Problem
 
 __all__ = ["BALANCED", "draw_balanced"]
 

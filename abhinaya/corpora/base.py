@@ -13,11 +13,11 @@ import numpy as np
 import pandas as pd
 import soundfile
 
-from abhinaya.audio import SAMPLE_RATE_HZ, audio_duration_s
+from abhinaya.data.audio import SAMPLE_RATE_HZ, audio_duration_s
+from abhinaya.data.labels import EmotionSet
+from abhinaya.data.manifest import Manifest, make_manifest
+from abhinaya.data.problems import Problem
 from abhinaya.errors import AudioError, BadValueError, MissingFileError, ProblemsError
-from abhinaya.labels import EmotionSet
-from abhinaya.manifest import Manifest, make_manifest
-from abhinaya.problems import Problem
 
 __all__ = [
     "CorpusFacts",

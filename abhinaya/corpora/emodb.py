@@ -21,10 +21,10 @@ from abhinaya.corpora.base import (
     names_in,
     read_csv_text,
 )
+from abhinaya.data.labels import EmotionSet
+from abhinaya.data.problems import Problem
+from abhinaya.data.transcripts import HUMAN
 from abhinaya.errors import MissingFileError, ProblemsError
-from abhinaya.labels import EmotionSet
-from abhinaya.problems import Problem
-from abhinaya.transcripts import HUMAN
 
 __all__ = ["FACTS", "N_PUBLISHED", "prepare"]
 

@@ -19,9 +19,9 @@ from abhinaya.corpora.base import (
     names_in,
     read_csv_text,
 )
+from abhinaya.data.labels import EmotionSet
+from abhinaya.data.transcripts import HUMAN
 from abhinaya.errors import BadValueError, MissingFileError, ProblemsError, did_you_mean
-from abhinaya.labels import EmotionSet
-from abhinaya.transcripts import HUMAN
 
 __all__ = ["FACTS", "prepare"]
 

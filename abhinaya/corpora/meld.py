@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from abhinaya.corpora.base import CorpusFacts, Prepared, PrepareOptions, build_manifest, names_in
+from abhinaya.data.labels import EmotionSet
+from abhinaya.data.problems import Problem
+from abhinaya.data.transcripts import HUMAN
 from abhinaya.errors import MissingFileError, ProblemsError, list_some
-from abhinaya.labels import EmotionSet
-from abhinaya.problems import Problem
-from abhinaya.transcripts import HUMAN
 
 __all__ = ["FACTS", "N_PUBLISHED", "prepare"]
 

@@ -18,9 +18,9 @@ from typing import Any
 import pandas as pd
 
 from abhinaya.corpora.base import gender_or_none, known_or_none, read_csv_text
+from abhinaya.data.labels import MSP_PODCAST, OTHER
+from abhinaya.data.problems import Problem
 from abhinaya.errors import BadValueError, ProblemsError, did_you_mean, list_some
-from abhinaya.labels import MSP_PODCAST, OTHER
-from abhinaya.problems import Problem
 
 __all__ = ["SPLITS", "read_consensus", "read_partitions", "read_votes", "split_or_none"]
 

@@ -31,10 +31,10 @@ from abhinaya.corpora.msp_labels import (
     split_or_none,
 )
 from abhinaya.corpora.msp_texts import read_texts
+from abhinaya.data.labels import MSP_PODCAST
+from abhinaya.data.problems import Problem
+from abhinaya.data.transcripts import HUMAN
 from abhinaya.errors import MissingFileError, list_some
-from abhinaya.labels import MSP_PODCAST
-from abhinaya.problems import Problem
-from abhinaya.transcripts import HUMAN
 
 __all__ = ["FACTS", "TEST3", "is_test3", "place_in_recording", "prepare"]
 

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 from abhinaya.corpora.base import map_in_threads
+from abhinaya.data.problems import Problem
 from abhinaya.errors import BadValueError
-from abhinaya.problems import Problem
 
 __all__ = ["read_texts"]
 

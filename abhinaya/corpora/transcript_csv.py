@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from abhinaya.data.label_csv import FILE_COLUMN, read_csv_rows
+from abhinaya.data.transcripts import HUMAN
 from abhinaya.errors import BadValueError, ProblemsError, list_some
-from abhinaya.label_csv import FILE_COLUMN, read_csv_rows
-from abhinaya.transcripts import HUMAN
 
 __all__ = ["TEXT_COLUMN", "read_transcript_csv"]
 

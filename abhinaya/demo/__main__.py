@@ -128,9 +128,9 @@ def _write_checkpoints(folder: Path) -> None:
 
 def _write_language_model(folder: Path) -> None:
     from abhinaya.corpora.transcript_csv import TEXT_COLUMN
+    from abhinaya.data.label_csv import FILE_COLUMN, read_csv_rows
     from abhinaya.demo.language_model import write_trained_llama
     from abhinaya.files import atomic_folder
-    from abhinaya.label_csv import FILE_COLUMN, read_csv_rows
 
     if folder.is_dir():
         return

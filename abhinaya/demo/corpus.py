@@ -15,14 +15,14 @@ from pathlib import Path
 import numpy as np
 import soundfile as sf
 
-from abhinaya.audio import SAMPLE_RATE_HZ
+from abhinaya.data.audio import SAMPLE_RATE_HZ
+from abhinaya.data.labels import MSP_PODCAST
 from abhinaya.demo.raters import Rating, rate
 from abhinaya.demo.sentences import make_sentence
 from abhinaya.demo.synth import spell, synthesize
 from abhinaya.demo.voices import STYLES, Style, Voice, blend, draw_voice
 from abhinaya.errors import BadValueError
 from abhinaya.files import atomic_folder, write_csv
-from abhinaya.labels import MSP_PODCAST
 
 __all__ = ["CorpusSummary", "write_corpus"]
 

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from abhinaya.answers import class_words
+from abhinaya.data.labels import MSP_PODCAST
 from abhinaya.demo.llm_checkpoints import write_llama
 from abhinaya.demo.sentences import make_sentence
 from abhinaya.errors import BadValueError
-from abhinaya.labels import MSP_PODCAST
 from abhinaya.prompts import load_prompt
 
 __all__ = ["PROMPT", "write_trained_llama"]

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from abhinaya.data.labels import MSP_PODCAST
 from abhinaya.demo.sentences import make_sentence
 from abhinaya.errors import BadValueError, MissingPackageError
 from abhinaya.files import write_json
-from abhinaya.labels import MSP_PODCAST
 
 if TYPE_CHECKING:
     from torch import Tensor

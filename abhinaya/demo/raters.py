@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from abhinaya.labels import MSP_PODCAST, OTHER
+from abhinaya.data.labels import MSP_PODCAST, OTHER
 
 __all__ = ["Rating", "find_plurality", "rate"]
 

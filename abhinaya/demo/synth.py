@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from abhinaya.audio import SAMPLE_RATE_HZ
+from abhinaya.data.audio import SAMPLE_RATE_HZ
 from abhinaya.demo.voices import NEUTRAL_SYLLABLES_PER_S, Style, Voice
 from abhinaya.errors import BadValueError
 

@@ -120,7 +120,7 @@ STYLES = {
                tilt_db=1, breathiness=0.12, formant_spread=1.25, f1_scale=1.1),
 }
 # fmt: on
-"""The style of each class of `abhinaya.labels.MSP_PODCAST`."""
+"""The style of each class of `abhinaya.data.labels.MSP_PODCAST`."""
 
 
 def blend(first: Style, second: Style, weight: float) -> Style:

@@ -15,9 +15,11 @@ import torch
 from accelerate import PartialState
 
 import abhinaya
-from abhinaya.audio import audio_digest
 from abhinaya.clips import Clip, Cropping, collect_clips
 from abhinaya.config import apply_overrides, check_config, config_digest
+from abhinaya.data.audio import audio_digest
+from abhinaya.data.labels import ABSTAIN, EmotionSet
+from abhinaya.data.predictions import PredictionTable
 from abhinaya.errors import AudioError
 from abhinaya.files import digest_of
 from abhinaya.inference.features import FeatureStore
@@ -29,11 +31,9 @@ from abhinaya.inference.parts import (
     predict_in_parts,
     read_batches,
 )
-from abhinaya.labels import ABSTAIN, EmotionSet
 from abhinaya.member import PredictRequest
 from abhinaya.nn.checkpoint import WEIGHTS, CheckpointInfo, load_weights, read_info
 from abhinaya.nn.classifier import EmotionClassifier
-from abhinaya.predictions import PredictionTable
 from abhinaya.training.build import ClassifierParts, build_classifier
 from abhinaya.training.classifier_config import ClassifierConfig
 from abhinaya.training.dataset import PieceLoader, fresh_loader

@@ -21,8 +21,9 @@ import torch
 from numpy.typing import NDArray
 from transformers import AutoConfig, AutoFeatureExtractor, AutoModelForAudioXVector
 
-from abhinaya.audio import SAMPLE_RATE_HZ, audio_digest, crop_bounds, read_audio
 from abhinaya.clips import Clip
+from abhinaya.data.audio import SAMPLE_RATE_HZ, audio_digest, crop_bounds, read_audio
+from abhinaya.data.problems import Problem
 from abhinaya.errors import (
     AudioError,
     BadValueError,
@@ -32,7 +33,6 @@ from abhinaya.errors import (
 )
 from abhinaya.files import atomic_path
 from abhinaya.inference.features import encoder_digest
-from abhinaya.problems import Problem
 from abhinaya.progress import progress
 
 __all__ = ["EmbeddingStore", "SpeakerModel", "embed_clips", "load_speaker_model"]

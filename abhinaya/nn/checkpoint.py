@@ -13,9 +13,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from abhinaya.config import load_yaml
+from abhinaya.data.labels import EmotionSet
 from abhinaya.errors import CheckpointError, MissingFileError, list_some
 from abhinaya.files import write_json, write_text
-from abhinaya.labels import EmotionSet
 from abhinaya.nn.classifier import EmotionClassifier
 
 __all__ = ["CheckpointInfo", "check_keys", "load_weights", "read_info", "save_checkpoint"]

@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import AutoConfig, WhisperConfig, WhisperFeatureExtractor
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-from abhinaya.audio import SAMPLE_RATE_HZ
+from abhinaya.data.audio import SAMPLE_RATE_HZ
 from abhinaya.errors import CheckpointError, MissingFileError
 from abhinaya.nn.published import check_fit, open_safetensors, read_pickle, weight_files
 

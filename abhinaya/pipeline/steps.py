@@ -86,7 +86,7 @@ def _prepare_step(pipeline: Pipeline) -> Step:
     def work() -> Report:
         from abhinaya.corpora import prepare_corpus
         from abhinaya.corpora.base import PrepareOptions
-        from abhinaya.manifest import summarise_manifest
+        from abhinaya.data.manifest import summarise_manifest
 
         options = PrepareOptions(
             entry.check_audio, entry.balanced_per_class, entry.seed, entry.transcripts
@@ -114,7 +114,7 @@ def _train_step(pipeline: Pipeline, member: TrainedConfig) -> Step:
     best = member.run_dir / "best"
 
     def work() -> Report:
-        from abhinaya.manifest import read_manifest
+        from abhinaya.data.manifest import read_manifest
         from abhinaya.nn.checkpoint import read_info
         from abhinaya.registry import load_member
 
@@ -147,9 +147,9 @@ def _predict_step(pipeline: Pipeline, member: MemberConfig, selection: str) -> S
     run_dir = member.run_dir if isinstance(member, TrainedConfig) else None
 
     def work() -> Report:
-        from abhinaya.manifest import read_manifest
+        from abhinaya.data.manifest import read_manifest
+        from abhinaya.data.predictions import read_table
         from abhinaya.member import PredictRequest
-        from abhinaya.predictions import read_table
         from abhinaya.registry import load_member
 
         if config.gpus > 1:
@@ -192,7 +192,7 @@ def _vote_step(pipeline: Pipeline, selection: str) -> Step:
     out = _table(pipeline, selection, entry.name)
 
     def work() -> Report:
-        from abhinaya.predictions import read_tables, write_table
+        from abhinaya.data.predictions import read_tables, write_table
         from abhinaya.registry import load_rule
 
         result = load_rule("vote")(
@@ -227,7 +227,7 @@ def _score_step(pipeline: Pipeline, entry: ScoreEntry) -> Step:
     tables = [*_tables(pipeline, entry.selection), voted]
 
     def work() -> Report:
-        from abhinaya.predictions import read_tables
+        from abhinaya.data.predictions import read_tables
         from abhinaya.scoring import read_truth, score_table
 
         read = read_tables([str(path) for path in tables])
@@ -268,7 +268,7 @@ def _submit_step(pipeline: Pipeline) -> Step:
     out = config.out / "submission.csv"
 
     def work() -> Report:
-        from abhinaya.predictions import read_table
+        from abhinaya.data.predictions import read_table
         from abhinaya.submission import expected_names, find_challenge, write_submission
 
         rules = find_challenge(entry.challenge) if entry.challenge else None

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from abhinaya.config import MemberConfig
+from abhinaya.data.manifest import Manifest
+from abhinaya.data.predictions import PredictionTable
 from abhinaya.errors import BadValueError
-from abhinaya.manifest import Manifest
 from abhinaya.member import InputBuilder, PredictRequest
 from abhinaya.nn.backbone import Backbone
-from abhinaya.predictions import PredictionTable
 from abhinaya.training.classifier_config import ClassifierConfig
 
 __all__ = ["ClassifierMember"]

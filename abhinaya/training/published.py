@@ -10,9 +10,9 @@ from accelerate import PartialState
 from torch import Tensor
 
 from abhinaya.config import config_digest, dump_yaml
+from abhinaya.data.labels import MSP_PODCAST
 from abhinaya.errors import CheckpointError, MissingFileError
 from abhinaya.files import atomic_folder, digest_of, write_text
-from abhinaya.labels import MSP_PODCAST
 from abhinaya.nn.checkpoint import check_keys, read_info, save_checkpoint
 from abhinaya.nn.classifier import EmotionClassifier
 from abhinaya.nn.loss_config import absorbed_prior

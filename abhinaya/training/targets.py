@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from abhinaya.labels import ABSTAIN, EmotionSet
+from abhinaya.data.labels import ABSTAIN, EmotionSet
 
 __all__ = ["hard_targets", "soft_targets"]
 

@@ -18,18 +18,19 @@ from transformers import EvalPrediction, set_seed
 import abhinaya
 from abhinaya.clips import Clip, Cropping, collect_clips, split_readable, split_short
 from abhinaya.config import config_digest, dump_yaml
+from abhinaya.data.labels import ABSTAIN, EmotionSet
+from abhinaya.data.manifest import Manifest
+from abhinaya.data.problems import Problem, write_problems
+from abhinaya.data.transcripts import read_transcripts
 from abhinaya.errors import BadValueError
 from abhinaya.files import atomic_folder, digest_of, write_csv
 from abhinaya.inference.features import FeatureStore
-from abhinaya.labels import ABSTAIN, EmotionSet
-from abhinaya.manifest import Manifest
 from abhinaya.member import InputBuilder
 from abhinaya.metrics import scores
 from abhinaya.nn.backbone import LayerMix
 from abhinaya.nn.checkpoint import save_checkpoint
 from abhinaya.nn.classifier import EmotionClassifier
 from abhinaya.nn.loss_config import absorbed_prior
-from abhinaya.problems import Problem, write_problems
 from abhinaya.training.arguments import training_arguments
 from abhinaya.training.build import ClassifierParts, build_classifier
 from abhinaya.training.classifier_config import ClassifierConfig
@@ -37,7 +38,6 @@ from abhinaya.training.dataset import ClipDataset, Collator, PieceLoader, fresh_
 from abhinaya.training.run_directory import RunDirectory
 from abhinaya.training.targets import hard_targets, soft_targets
 from abhinaya.training.trainer import EmotionTrainer
-from abhinaya.transcripts import read_transcripts
 
 __all__ = ["train_classifier", "training_digest"]
 

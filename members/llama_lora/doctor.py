@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from abhinaya.checkup import Findings, check_memory, format_bytes
-from abhinaya.labels import MSP_PODCAST
+from abhinaya.data.labels import MSP_PODCAST
 from abhinaya.language_model_checks import (
     check_language_model,
     check_quantisation,

@@ -8,13 +8,13 @@ from accelerate import PartialState
 
 from abhinaya.checkup import Findings
 from abhinaya.config import MemberConfig
+from abhinaya.data.predictions import PredictionTable
 from abhinaya.errors import BadValueError
 from abhinaya.member import InputBuilder, PredictRequest
 from abhinaya.nn.backbone import Backbone
 from abhinaya.nn.classifier import EmotionClassifier
 from abhinaya.nn.language_model import load_language_model, load_tokenizer
 from abhinaya.nn.published import check_fit
-from abhinaya.predictions import PredictionTable
 from abhinaya.training.classifier_member import ClassifierMember
 from abhinaya.training.published import filled_classifier, published_run
 from members.llama_lora.config import LlamaLoraConfig

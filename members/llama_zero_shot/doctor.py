@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from abhinaya.answers import class_words
 from abhinaya.checkup import Findings
+from abhinaya.data.labels import MSP_PODCAST
 from abhinaya.errors import did_you_mean
-from abhinaya.labels import MSP_PODCAST
 from abhinaya.language_model_checks import (
     check_language_model,
     check_quantisation,

@@ -20,17 +20,17 @@ from abhinaya.answers import AnswerParser, class_words
 from abhinaya.checkup import Findings
 from abhinaya.clips import Clip
 from abhinaya.config import MemberConfig, config_digest
+from abhinaya.data.labels import ABSTAIN, EmotionSet
+from abhinaya.data.manifest import Manifest
+from abhinaya.data.predictions import PredictionTable
+from abhinaya.data.problems import Problem
+from abhinaya.data.transcripts import read_transcripts
 from abhinaya.errors import AudioError, BadValueError
 from abhinaya.files import digest_of
-from abhinaya.labels import ABSTAIN, EmotionSet
-from abhinaya.manifest import Manifest
 from abhinaya.member import PredictRequest
-from abhinaya.predictions import PredictionTable
-from abhinaya.problems import Problem
 from abhinaya.progress import progress
 from abhinaya.prompt_filling import PromptFiller
 from abhinaya.prompts import Prompt, Turn, load_prompt
-from abhinaya.transcripts import read_transcripts
 from members.llama_zero_shot.cache import AnswerStore, key_of
 from members.llama_zero_shot.config import LlamaZeroShotConfig
 from members.llama_zero_shot.doctor import check_zero_shot
@@ -219,7 +219,7 @@ def judge(
         max_tokens: length at which an answer was cut.
 
     Example:
-        >>> from abhinaya.labels import MSP_PODCAST
+        >>> from abhinaya.data.labels import MSP_PODCAST
         >>> answers = [Answer("sad"), Answer("Fear."), Answer("I cannot tell."), Answer("Sad")]
         >>> verdict = judge(answers, AnswerParser(MSP_PODCAST), n_classes=8, max_tokens=16)
         >>> verdict.label, round(verdict.probs[3], 3)

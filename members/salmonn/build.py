@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
-from abhinaya.audio import SAMPLE_RATE_HZ
+from abhinaya.data.audio import SAMPLE_RATE_HZ
+from abhinaya.data.labels import EmotionSet
 from abhinaya.errors import BadValueError, CheckpointError
-from abhinaya.labels import EmotionSet
 from members.salmonn.config import SalmonnConfig, SalmonnParts
 from members.salmonn.inputs import SalmonnInputs
 from members.salmonn.sequence import PromptTokens, load_prompts

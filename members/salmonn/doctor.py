@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from abhinaya.checkup import Findings, check_memory, find_devices, format_bytes
+from abhinaya.data.labels import MSP_PODCAST
 from abhinaya.errors import MissingPackageError, list_some
-from abhinaya.labels import MSP_PODCAST
 from abhinaya.member import Utterance
 from members.salmonn.build import check_sizes, window_frames
 from members.salmonn.config import SalmonnConfig, SalmonnParts
@@ -285,7 +285,7 @@ def _check_quantisation(config: SalmonnParts, findings: Findings) -> None:
 
 
 def _check_transcripts(config: SalmonnParts, findings: Findings) -> None:
-    from abhinaya.transcripts import read_transcripts
+    from abhinaya.data.transcripts import read_transcripts
 
     sources = config.data.transcripts
     if sources is None:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from abhinaya.audio import SAMPLE_RATE_HZ
+from abhinaya.data.audio import SAMPLE_RATE_HZ
 from abhinaya.errors import BadShapeError
 
 __all__ = ["MIN_SAMPLES", "N_MELS", "kaldi_fbank", "n_fbank_frames"]

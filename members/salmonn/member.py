@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 from abhinaya.checkup import Findings
 from abhinaya.config import MemberConfig
+from abhinaya.data.predictions import PredictionTable
 from abhinaya.errors import BadValueError
 from abhinaya.member import InputBuilder, PredictRequest
 from abhinaya.nn.backbone import Backbone
-from abhinaya.predictions import PredictionTable
 from abhinaya.training.classifier_member import ClassifierMember
 from members.salmonn.build import build_backbone, build_inputs
 from members.salmonn.config import SalmonnConfig

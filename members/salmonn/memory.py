@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from abhinaya.audio import SAMPLE_RATE_HZ
+from abhinaya.data.audio import SAMPLE_RATE_HZ
 from members.salmonn.build import window_frames
 from members.salmonn.config import SalmonnConfig
 from members.salmonn.fbank import n_fbank_frames

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from abhinaya.answers import class_words
-from abhinaya.audio import utterance_rng
+from abhinaya.data.audio import utterance_rng
+from abhinaya.data.labels import EmotionSet
 from abhinaya.errors import BadValueError
-from abhinaya.labels import EmotionSet
 from abhinaya.member import Utterance
 from abhinaya.prompt_files import slots_in
 from abhinaya.prompts import Prompt, Turn, load_prompt, read_prompt_pool

@@ -14,15 +14,15 @@ import numpy as np
 
 from abhinaya import __version__
 from abhinaya.answers import AnswerParser
-from abhinaya.audio import audio_digest
 from abhinaya.clips import Clip, Cropping, collect_clips
 from abhinaya.config import Config, MemberConfig, config_digest
+from abhinaya.data.audio import audio_digest
+from abhinaya.data.labels import ABSTAIN
+from abhinaya.data.manifest import Manifest
+from abhinaya.data.predictions import PredictionTable
 from abhinaya.errors import AudioError, BadValueError
 from abhinaya.files import digest_of
-from abhinaya.labels import ABSTAIN
-from abhinaya.manifest import Manifest
 from abhinaya.member import PredictRequest
-from abhinaya.predictions import PredictionTable
 from abhinaya.training.classifier_config import AudioConfig, InferenceConfig
 from members.salmonn.build import build_backbone, build_inputs
 from members.salmonn.config import SalmonnParts

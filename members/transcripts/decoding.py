@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from abhinaya.audio import SAMPLE_RATE_HZ
+from abhinaya.data.audio import SAMPLE_RATE_HZ
 from abhinaya.errors import BadValueError
 from abhinaya.files import digest_of
 

@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from abhinaya.clips import Clip, Cropping, collect_clips
+from abhinaya.data.manifest import Manifest
+from abhinaya.data.problems import Problem, write_problems
+from abhinaya.data.transcripts import HUMAN, read_transcript_rows, write_transcripts
 from abhinaya.errors import BadValueError, UnknownNameError
 from abhinaya.files import digest_of
-from abhinaya.manifest import Manifest
-from abhinaya.problems import Problem, write_problems
 from abhinaya.progress import progress
-from abhinaya.transcripts import HUMAN, read_transcript_rows, write_transcripts
 from members.transcripts.decoding import DecodingSettings, Recogniser, cut_windows
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from abhinaya.audio import pad_waveforms
+from abhinaya.data.audio import pad_waveforms
 from abhinaya.member import InputBuilder, Utterance
 from abhinaya.nn.backbone import Backbone
 from abhinaya.training.classifier_member import ClassifierMember

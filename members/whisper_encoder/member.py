@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from abhinaya.audio import SAMPLE_RATE_HZ
+from abhinaya.data.audio import SAMPLE_RATE_HZ
 from abhinaya.errors import BadValueError
 from abhinaya.member import InputBuilder, Utterance
 from abhinaya.nn.backbone import Backbone, freeze

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from abhinaya.cli import main
-from abhinaya.labels import MSP_PODCAST
-from abhinaya.predictions import PredictionTable, write_table
+from abhinaya.data.labels import MSP_PODCAST
+from abhinaya.data.predictions import PredictionTable, write_table
 
 
 class Result(NamedTuple):

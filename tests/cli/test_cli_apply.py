@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from abhinaya.predictions import read_table
+from abhinaya.data.predictions import read_table
 
 
 @pytest.fixture

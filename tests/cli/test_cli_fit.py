@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 import ensembling
-from abhinaya.labels import EmotionSet
-from abhinaya.manifest import make_manifest, write_manifest
-from abhinaya.predictions import PredictionTable, read_table, write_table
+from abhinaya.data.labels import EmotionSet
+from abhinaya.data.manifest import make_manifest, write_manifest
+from abhinaya.data.predictions import PredictionTable, read_table, write_table
 
 EMOTIONS = EmotionSet.from_codes("AHN")
 

@@ -60,7 +60,7 @@ def test_errors_become_a_message_and_an_exit_code(run_cli, monkeypatch, error, c
     def fail(*_args, **_options):
         raise error
 
-    monkeypatch.setattr("abhinaya.predictions.read_tables", fail)
+    monkeypatch.setattr("abhinaya.data.predictions.read_tables", fail)
     result = run_cli("vote", "a.parquet", "--out", "b.parquet")
     assert (result.code, result.out, result.err.lstrip("\n")) == (code, "", message)
 
@@ -71,7 +71,7 @@ def test_a_mistake_of_ours_is_not_hidden(monkeypatch):
     def fail(*_args, **_options):
         raise ZeroDivisionError
 
-    monkeypatch.setattr("abhinaya.predictions.read_tables", fail)
+    monkeypatch.setattr("abhinaya.data.predictions.read_tables", fail)
     with pytest.raises(ZeroDivisionError):
         cli.main(["vote", "a.parquet", "--out", "b.parquet"])
 

@@ -9,11 +9,11 @@ import pytest
 import soundfile
 import yaml
 
+from abhinaya.data.labels import MSP_PODCAST
+from abhinaya.data.manifest import make_manifest, read_manifest, write_manifest
+from abhinaya.data.predictions import read_table
 from abhinaya.demo.checkpoints import write_wavlm
-from abhinaya.labels import MSP_PODCAST
-from abhinaya.manifest import make_manifest, read_manifest, write_manifest
 from abhinaya.member_config import load_member_config
-from abhinaya.predictions import read_table
 from abhinaya.registry import load_member
 
 

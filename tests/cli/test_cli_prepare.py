@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from abhinaya.data.manifest import read_manifest
+from abhinaya.data.transcripts import read_transcripts
 from abhinaya.demo.corpus import write_corpus
-from abhinaya.manifest import read_manifest
-from abhinaya.transcripts import read_transcripts
 
 
 @pytest.fixture(scope="module")

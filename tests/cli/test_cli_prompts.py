@@ -5,12 +5,12 @@ import json
 import pytest
 import yaml
 
+from abhinaya.data.labels import MSP_PODCAST
+from abhinaya.data.manifest import make_manifest, write_manifest
+from abhinaya.data.predictions import PredictionTable, write_table
+from abhinaya.data.transcripts import write_transcripts
 from abhinaya.demo.llm_checkpoints import write_llama
-from abhinaya.labels import MSP_PODCAST
-from abhinaya.manifest import make_manifest, write_manifest
-from abhinaya.predictions import PredictionTable, write_table
 from abhinaya.prompts import prompt_names
-from abhinaya.transcripts import write_transcripts
 
 CURT = "---\nname: curt-v1\nversion: 1\nslots: [{slot}]\n---\n## system\nA.\n## user\n{{{slot}}}\n"
 

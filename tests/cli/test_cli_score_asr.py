@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from abhinaya.labels import MSP_PODCAST
-from abhinaya.manifest import make_manifest, write_manifest
-from abhinaya.transcripts import HUMAN, write_transcripts
+from abhinaya.data.labels import MSP_PODCAST
+from abhinaya.data.manifest import make_manifest, write_manifest
+from abhinaya.data.transcripts import HUMAN, write_transcripts
 
 ASR = "whisper-tiny"
 

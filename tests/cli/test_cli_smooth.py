@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from abhinaya.labels import EmotionSet
-from abhinaya.manifest import make_manifest, write_manifest
-from abhinaya.predictions import PredictionTable, read_table, write_table
+from abhinaya.data.labels import EmotionSet
+from abhinaya.data.manifest import make_manifest, write_manifest
+from abhinaya.data.predictions import PredictionTable, read_table, write_table
 
 EMOTIONS = EmotionSet.from_codes("AH")
 EMBEDDINGS = np.array([(6, 0), (6, 1), (3, 2), (0, 6), (1, 6), (2, 3), (2, 3), (9, 9)], np.float32)

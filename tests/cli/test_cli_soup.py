@@ -12,9 +12,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from abhinaya.config import dump_yaml
+from abhinaya.data.labels import MSP_PODCAST
+from abhinaya.data.manifest import make_manifest, read_manifest, write_manifest
 from abhinaya.demo.checkpoints import write_wavlm
-from abhinaya.labels import MSP_PODCAST
-from abhinaya.manifest import make_manifest, read_manifest, write_manifest
 from abhinaya.member import PredictRequest
 from abhinaya.member_config import check_member_config
 from abhinaya.nn.checkpoint import read_info, save_checkpoint

@@ -11,11 +11,11 @@ import pandas as pd
 import pytest
 import soundfile
 
-from abhinaya.audio import audio_digest
+from abhinaya.data.audio import audio_digest
+from abhinaya.data.labels import MSP_PODCAST
+from abhinaya.data.manifest import make_manifest, read_manifest, write_manifest
+from abhinaya.data.predictions import PredictionTable, write_table
 from abhinaya.demo.xvector_checkpoint import write_xvector
-from abhinaya.labels import MSP_PODCAST
-from abhinaya.manifest import make_manifest, read_manifest, write_manifest
-from abhinaya.predictions import PredictionTable, write_table
 
 # Angle of the voice of each clip, in degrees; two speakers far apart in each split.
 ANGLES = {

@@ -10,9 +10,9 @@ import pytest
 import soundfile
 import yaml
 
+from abhinaya.data.labels import MSP_PODCAST
+from abhinaya.data.manifest import make_manifest, write_manifest
 from abhinaya.demo.checkpoints import write_wavlm
-from abhinaya.labels import MSP_PODCAST
-from abhinaya.manifest import make_manifest, write_manifest
 
 RunCli = Callable[..., Any]
 

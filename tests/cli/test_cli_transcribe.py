@@ -12,9 +12,9 @@ import soundfile
 from tiny_whisper import end_early, write_tiny
 
 import abhinaya
-from abhinaya.labels import MSP_PODCAST
-from abhinaya.manifest import make_manifest, write_manifest
-from abhinaya.transcripts import read_transcript_rows, read_transcripts
+from abhinaya.data.labels import MSP_PODCAST
+from abhinaya.data.manifest import make_manifest, write_manifest
+from abhinaya.data.transcripts import read_transcript_rows, read_transcripts
 
 RATE_HZ = 16_000
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 
-from abhinaya.predictions import read_table
+from abhinaya.data.predictions import read_table
 
 
 def test_vote_writes_the_table_and_says_who_decided(run_cli, save_table, tmp_path):

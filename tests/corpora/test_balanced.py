@@ -3,7 +3,7 @@ from __future__ import annotations
 import pandas as pd
 
 from abhinaya.corpora.balanced import draw_balanced
-from abhinaya.labels import EmotionSet
+from abhinaya.data.labels import EmotionSet
 
 TWO = EmotionSet(codes=("A", "N"), names=("angry", "neutral"), outside=("X",))
 

@@ -10,9 +10,9 @@ import pytest
 
 from abhinaya.corpora import CORPORA, load_corpus, prepare_corpus
 from abhinaya.corpora.base import PrepareOptions
+from abhinaya.data.manifest import read_manifest
+from abhinaya.data.transcripts import read_transcripts, write_transcripts
 from abhinaya.errors import MissingFileError, ProblemsError, UnknownNameError
-from abhinaya.manifest import read_manifest
-from abhinaya.transcripts import read_transcripts, write_transcripts
 
 CLIP = "MSP-PODCAST_0001_0008.wav"
 

@@ -19,9 +19,9 @@ from abhinaya.corpora.base import (
     names_in,
     read_csv_text,
 )
+from abhinaya.data.labels import MSP_PODCAST
+from abhinaya.data.manifest import Manifest, make_manifest
 from abhinaya.errors import BadValueError, MissingFileError, ProblemsError
-from abhinaya.labels import MSP_PODCAST
-from abhinaya.manifest import Manifest, make_manifest
 
 FACTS = CorpusFacts("mine", "Mine", None, "CC0-1.0", "Nobody 2026", "https://example.org")
 

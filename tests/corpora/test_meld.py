@@ -11,9 +11,9 @@ import pytest
 from abhinaya.corpora import prepare_corpus
 from abhinaya.corpora.base import PrepareOptions
 from abhinaya.corpora.meld import FACTS, N_PUBLISHED, prepare
+from abhinaya.data.manifest import read_manifest
+from abhinaya.data.transcripts import read_transcripts
 from abhinaya.errors import MissingFileError, ProblemsError
-from abhinaya.manifest import read_manifest
-from abhinaya.transcripts import read_transcripts
 
 OPTIONS = PrepareOptions()
 

@@ -5,9 +5,9 @@ import pytest
 from abhinaya.corpora import prepare_corpus
 from abhinaya.corpora.base import PrepareOptions
 from abhinaya.corpora.transcript_csv import read_transcript_csv
+from abhinaya.data.transcripts import read_transcripts
 from abhinaya.demo.corpus import write_corpus
 from abhinaya.errors import BadValueError, MissingFileError, ProblemsError
-from abhinaya.transcripts import read_transcripts
 
 NAMES = ("a.wav", "b.wav", "c.wav")
 

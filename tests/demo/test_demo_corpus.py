@@ -11,9 +11,9 @@ from sklearn.metrics import f1_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from abhinaya.data.labels import MSP_PODCAST
 from abhinaya.demo.corpus import write_corpus
 from abhinaya.errors import BadValueError
-from abhinaya.labels import MSP_PODCAST
 
 PRIMARY_CODES = {
     **{"Angry": "A", "Contempt": "C", "Disgust": "D", "Fear": "F"},

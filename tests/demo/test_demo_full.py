@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from sklearn.metrics import f1_score
 
-from abhinaya.labels import MSP_PODCAST
+from abhinaya.data.labels import MSP_PODCAST
 
 # Macro-F1 that each member reaches on the test clips at least. Guessing gives about 0.12; measured
 # were 0.69, 0.64, 0.50, 0.33, 0.27, 0.63 and 0.73, and other numbers of threads move them.

@@ -5,9 +5,9 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
+from abhinaya.data.labels import MSP_PODCAST
 from abhinaya.demo.sentences import make_sentence
 from abhinaya.demo.synth import spell
-from abhinaya.labels import MSP_PODCAST
 
 CLASS_WORDS = re.compile(
     r"\b(ang(er|ry)|contempt|disgust|fear|afraid|happ(y|ily|iness)|neutral|sad|surpris)",

@@ -3,10 +3,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from abhinaya.data.labels import MSP_PODCAST
 from abhinaya.demo.synth import MAX_DURATION_S, MIN_DURATION_S, Phone, spell, synthesize
 from abhinaya.demo.voices import STYLES, Style, Voice, blend, draw_voice
 from abhinaya.errors import BadValueError
-from abhinaya.labels import MSP_PODCAST
 
 RATE_HZ = 16_000
 # Little noise and no perturbation, so that what is measured is what was asked for.

@@ -11,12 +11,12 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from abhinaya.answers import class_words
+from abhinaya.data.labels import MSP_PODCAST
 from abhinaya.demo import language_model
 from abhinaya.demo.language_model import PROMPT, write_trained_llama
 from abhinaya.demo.llm_checkpoints import write_llama
 from abhinaya.demo.sentences import make_sentence
 from abhinaya.errors import BadValueError
-from abhinaya.labels import MSP_PODCAST
 from abhinaya.prompts import load_prompt
 
 

@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from abhinaya.labels import ABSTAIN, EmotionSet
-from abhinaya.predictions import PredictionTable
+from abhinaya.data.labels import ABSTAIN, EmotionSet
+from abhinaya.data.predictions import PredictionTable
 from ensembling.stack import Stack
 
 

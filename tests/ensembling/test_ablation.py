@@ -7,10 +7,10 @@ import pyarrow.parquet as pq
 import pytest
 from sklearn.metrics import f1_score
 
+from abhinaya.data.labels import ABSTAIN, MSP_PODCAST, EmotionSet
+from abhinaya.data.predictions import PredictionTable
 from abhinaya.errors import BadValueError, ClassOrderError, ProblemsError, UnknownNameError
-from abhinaya.labels import ABSTAIN, MSP_PODCAST, EmotionSet
 from abhinaya.metrics import bootstrap_by_group, bootstrap_interval
-from abhinaya.predictions import PredictionTable
 from abhinaya.scoring import Truth, score_table
 from ensembling.ablation import ablate_tables, write_subsets
 from ensembling.vote_tables import vote_tables

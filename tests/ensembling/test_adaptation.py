@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score
 
+from abhinaya.data.labels import EmotionSet
+from abhinaya.data.predictions import PredictionTable
 from abhinaya.errors import BadValueError, UnknownNameError
-from abhinaya.labels import EmotionSet
-from abhinaya.predictions import PredictionTable
 from abhinaya.scoring import Truth
 from ensembling.adaptation import ADAPTATION
 from ensembling.fitting import apply_recipe, fit_recipe

@@ -20,12 +20,12 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score
 from sklearn.preprocessing import StandardScaler
 
-from abhinaya.audio import read_audio
 from abhinaya.corpora.base import PrepareOptions
 from abhinaya.corpora.emodb import N_PUBLISHED, prepare
+from abhinaya.data.audio import read_audio
+from abhinaya.data.predictions import PredictionTable
 from abhinaya.member import Utterance
 from abhinaya.nn.whisper import load_encoder, load_feature_extractor
-from abhinaya.predictions import PredictionTable
 from abhinaya.scoring import Truth
 from ensembling.fitting import apply_recipe, fit_recipe
 from ensembling.smooth_tables import smooth_table

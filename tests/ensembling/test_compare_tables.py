@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from abhinaya.data.labels import ABSTAIN, EmotionSet
+from abhinaya.data.predictions import PredictionTable
 from abhinaya.errors import BadValueError, ClassOrderError
-from abhinaya.labels import ABSTAIN, EmotionSet
-from abhinaya.predictions import PredictionTable
 from abhinaya.scoring import Truth, score_table
 from ensembling.compare_tables import compare_tables
 from ensembling.significance import holm

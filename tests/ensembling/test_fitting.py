@@ -7,8 +7,8 @@ import pytest
 from sklearn.metrics import f1_score
 
 import ensembling
+from abhinaya.data.labels import ABSTAIN, EmotionSet
 from abhinaya.errors import BadValueError, ClassOrderError, UnknownNameError
-from abhinaya.labels import ABSTAIN, EmotionSet
 from abhinaya.scoring import Truth
 from ensembling.cross_fitting import cross_fit, speaker_folds
 from ensembling.fitting import apply_recipe, fit_recipe

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from sklearn.naive_bayes import GaussianNB
 
+from abhinaya.data.labels import EmotionSet
 from abhinaya.errors import BadValueError
-from abhinaya.labels import EmotionSet
 from abhinaya.metrics import scores
 from ensembling.log_odds import LOG_ODDS, add_log_odds, remaining_log_priors
 from ensembling.stack import Stack

@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 
 import ensembling
+from abhinaya.data.labels import EmotionSet
 from abhinaya.errors import BadValueError, MissingFileError, UnknownNameError
-from abhinaya.labels import EmotionSet
 from ensembling.recipes import Recipe, load_learned, read_choice, read_options
 from ensembling.recipes import read_recipe as read
 from ensembling.recipes import write_recipe as write

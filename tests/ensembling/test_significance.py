@@ -7,8 +7,8 @@ import pytest
 from scipy import stats
 from sklearn.metrics import f1_score
 
+from abhinaya.data.labels import ABSTAIN
 from abhinaya.errors import BadShapeError, BadValueError
-from abhinaya.labels import ABSTAIN
 from ensembling.significance import compare_labels, holm, mcnemar
 
 

@@ -5,8 +5,8 @@ import pytest
 from sklearn.cluster import KMeans
 from sklearn.preprocessing import StandardScaler
 
+from abhinaya.data.labels import ABSTAIN
 from abhinaya.errors import BadShapeError, BadValueError, UnknownNameError
-from abhinaya.labels import ABSTAIN
 from ensembling.smoothing import (
     ClusterSettings,
     assign_greedily,

@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from abhinaya.data.labels import EmotionSet
 from abhinaya.errors import BadShapeError, BadValueError, UnknownNameError
-from abhinaya.labels import EmotionSet
 from ensembling.clustering import cluster_points, standardise_columns
 from ensembling.smoothing import ClusterSettings, smooth_rows
 from ensembling.speaker_rows import (

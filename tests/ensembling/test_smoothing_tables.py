@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from abhinaya import __version__
+from abhinaya.data.labels import EmotionSet
+from abhinaya.data.predictions import PredictionTable, read_table, write_table
 from abhinaya.errors import BadValueError, ClassOrderError, UnknownNameError
-from abhinaya.labels import EmotionSet
-from abhinaya.predictions import PredictionTable, read_table, write_table
 from abhinaya.registry import load_rule
 from abhinaya.scoring import Truth
 from ensembling.smooth_tables import smooth_table

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from abhinaya.data.labels import ABSTAIN, EmotionSet
 from abhinaya.errors import BadShapeError, BadValueError
-from abhinaya.labels import ABSTAIN, EmotionSet
 from ensembling.soft_votes import (
     SMALLEST_PROB,
     check_weights,

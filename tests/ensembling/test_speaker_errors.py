@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score
 
+from abhinaya.data.labels import ABSTAIN, EmotionSet
+from abhinaya.data.predictions import PredictionTable
 from abhinaya.errors import BadValueError, UnknownNameError
-from abhinaya.labels import ABSTAIN, EmotionSet
-from abhinaya.predictions import PredictionTable
 from abhinaya.scoring import Truth
 from ensembling.smooth_tables import smooth_table
 from ensembling.speaker_errors import KINDS, corrupt_speakers, robustness_curve

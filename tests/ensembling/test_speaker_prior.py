@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
+from abhinaya.data.labels import ABSTAIN
 from abhinaya.errors import BadShapeError, BadValueError, UnknownNameError
-from abhinaya.labels import ABSTAIN
 from ensembling.speaker_prior import estimate_prior, reestimate_rows
 from ensembling.speaker_rows import ABSTAINED, ADAPTED, ALONE, NO_SPEAKER, NO_VECTOR, SpeakerRows
 

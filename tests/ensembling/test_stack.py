@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from abhinaya.data.labels import EmotionSet
+from abhinaya.data.predictions import PredictionTable
 from abhinaya.errors import BadValueError, ClassOrderError
-from abhinaya.labels import EmotionSet
-from abhinaya.predictions import PredictionTable
 from abhinaya.scoring import Truth
 from ensembling.stack import align_truth, stack_tables
 

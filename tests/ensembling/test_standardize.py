@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from sklearn.preprocessing import StandardScaler
 
+from abhinaya.data.labels import ABSTAIN
 from abhinaya.errors import BadValueError
-from abhinaya.labels import ABSTAIN
 from ensembling.speaker_rows import (
     ABSTAINED,
     ADAPTED,

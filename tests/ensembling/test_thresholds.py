@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from abhinaya.data.labels import EmotionSet
 from abhinaya.errors import BadValueError
-from abhinaya.labels import EmotionSet
 from abhinaya.metrics import scores
 from ensembling.soft_votes import soft_vote
 from ensembling.stack import Stack, stack_tables

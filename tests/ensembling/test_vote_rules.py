@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from abhinaya.data.labels import EmotionSet
+from abhinaya.data.predictions import PredictionTable
 from abhinaya.errors import BadValueError, UnknownNameError
-from abhinaya.labels import EmotionSet
-from abhinaya.predictions import PredictionTable
 from ensembling.vote_tables import vote_tables
 
 EMOTIONS = EmotionSet.from_codes("AHN")

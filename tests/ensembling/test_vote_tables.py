@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from abhinaya import __version__
+from abhinaya.data.labels import EmotionSet
+from abhinaya.data.predictions import PredictionTable, read_table, write_table
 from abhinaya.errors import BadValueError, ClassOrderError, UnknownNameError
-from abhinaya.labels import EmotionSet
-from abhinaya.predictions import PredictionTable, read_table, write_table
 from ensembling.vote_tables import vote_tables
 
 EMOTIONS = EmotionSet(codes=("A", "H", "N", "S"), names=("angry", "happy", "neutral", "sad"))

@@ -15,7 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 
 from abhinaya.answers import class_words
-from abhinaya.labels import MSP_PODCAST
+from abhinaya.data.labels import MSP_PODCAST
 
 __all__ = [
     "DRIP",

@@ -9,13 +9,13 @@ from typing import Any
 from chat_server import ChatServer
 
 from abhinaya.config import merge
-from abhinaya.labels import MSP_PODCAST
-from abhinaya.manifest import Manifest, make_manifest
+from abhinaya.data.labels import MSP_PODCAST
+from abhinaya.data.manifest import Manifest, make_manifest
+from abhinaya.data.predictions import PredictionTable
+from abhinaya.data.transcripts import write_transcripts
 from abhinaya.member import PredictRequest
 from abhinaya.member_config import check_member_config
-from abhinaya.predictions import PredictionTable
 from abhinaya.registry import load_member
-from abhinaya.transcripts import write_transcripts
 from members.llama_zero_shot.config import LlamaZeroShotConfig
 
 __all__ = ["QUICK", "make_corpus", "make_zero_shot_config", "question_about", "run_zero_shot"]

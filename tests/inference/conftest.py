@@ -12,13 +12,13 @@ import soundfile
 import torch
 
 from abhinaya.config import apply_overrides, dump_yaml
+from abhinaya.data.labels import MSP_PODCAST
+from abhinaya.data.manifest import Manifest, make_manifest, write_manifest
+from abhinaya.data.predictions import PredictionTable
 from abhinaya.demo.checkpoints import write_wavlm, write_whisper
-from abhinaya.labels import MSP_PODCAST
-from abhinaya.manifest import Manifest, make_manifest, write_manifest
 from abhinaya.member import PredictRequest
 from abhinaya.member_config import check_member_config
 from abhinaya.nn.checkpoint import save_checkpoint
-from abhinaya.predictions import PredictionTable
 from abhinaya.registry import load_member
 from abhinaya.training.build import build_classifier
 from abhinaya.training.classifier_config import ClassifierConfig
@@ -53,7 +53,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def manifest(corpus: Path) -> Manifest:
-    from abhinaya.manifest import read_manifest
+    from abhinaya.data.manifest import read_manifest
 
     return read_manifest(corpus / "manifest.parquet")
 

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-import abhinaya.audio
 import abhinaya.clips
+import abhinaya.data.audio
 import abhinaya.inference.features as module
+from abhinaya.data.manifest import Manifest
 from abhinaya.errors import BadValueError
-from abhinaya.manifest import Manifest
 from abhinaya.registry import load_member
 
 MEMBERS = ("wavlm", "whisper-encoder")
@@ -124,7 +124,7 @@ def test_train_over_a_filled_store_reads_no_audio_again(
 ) -> None:
     """Two epochs read each clip as often as none at all: once to look at it, once to encode it."""
     names: list[str] = []
-    read = abhinaya.audio.read_audio
+    read = abhinaya.data.audio.read_audio
 
     def counting(path: Any, **options: Any) -> Any:
         names.append(Path(path).name)

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 import abhinaya.inference.predict as module
+from abhinaya.data.labels import ABSTAIN
+from abhinaya.data.manifest import Manifest
+from abhinaya.data.predictions import read_table
 from abhinaya.errors import BadValueError, CheckpointError, MissingFileError
-from abhinaya.labels import ABSTAIN
-from abhinaya.manifest import Manifest
 from abhinaya.member import PredictRequest
-from abhinaya.predictions import read_table
 from abhinaya.registry import load_member
 
 

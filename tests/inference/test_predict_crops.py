@@ -10,8 +10,8 @@ import pytest
 import soundfile
 from numpy.typing import NDArray
 
-from abhinaya.labels import MSP_PODCAST
-from abhinaya.manifest import Manifest, make_manifest
+from abhinaya.data.labels import MSP_PODCAST
+from abhinaya.data.manifest import Manifest, make_manifest
 
 MEMBERS = ("wavlm", "whisper-encoder")
 

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 import abhinaya
-from abhinaya.manifest import Manifest, write_manifest
+from abhinaya.data.manifest import Manifest, write_manifest
 
 
 @pytest.mark.slow

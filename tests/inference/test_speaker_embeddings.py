@@ -12,8 +12,8 @@ import torch
 from transformers import WavLMForXVector
 
 import abhinaya.inference.speaker_embeddings as module
-from abhinaya.audio import audio_digest, read_audio
 from abhinaya.clips import Clip
+from abhinaya.data.audio import audio_digest, read_audio
 from abhinaya.demo.checkpoints import write_wavlm, write_whisper
 from abhinaya.demo.xvector_checkpoint import write_xvector
 from abhinaya.errors import BadValueError, CheckpointError, MissingFileError

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from abhinaya.corpora import prepare_corpus
+from abhinaya.data.manifest import Manifest
+from abhinaya.data.transcripts import HUMAN, read_transcripts, write_transcripts
 from abhinaya.demo.corpus import write_corpus
-from abhinaya.manifest import Manifest
-from abhinaya.transcripts import HUMAN, read_transcripts, write_transcripts
 
 UNHEARD = (1, 2)
 UNREAD = (4, 5)
@@ -47,6 +47,6 @@ def manifest_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def manifest(manifest_file: Path) -> Manifest:
-    from abhinaya.manifest import read_manifest
+    from abhinaya.data.manifest import read_manifest
 
     return read_manifest(manifest_file)

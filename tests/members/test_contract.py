@@ -13,14 +13,14 @@ import soundfile
 from member_recipes import N_MEMBERS, RECIPES, Recipe, make_config
 
 from abhinaya.config import MemberConfig, apply_overrides, dump_yaml, load_yaml
+from abhinaya.data.labels import ABSTAIN, MSP_PODCAST, EmotionSet
+from abhinaya.data.manifest import Manifest, make_manifest
+from abhinaya.data.predictions import PredictionTable, read_table
+from abhinaya.data.transcripts import HUMAN, read_transcripts, write_transcripts
 from abhinaya.errors import ClassOrderError
-from abhinaya.labels import ABSTAIN, MSP_PODCAST, EmotionSet
-from abhinaya.manifest import Manifest, make_manifest
 from abhinaya.member import PredictRequest
 from abhinaya.member_config import check_member_config, load_member_config
-from abhinaya.predictions import PredictionTable, read_table
 from abhinaya.registry import load_member, member_names
-from abhinaya.transcripts import HUMAN, read_transcripts, write_transcripts
 
 UNHEARD = {1: "does not exist", 2: "is truncated"}
 UNREAD = dict.fromkeys((4, 5), "there is no transcript of the source 'machine'")

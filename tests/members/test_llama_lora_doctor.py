@@ -13,8 +13,8 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from abhinaya.data.transcripts import write_transcripts
 from abhinaya.demo.llm_checkpoints import write_llama
-from abhinaya.transcripts import write_transcripts
 from members.llama_lora.member import MEMBER
 
 

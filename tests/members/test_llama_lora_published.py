@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
+from abhinaya.data.labels import MSP_PODCAST, EmotionSet
+from abhinaya.data.manifest import make_manifest
+from abhinaya.data.transcripts import write_transcripts
 from abhinaya.errors import BadValueError, CheckpointError, ClassOrderError, MissingFileError
-from abhinaya.labels import MSP_PODCAST, EmotionSet
-from abhinaya.manifest import make_manifest
 from abhinaya.member import PredictRequest
-from abhinaya.transcripts import write_transcripts
 from members.llama_lora.member import MEMBER
 from members.llama_lora.published import read_classifier
 

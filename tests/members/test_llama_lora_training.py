@@ -16,14 +16,14 @@ from sklearn.metrics import f1_score
 from transformers import LlamaForCausalLM
 
 from abhinaya.config import apply_overrides
+from abhinaya.data.labels import MSP_PODCAST
+from abhinaya.data.manifest import make_manifest
+from abhinaya.data.transcripts import write_transcripts
 from abhinaya.demo.llm_checkpoints import write_llama
 from abhinaya.demo.sentences import make_sentence
-from abhinaya.labels import MSP_PODCAST
-from abhinaya.manifest import make_manifest
 from abhinaya.member import PredictRequest
 from abhinaya.member_config import check_member_config
 from abhinaya.training.trainer import EmotionTrainer
-from abhinaya.transcripts import write_transcripts
 from members.llama_lora.member import MEMBER
 from members.llama_lora.published import read_classifier
 

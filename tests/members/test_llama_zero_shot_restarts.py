@@ -15,7 +15,7 @@ from chat_server import PROBE, ChatServer, likeliest
 from zero_shot_runs import QUICK, make_corpus, question_about, run_zero_shot
 
 from abhinaya.config import dump_yaml
-from abhinaya.manifest import read_manifest, write_manifest
+from abhinaya.data.manifest import read_manifest, write_manifest
 from members.llama_zero_shot.engine import EngineError
 
 pytestmark = pytest.mark.slow

@@ -10,7 +10,7 @@ import pytest
 from chat_server import PROBE, WORDS, ChatServer, find_probs_of, likeliest
 from zero_shot_runs import make_corpus, question_about, run_zero_shot
 
-from abhinaya.predictions import read_table
+from abhinaya.data.predictions import read_table
 
 TEXTS = [f"this is sentence {number}" for number in range(40)]
 DRAWN = {"temperature": 0.7, "top_p": 0.7, "top_k": 50, "max_tokens": 512}

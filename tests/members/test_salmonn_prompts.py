@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import salmonn_golden as G
 
+from abhinaya.data.labels import MSP_PODCAST
 from abhinaya.errors import BadValueError, ProblemsError, UnknownNameError
-from abhinaya.labels import MSP_PODCAST
 from abhinaya.member import Utterance
 from members.salmonn.build import build_inputs
 from members.salmonn.member import SPEECH, SPEECH_TEXT

@@ -13,13 +13,13 @@ import soundfile
 import soxr
 import torch
 
-from abhinaya.audio import read_audio
+from abhinaya.data.audio import read_audio
+from abhinaya.data.labels import MSP_PODCAST, EmotionSet
+from abhinaya.data.manifest import make_manifest
+from abhinaya.data.transcripts import write_transcripts
 from abhinaya.errors import BadValueError, CheckpointError, ClassOrderError, MissingFileError
-from abhinaya.labels import MSP_PODCAST, EmotionSet
-from abhinaya.manifest import make_manifest
 from abhinaya.member import PredictRequest
 from abhinaya.nn.checkpoint import read_info
-from abhinaya.transcripts import write_transcripts
 
 NAMES = ("utt0.wav", "utt1.wav", "utt2.wav")
 

@@ -15,11 +15,11 @@ from safetensors.torch import load_file
 from transformers import LlamaForCausalLM
 
 from abhinaya.config import apply_overrides
+from abhinaya.data.labels import ABSTAIN
 from abhinaya.demo.beats_checkpoint import write_beats
 from abhinaya.demo.checkpoints import write_whisper
 from abhinaya.demo.llm_checkpoints import write_llama
 from abhinaya.demo.salmonn_checkpoint import write_salmonn
-from abhinaya.labels import ABSTAIN
 from abhinaya.member import PredictRequest
 from abhinaya.member_config import check_member_config
 from abhinaya.training.trainer import EmotionTrainer

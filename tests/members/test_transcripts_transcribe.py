@@ -8,10 +8,15 @@ import pytest
 import soundfile
 from tiny_whisper import end_early, hear_nothing, write_tiny
 
+from abhinaya.data.labels import MSP_PODCAST
+from abhinaya.data.manifest import Manifest, make_manifest
+from abhinaya.data.transcripts import (
+    HUMAN,
+    read_transcript_rows,
+    read_transcripts,
+    write_transcripts,
+)
 from abhinaya.errors import BadValueError, UnknownNameError
-from abhinaya.labels import MSP_PODCAST
-from abhinaya.manifest import Manifest, make_manifest
-from abhinaya.transcripts import HUMAN, read_transcript_rows, read_transcripts, write_transcripts
 from members.transcripts.decoding import Recogniser
 from members.transcripts.transcribe import transcribe as transcribe_fully
 

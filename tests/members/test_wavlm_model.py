@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import AutoModel
 
-from abhinaya.audio import pad_waveforms
 from abhinaya.config import check_config
+from abhinaya.data.audio import pad_waveforms
 from abhinaya.demo.checkpoints import write_wavlm
 from abhinaya.errors import ProblemsError, UnknownNameError
 from abhinaya.member import Utterance

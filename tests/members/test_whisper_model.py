@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from abhinaya.audio import read_audio
 from abhinaya.config import check_config
+from abhinaya.data.audio import read_audio
 from abhinaya.demo.checkpoints import write_whisper
 from abhinaya.errors import BadValueError, ProblemsError
 from abhinaya.member import Utterance

@@ -13,9 +13,9 @@ from torch import Tensor
 from transformers import WhisperForConditionalGeneration
 
 from abhinaya.config import apply_overrides
+from abhinaya.data.labels import MSP_PODCAST
 from abhinaya.demo.checkpoints import write_wavlm, write_whisper
 from abhinaya.errors import CheckpointError, MissingFileError
-from abhinaya.labels import MSP_PODCAST
 from abhinaya.member_config import check_member_config
 from abhinaya.nn.checkpoint import load_weights, read_info, save_checkpoint
 from abhinaya.nn.classifier import EmotionClassifier

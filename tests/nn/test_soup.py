@@ -14,9 +14,9 @@ from safetensors.torch import load_file, save_file
 from transformers import WhisperForConditionalGeneration
 
 from abhinaya.config import apply_overrides, dump_yaml
+from abhinaya.data.labels import MSP_PODCAST, EmotionSet
 from abhinaya.demo.checkpoints import write_wavlm, write_whisper
 from abhinaya.errors import BadValueError, CheckpointError, MissingFileError, ProblemsError
-from abhinaya.labels import MSP_PODCAST, EmotionSet
 from abhinaya.member_config import check_member_config
 from abhinaya.nn.checkpoint import load_weights, read_info, save_checkpoint
 from abhinaya.nn.soup import (

@@ -15,10 +15,10 @@ import pytest
 import yaml
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score
 
-from abhinaya.manifest import read_manifest
+from abhinaya.data.manifest import read_manifest
+from abhinaya.data.predictions import read_table
 from abhinaya.pipeline.config import load_pipeline
 from abhinaya.pipeline.steps import StepError, build_steps
-from abhinaya.predictions import read_table
 
 LETTERS = list("ACDFHNSU")
 

@@ -13,9 +13,9 @@ import pytest
 
 from abhinaya.config import apply_overrides
 from abhinaya.corpora import prepare_corpus
+from abhinaya.data.manifest import Manifest
 from abhinaya.demo.checkpoints import write_wavlm, write_whisper
 from abhinaya.demo.corpus import write_corpus
-from abhinaya.manifest import Manifest
 from abhinaya.member_config import check_member_config
 from abhinaya.registry import load_member
 from abhinaya.training.classifier_config import ClassifierConfig
@@ -35,7 +35,7 @@ def manifest_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def manifest(manifest_file: Path) -> Manifest:
-    from abhinaya.manifest import read_manifest
+    from abhinaya.data.manifest import read_manifest
 
     return read_manifest(manifest_file)
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from abhinaya.labels import ABSTAIN, EmotionSet
+from abhinaya.data.labels import ABSTAIN, EmotionSet
 from abhinaya.training.targets import hard_targets, soft_targets
 
 EMOTIONS = EmotionSet(codes=("A", "H", "N"), names=("angry", "happy", "neutral"), outside=("O",))

@@ -15,8 +15,8 @@ from safetensors.torch import load_file
 from sklearn.metrics import f1_score
 
 from abhinaya.clips import Clip, Cropping, load_pieces
-from abhinaya.labels import MSP_PODCAST
-from abhinaya.manifest import Manifest
+from abhinaya.data.labels import MSP_PODCAST
+from abhinaya.data.manifest import Manifest
 from abhinaya.nn.checkpoint import load_weights, read_info
 from abhinaya.registry import load_member
 from abhinaya.training.build import build_classifier

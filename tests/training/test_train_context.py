@@ -16,17 +16,17 @@ import torch
 from safetensors.numpy import load_file
 from torch import Tensor, nn
 
-from abhinaya.audio import utterance_rng
+from abhinaya.data.audio import utterance_rng
+from abhinaya.data.manifest import Manifest
+from abhinaya.data.predictions import PredictionTable
+from abhinaya.data.transcripts import read_transcripts, write_transcripts
 from abhinaya.errors import BadValueError
 from abhinaya.inference.predict import predict_classifier
-from abhinaya.manifest import Manifest
 from abhinaya.member import InputBuilder, PredictRequest, Utterance
 from abhinaya.nn.backbone import Backbone
-from abhinaya.predictions import PredictionTable
 from abhinaya.training.classifier_config import ClassifierConfig
 from abhinaya.training.classifier_member import ClassifierMember
 from abhinaya.training.train import train_classifier
-from abhinaya.transcripts import read_transcripts, write_transcripts
 from members.wavlm.config import WavLMConfig
 from members.wavlm.member import WaveformInputs
 from members.wavlm.model import WavLMBackbone

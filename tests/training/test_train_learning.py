@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from abhinaya.manifest import Manifest
+from abhinaya.data.manifest import Manifest
 
 Train = Callable[..., Path]
 

@@ -13,8 +13,8 @@ from safetensors.numpy import load_file
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM, Trainer
 
+from abhinaya.data.manifest import Manifest
 from abhinaya.inference.predict import predict_classifier
-from abhinaya.manifest import Manifest
 from abhinaya.member import InputBuilder, PredictRequest
 from abhinaya.nn.backbone import Backbone
 from abhinaya.nn.checkpoint import load_weights

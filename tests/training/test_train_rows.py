@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import soundfile
 
+from abhinaya.data.manifest import Manifest
 from abhinaya.errors import BadValueError
-from abhinaya.manifest import Manifest
 from abhinaya.nn.checkpoint import read_info
 
 Train = Callable[..., Path]

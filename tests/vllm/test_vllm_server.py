@@ -21,9 +21,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from vllm_server import VLLM_ENVIRONMENT, VllmServer
 from zero_shot_runs import make_corpus, question_about, run_zero_shot
 
+from abhinaya.data.labels import MSP_PODCAST
+from abhinaya.data.predictions import read_table
 from abhinaya.demo.sentences import make_sentence
-from abhinaya.labels import MSP_PODCAST
-from abhinaya.predictions import read_table
 from abhinaya.prompts import load_prompt
 
 pytestmark = pytest.mark.vllm

@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from abhinaya.data.labels import ABSTAIN, MSP_PODCAST, EmotionSet
 from abhinaya.errors import BadValueError, ClassOrderError
-from abhinaya.labels import ABSTAIN, MSP_PODCAST, EmotionSet
 
 TWO = EmotionSet(codes=("anger", "joy"), names=("anger", "joy"), outside=("other",))
 

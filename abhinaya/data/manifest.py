@@ -20,6 +20,14 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from abhinaya.data.labels import MSP_PODCAST, EmotionSet
+from abhinaya.data.manifest_cells import (
+    check_subsets,
+    check_utterances,
+    numbers,
+    text_or_none,
+    votes,
+)
 from abhinaya.errors import (
     BadValueError,
     MissingFileError,
@@ -29,8 +37,6 @@ from abhinaya.errors import (
     list_some,
 )
 from abhinaya.files import atomic_path, write_text
-from abhinaya.labels import MSP_PODCAST, EmotionSet
-from abhinaya.manifest_cells import check_subsets, check_utterances, numbers, text_or_none, votes
 
 __all__ = [
     "ALL",

@@ -7,13 +7,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from abhinaya.errors import BadValueError, MissingFileError, ProblemsError, UnknownNameError
-from abhinaya.transcripts import (
+from abhinaya.data.transcripts import (
     HUMAN,
     read_transcript_rows,
     read_transcripts,
     write_transcripts,
 )
+from abhinaya.errors import BadValueError, MissingFileError, ProblemsError, UnknownNameError
 
 ROWS: list[dict[str, Any]] = [
     {"utterance": "a.wav", "source": HUMAN, "text": "Hello, “you”."},

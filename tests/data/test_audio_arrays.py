@@ -1,11 +1,11 @@
-"""Cropping, padding and normalising: the half of `abhinaya.audio` that needs no files."""
+"""Cropping, padding and normalising: the half of `abhinaya.data.audio` that needs no files."""
 
 import itertools
 
 import numpy as np
 import pytest
 
-from abhinaya.audio import (
+from abhinaya.data.audio import (
     crop_bounds,
     crop_windows,
     normalize_waveform,

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from abhinaya.data.labels import EmotionSet
 from abhinaya.errors import list_some
-from abhinaya.labels import EmotionSet
 
 __all__ = ["check_subsets", "check_utterances", "numbers", "text_or_none", "votes"]
 

@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from abhinaya.data.labels import MSP_PODCAST, EmotionSet
+from abhinaya.data.manifest import Manifest, make_manifest
 from abhinaya.errors import BadValueError, ProblemsError, UnknownNameError
-from abhinaya.labels import MSP_PODCAST, EmotionSet
-from abhinaya.manifest import Manifest, make_manifest
 
 ROWS: list[dict[str, Any]] = [
     {"utterance": "a.wav", "split": "train", "label": "N", "audio": "Audios/a.wav"},

@@ -18,10 +18,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from abhinaya.data.label_csv import FILE_COLUMN, LABEL_COLUMN, csv_header, read_csv_rows
+from abhinaya.data.labels import ABSTAIN, MSP_PODCAST, EmotionSet
 from abhinaya.errors import BadShapeError, BadValueError, MissingFileError, ProblemsError, list_some
 from abhinaya.files import atomic_path, write_csv
-from abhinaya.label_csv import FILE_COLUMN, LABEL_COLUMN, csv_header, read_csv_rows
-from abhinaya.labels import ABSTAIN, MSP_PODCAST, EmotionSet
 
 __all__ = ["PredictionTable", "align_tables", "read_table", "read_tables", "write_table"]
 

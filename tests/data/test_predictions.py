@@ -5,20 +5,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from abhinaya.data.labels import ABSTAIN, MSP_PODCAST, EmotionSet
+from abhinaya.data.predictions import (
+    PredictionTable,
+    align_tables,
+    read_table,
+    read_tables,
+    write_table,
+)
 from abhinaya.errors import (
     BadShapeError,
     BadValueError,
     ClassOrderError,
     MissingFileError,
     ProblemsError,
-)
-from abhinaya.labels import ABSTAIN, MSP_PODCAST, EmotionSet
-from abhinaya.predictions import (
-    PredictionTable,
-    align_tables,
-    read_table,
-    read_tables,
-    write_table,
 )
 
 AB = EmotionSet(codes=("a", "b"), names=("anger", "boredom"))

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import soundfile as sf
 
-from abhinaya import audio
-from abhinaya.audio import read_audio
+from abhinaya.data import audio
+from abhinaya.data.audio import read_audio
 from abhinaya.errors import AudioError
 
 
@@ -285,7 +285,7 @@ def test_audio_digest_missing_file_raises(tmp_path: Path) -> None:
 
 
 def test_audio_import_is_light() -> None:
-    code = "import sys, abhinaya.audio; print('torch' in sys.modules, 'scipy' in sys.modules)"
+    code = "import sys, abhinaya.data.audio; print('torch' in sys.modules, 'scipy' in sys.modules)"
 
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 

@@ -8,9 +8,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from abhinaya.data.labels import MSP_PODCAST, EmotionSet
+from abhinaya.data.manifest import make_manifest, read_manifest, write_manifest
 from abhinaya.errors import BadValueError, MissingFileError, ProblemsError
-from abhinaya.labels import MSP_PODCAST, EmotionSet
-from abhinaya.manifest import make_manifest, read_manifest, write_manifest
 
 WORDS = EmotionSet(codes=("anger", "joy"), names=("Wut", "Freude"), outside=("other",))
 

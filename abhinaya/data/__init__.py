@@ -1,0 +1,1 @@
+"""What lies on disk: labels, manifests, transcripts, prediction tables, audio."""
