@@ -12,8 +12,8 @@ import numpy as np
 from abhinaya.data.labels import ABSTAIN
 from abhinaya.data.predictions import PredictionTable, align_tables
 from abhinaya.errors import BadValueError, MissingFileError
+from abhinaya.evaluation.scoring import TableScore, Truth, score_table
 from abhinaya.registry import load_rule
-from abhinaya.scoring import TableScore, Truth, score_table
 
 __all__ = ["PromptScore", "compare_prompts", "find_tables", "mean_agreement"]
 

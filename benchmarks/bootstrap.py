@@ -1,4 +1,4 @@
-"""How much faster the bootstrap of `abhinaya.metrics` is than resampling rows.
+"""How much faster the bootstrap of `abhinaya.evaluation.metrics` is than resampling rows.
 
 Three ways to the same interval of macro-F1: ours, a plain loop that draws rows with numpy and
 counts them, and a loop that hands the drawn rows to scikit-learn. The loops run fewer resamples and
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import f1_score
 
-from abhinaya.metrics import bootstrap_by_group, bootstrap_interval
+from abhinaya.evaluation.metrics import bootstrap_by_group, bootstrap_interval
 
 N_UTTS = 3_200
 N_CLASSES = 8

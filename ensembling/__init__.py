@@ -11,7 +11,7 @@ RULES = {
     "ablate": "ensembling.ablation:ablate_tables",
     "read-combinations": "ensembling.combinations:read_combinations",
     "write-subsets": "ensembling.ablation:write_subsets",
-    "compare": "ensembling.compare_tables:compare_tables",
+    "compare": "abhinaya.evaluation.comparison:compare_tables",
     "fit": "ensembling.fitting:fit_recipe",
     "apply": "ensembling.fitting:apply_recipe",
     "read-recipe": "ensembling.recipes:read_recipe",

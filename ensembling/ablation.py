@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from abhinaya import __version__
 from abhinaya.data.labels import ABSTAIN, EmotionSet
 from abhinaya.errors import BadValueError, UnknownNameError
+from abhinaya.evaluation.metrics import bootstrap_by_group, bootstrap_interval
 from abhinaya.files import atomic_path
-from abhinaya.metrics import bootstrap_by_group, bootstrap_interval
 from ensembling.combinations import check_combinations
 from ensembling.diversity import Diversity, diversity, oracle_labels
 from ensembling.gray_code import MAX_MEMBERS
@@ -27,7 +27,7 @@ from ensembling.subset_votes import score_labels
 
 if TYPE_CHECKING:
     from abhinaya.data.predictions import PredictionTable
-    from abhinaya.scoring import Truth
+    from abhinaya.evaluation.scoring import Truth
 
 __all__ = ["BEAM_WIDTH", "Ablation", "MemberValue", "SubsetScore", "ablate_tables", "write_subsets"]
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from abhinaya.data.labels import ABSTAIN
 from abhinaya.errors import BadValueError
-from abhinaya.metrics import metric_of_counts
+from abhinaya.evaluation.metrics import metric_of_counts
 from ensembling.pseudo_tests import CLIPS_PER_SPEAKER, PseudoTest, draw_pseudo_test
 from ensembling.recipes import Fused, read_options
 from ensembling.speaker_rows import SpeakerRows, speaker_rows

@@ -15,8 +15,8 @@ from abhinaya import __version__
 from abhinaya.data.labels import ABSTAIN
 from abhinaya.data.predictions import PredictionTable
 from abhinaya.errors import BadValueError, UnknownNameError, list_some
-from abhinaya.metrics import bootstrap_by_group, bootstrap_interval, scores
-from abhinaya.scoring import Truth
+from abhinaya.evaluation.metrics import bootstrap_by_group, bootstrap_interval, scores
+from abhinaya.evaluation.scoring import Truth
 from ensembling.cross_fitting import cross_fit, speaker_folds
 from ensembling.recipes import Fused, Recipe, load_learned
 from ensembling.stack import Stack, align_truth, stack_tables

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from abhinaya.errors import BadValueError
-from abhinaya.metrics import scores
+from abhinaya.evaluation.metrics import scores
 from ensembling.recipes import Fused, LearnedRule, read_options
 from ensembling.soft_votes import fuse, log_probs, require_probs, softmax
 from ensembling.stack import Stack

@@ -19,7 +19,7 @@ from ensembling.standardize import standardise_rows
 
 if TYPE_CHECKING:
     from abhinaya.data.predictions import PredictionTable
-    from abhinaya.scoring import Truth
+    from abhinaya.evaluation.scoring import Truth
 
 __all__ = ["Method", "SmoothReport", "rows_of_table", "smooth_table"]
 

@@ -10,14 +10,14 @@ import numpy as np
 
 from abhinaya.data.labels import ABSTAIN
 from abhinaya.errors import BadValueError, UnknownNameError
-from abhinaya.metrics import scores
+from abhinaya.evaluation.metrics import scores
 from ensembling.smooth_tables import rows_of_table
 from ensembling.stack import align_truth
 from ensembling.variants import NONE, adapt, lacking_for, usable_variants
 
 if TYPE_CHECKING:
     from abhinaya.data.predictions import PredictionTable
-    from abhinaya.scoring import Truth
+    from abhinaya.evaluation.scoring import Truth
 
 __all__ = ["KINDS", "CurvePoint", "ErrorKind", "corrupt_speakers", "robustness_curve"]
 

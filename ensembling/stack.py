@@ -14,7 +14,7 @@ from abhinaya.errors import BadValueError, list_some
 
 if TYPE_CHECKING:
     from abhinaya.data.predictions import PredictionTable
-    from abhinaya.scoring import Truth
+    from abhinaya.evaluation.scoring import Truth
 
 __all__ = ["Stack", "align_truth", "stack_tables"]
 

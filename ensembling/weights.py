@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from abhinaya.metrics import scores
+from abhinaya.evaluation.metrics import scores
 from ensembling.recipes import Fused, LearnedRule, read_choice, read_options
 from ensembling.soft_votes import fuse, weighted_vote
 from ensembling.stack import Stack

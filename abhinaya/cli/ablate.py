@@ -71,8 +71,8 @@ def ablate(
     is owed to choosing it on the same utterances. Ties are settled as in `vote`, within each
     combination; where all its tables abstain it is wrong. Differences are of macro-F1.
     """
+    from abhinaya.evaluation.scoring import read_with_truth
     from abhinaya.registry import load_rule
-    from abhinaya.scoring import read_with_truth
 
     read, truth = read_with_truth(tables, manifest)
     named = load_rule("read-combinations")(combinations) if combinations is not None else None

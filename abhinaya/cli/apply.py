@@ -56,8 +56,8 @@ def apply(
     """
     from abhinaya.data.labels import ABSTAIN
     from abhinaya.data.predictions import read_tables, write_table
+    from abhinaya.evaluation.scoring import read_truth
     from abhinaya.registry import load_rule
-    from abhinaya.scoring import read_truth
 
     fitted = load_rule("read-recipe")(recipe)
     read = read_tables(tables, emotions=fitted.emotions)

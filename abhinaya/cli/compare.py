@@ -49,8 +49,8 @@ def compare(
     accuracy; p-values of several comparisons are corrected by Holm's method. A difference is
     positive where the table is better than the one it is compared with.
     """
+    from abhinaya.evaluation.scoring import read_with_truth
     from abhinaya.registry import load_rule
-    from abhinaya.scoring import read_with_truth
 
     read, truth = read_with_truth(tables, manifest)
     report = load_rule("compare")(

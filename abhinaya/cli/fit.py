@@ -81,8 +81,8 @@ def fit(
     """
     from abhinaya.config import apply_overrides
     from abhinaya.data.predictions import write_table
+    from abhinaya.evaluation.scoring import read_with_truth
     from abhinaya.registry import load_rule
-    from abhinaya.scoring import read_with_truth
 
     # Said now rather than after minutes of work.
     if out.suffix != ".json":

@@ -212,8 +212,8 @@ def _compare(
     Tokens and cost are per 1,000 clips (1k). p is McNemar's, on being right, against the best table
     and after Holm's correction.
     """
+    from abhinaya.evaluation.scoring import read_with_truth
     from abhinaya.prompt_comparison import compare_prompts, find_tables
-    from abhinaya.scoring import read_with_truth
 
     read, truth = read_with_truth(find_tables(tables), manifest)
     found = compare_prompts(read, truth, rows=rows, n_resamples=resamples, seed=seed)

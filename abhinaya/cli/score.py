@@ -11,7 +11,7 @@ from abhinaya.cli.options import AsJson, Format
 from abhinaya.cli.tables import Cell, TableFormat, show_json, show_table
 
 if TYPE_CHECKING:
-    from abhinaya.scoring import TableScore
+    from abhinaya.evaluation.scoring import TableScore
 
 __all__ = ["score"]
 
@@ -46,7 +46,7 @@ def score(
 
     Rows without a true label inside the set are dropped and counted. Abstentions count as wrong.
     """
-    from abhinaya.scoring import mean_and_sd, read_with_truth, score_table
+    from abhinaya.evaluation.scoring import mean_and_sd, read_with_truth, score_table
 
     read, truth = read_with_truth(tables, manifest)
     results = [

@@ -13,7 +13,7 @@ from abhinaya.cli.tables import TableFormat, show_json, show_table
 if TYPE_CHECKING:
     from abhinaya.data.labels import EmotionSet
     from abhinaya.data.predictions import PredictionTable
-    from abhinaya.scoring import TableScore
+    from abhinaya.evaluation.scoring import TableScore
 
 __all__ = ["smooth"]
 
@@ -101,8 +101,8 @@ def smooth(
     """
     from abhinaya.data.labels import ABSTAIN
     from abhinaya.data.predictions import write_table
+    from abhinaya.evaluation.scoring import read_with_truth, score_table
     from abhinaya.registry import load_rule
-    from abhinaya.scoring import read_with_truth, score_table
 
     (before,), truth = read_with_truth([table], manifest, speaker_column=speakers)
     after, report = load_rule("smooth")(

@@ -143,10 +143,10 @@ def _scorer(
     import hashlib
 
     from abhinaya.data.manifest import read_manifest
+    from abhinaya.evaluation.scoring import read_truth, score_table
     from abhinaya.member import PredictRequest
     from abhinaya.member_config import find_predictor
     from abhinaya.nn.checkpoint import WEIGHTS
-    from abhinaya.scoring import read_truth, score_table
 
     corpus, truth = read_manifest(manifest, audio_root=audio_root), read_truth(manifest)
 

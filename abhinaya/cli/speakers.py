@@ -264,8 +264,8 @@ def _write_curve(source: Path, corpus: Manifest, estimated: Manifest, out: Path)
     """`OUT.curve.csv`, and the same as a picture."""
     from abhinaya.data.predictions import read_table
     from abhinaya.estimated_speakers import official_speakers
+    from abhinaya.evaluation.scoring import Truth
     from abhinaya.registry import load_rule
-    from abhinaya.scoring import Truth
     from abhinaya.speaker_curve import ESTIMATED, draw_curve, write_curve
 
     table = read_table(source, emotions=corpus.emotions)

@@ -40,7 +40,7 @@ def submit(
         raise typer.BadParameter(
             "Give either a TABLE to write a submission from, or --score to record a returned score."
         )
-    from abhinaya.submission import (
+    from abhinaya.evaluation.submission import (
         LEDGER_NAME,
         expected_names,
         find_challenge,

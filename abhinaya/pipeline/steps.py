@@ -228,7 +228,7 @@ def _score_step(pipeline: Pipeline, entry: ScoreEntry) -> Step:
 
     def work() -> Report:
         from abhinaya.data.predictions import read_tables
-        from abhinaya.scoring import read_truth, score_table
+        from abhinaya.evaluation.scoring import read_truth, score_table
 
         read = read_tables([str(path) for path in tables])
         truth = read_truth(truth_path, read[0].emotions)
@@ -269,7 +269,7 @@ def _submit_step(pipeline: Pipeline) -> Step:
 
     def work() -> Report:
         from abhinaya.data.predictions import read_table
-        from abhinaya.submission import expected_names, find_challenge, write_submission
+        from abhinaya.evaluation.submission import expected_names, find_challenge, write_submission
 
         rules = find_challenge(entry.challenge) if entry.challenge else None
         names = expected_names(rules, entry.names, selection=entry.select)

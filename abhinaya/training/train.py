@@ -23,10 +23,10 @@ from abhinaya.data.manifest import Manifest
 from abhinaya.data.problems import Problem, write_problems
 from abhinaya.data.transcripts import read_transcripts
 from abhinaya.errors import BadValueError
+from abhinaya.evaluation.metrics import scores
 from abhinaya.files import atomic_folder, digest_of, write_csv
 from abhinaya.inference.features import FeatureStore
 from abhinaya.member import InputBuilder
-from abhinaya.metrics import scores
 from abhinaya.nn.backbone import LayerMix
 from abhinaya.nn.checkpoint import save_checkpoint
 from abhinaya.nn.classifier import EmotionClassifier

@@ -15,11 +15,11 @@ from abhinaya.config import dump_yaml
 from abhinaya.data.labels import MSP_PODCAST
 from abhinaya.data.manifest import make_manifest, read_manifest, write_manifest
 from abhinaya.demo.checkpoints import write_wavlm
+from abhinaya.evaluation.scoring import read_truth, score_table
 from abhinaya.member import PredictRequest
 from abhinaya.member_config import check_member_config
 from abhinaya.nn.checkpoint import read_info, save_checkpoint
 from abhinaya.registry import load_member
-from abhinaya.scoring import read_truth, score_table
 from abhinaya.training.build import build_classifier
 
 

@@ -10,8 +10,8 @@ from sklearn.metrics import f1_score
 from abhinaya.data.labels import ABSTAIN, MSP_PODCAST, EmotionSet
 from abhinaya.data.predictions import PredictionTable
 from abhinaya.errors import BadValueError, ClassOrderError, ProblemsError, UnknownNameError
-from abhinaya.metrics import bootstrap_by_group, bootstrap_interval
-from abhinaya.scoring import Truth, score_table
+from abhinaya.evaluation.metrics import bootstrap_by_group, bootstrap_interval
+from abhinaya.evaluation.scoring import Truth, score_table
 from ensembling.ablation import ablate_tables, write_subsets
 from ensembling.vote_tables import vote_tables
 

@@ -9,7 +9,7 @@ from sklearn.metrics import f1_score
 from abhinaya.data.labels import EmotionSet
 from abhinaya.data.predictions import PredictionTable
 from abhinaya.errors import BadValueError, UnknownNameError
-from abhinaya.scoring import Truth
+from abhinaya.evaluation.scoring import Truth
 from ensembling.adaptation import ADAPTATION
 from ensembling.fitting import apply_recipe, fit_recipe
 from ensembling.pseudo_tests import draw_pseudo_test

@@ -24,9 +24,9 @@ from abhinaya.corpora.base import PrepareOptions
 from abhinaya.corpora.emodb import N_PUBLISHED, prepare
 from abhinaya.data.audio import read_audio
 from abhinaya.data.predictions import PredictionTable
+from abhinaya.evaluation.scoring import Truth
 from abhinaya.member import Utterance
 from abhinaya.nn.whisper import load_encoder, load_feature_extractor
-from abhinaya.scoring import Truth
 from ensembling.fitting import apply_recipe, fit_recipe
 from ensembling.smooth_tables import smooth_table
 from ensembling.speaker_errors import robustness_curve

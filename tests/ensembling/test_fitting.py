@@ -9,7 +9,7 @@ from sklearn.metrics import f1_score
 import ensembling
 from abhinaya.data.labels import ABSTAIN, EmotionSet
 from abhinaya.errors import BadValueError, ClassOrderError, UnknownNameError
-from abhinaya.scoring import Truth
+from abhinaya.evaluation.scoring import Truth
 from ensembling.cross_fitting import cross_fit, speaker_folds
 from ensembling.fitting import apply_recipe, fit_recipe
 from ensembling.recipes import load_learned, read_recipe, write_recipe

@@ -6,7 +6,7 @@ from sklearn.naive_bayes import GaussianNB
 
 from abhinaya.data.labels import EmotionSet
 from abhinaya.errors import BadValueError
-from abhinaya.metrics import scores
+from abhinaya.evaluation.metrics import scores
 from ensembling.log_odds import LOG_ODDS, add_log_odds, remaining_log_priors
 from ensembling.stack import Stack
 

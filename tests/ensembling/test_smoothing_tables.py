@@ -9,8 +9,8 @@ from abhinaya import __version__
 from abhinaya.data.labels import EmotionSet
 from abhinaya.data.predictions import PredictionTable, read_table, write_table
 from abhinaya.errors import BadValueError, ClassOrderError, UnknownNameError
+from abhinaya.evaluation.scoring import Truth
 from abhinaya.registry import load_rule
-from abhinaya.scoring import Truth
 from ensembling.smooth_tables import smooth_table
 from ensembling.speaker_prior import estimate_prior
 from ensembling.speaker_rows import softmax

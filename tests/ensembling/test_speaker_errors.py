@@ -10,7 +10,7 @@ from sklearn.metrics import f1_score
 from abhinaya.data.labels import ABSTAIN, EmotionSet
 from abhinaya.data.predictions import PredictionTable
 from abhinaya.errors import BadValueError, UnknownNameError
-from abhinaya.scoring import Truth
+from abhinaya.evaluation.scoring import Truth
 from ensembling.smooth_tables import smooth_table
 from ensembling.speaker_errors import KINDS, corrupt_speakers, robustness_curve
 from ensembling.speaker_rows import softmax

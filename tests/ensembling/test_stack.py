@@ -8,7 +8,7 @@ import pytest
 from abhinaya.data.labels import EmotionSet
 from abhinaya.data.predictions import PredictionTable
 from abhinaya.errors import BadValueError, ClassOrderError
-from abhinaya.scoring import Truth
+from abhinaya.evaluation.scoring import Truth
 from ensembling.stack import align_truth, stack_tables
 
 EMOTIONS = EmotionSet.from_codes("AHN")

@@ -9,7 +9,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neural_network import MLPClassifier
 
 from abhinaya.errors import BadValueError, UnknownNameError
-from abhinaya.metrics import scores
+from abhinaya.evaluation.metrics import scores
 from ensembling.soft_votes import soft_vote
 from ensembling.stack import stack_tables
 from ensembling.stacked_models import fit_forest, forest_probs

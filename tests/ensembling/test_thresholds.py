@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from abhinaya.data.labels import EmotionSet
 from abhinaya.errors import BadValueError
-from abhinaya.metrics import scores
+from abhinaya.evaluation.metrics import scores
 from ensembling.soft_votes import soft_vote
 from ensembling.stack import Stack, stack_tables
 from ensembling.thresholds import THRESHOLDS, best_offset

@@ -5,7 +5,12 @@ import pytest
 from sklearn import metrics as theirs
 
 from abhinaya.errors import BadShapeError, BadValueError, UnknownNameError
-from abhinaya.metrics import bootstrap_by_group, bootstrap_interval, confusion_matrix, scores
+from abhinaya.evaluation.metrics import (
+    bootstrap_by_group,
+    bootstrap_interval,
+    confusion_matrix,
+    scores,
+)
 
 N_CLASSES = 8
 

@@ -11,12 +11,12 @@ import numpy as np
 
 from abhinaya.data.labels import ABSTAIN
 from abhinaya.errors import BadValueError
-from abhinaya.metrics import bootstrap_by_group, bootstrap_interval, number_groups
-from ensembling.significance import Difference, compare_labels, holm
+from abhinaya.evaluation.metrics import bootstrap_by_group, bootstrap_interval, number_groups
+from abhinaya.evaluation.significance import Difference, compare_labels, holm
 
 if TYPE_CHECKING:
     from abhinaya.data.predictions import PredictionTable
-    from abhinaya.scoring import TableScore, Truth
+    from abhinaya.evaluation.scoring import TableScore, Truth
 
 __all__ = ["Comparison", "Report", "compare_tables"]
 
@@ -93,7 +93,7 @@ def compare_tables(
         ClassOrderError: if tables and truth differ in class order.
     """
     from abhinaya.data.predictions import align_tables
-    from abhinaya.scoring import score_table
+    from abhinaya.evaluation.scoring import score_table
 
     _check_names([table.name for table in tables])
     for table in tables[1:]:

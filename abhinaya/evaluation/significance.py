@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from abhinaya.data.labels import ABSTAIN
 from abhinaya.errors import BadShapeError, BadValueError
-from abhinaya.metrics import Metric, confusion_matrix, metric_of_counts, number_groups
+from abhinaya.evaluation.metrics import Metric, confusion_matrix, metric_of_counts, number_groups
 
 __all__ = ["Difference", "compare_labels", "holm", "mcnemar"]
 

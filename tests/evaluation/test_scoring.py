@@ -9,7 +9,7 @@ from abhinaya.data.labels import ABSTAIN, MSP_PODCAST, EmotionSet
 from abhinaya.data.manifest import make_manifest, write_manifest
 from abhinaya.data.predictions import PredictionTable
 from abhinaya.errors import BadValueError, ClassOrderError, MissingFileError, ProblemsError
-from abhinaya.scoring import Truth, mean_and_sd, read_truth, score_table
+from abhinaya.evaluation.scoring import Truth, mean_and_sd, read_truth, score_table
 
 AB = EmotionSet(codes=("a", "b"), names=("anger", "boredom"), outside=("x",))
 

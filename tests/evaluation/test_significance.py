@@ -9,7 +9,7 @@ from sklearn.metrics import f1_score
 
 from abhinaya.data.labels import ABSTAIN
 from abhinaya.errors import BadShapeError, BadValueError
-from ensembling.significance import compare_labels, holm, mcnemar
+from abhinaya.evaluation.significance import compare_labels, holm, mcnemar
 
 
 def macro_f1(truth, predicted, n_classes):

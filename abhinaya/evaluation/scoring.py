@@ -17,7 +17,7 @@ from abhinaya.data.labels import ABSTAIN, MSP_PODCAST, EmotionSet
 from abhinaya.data.manifest import read_manifest
 from abhinaya.data.predictions import PredictionTable, read_tables
 from abhinaya.errors import BadValueError, ProblemsError, UnknownNameError, list_some
-from abhinaya.metrics import Scores, bootstrap_by_group, bootstrap_interval, scores
+from abhinaya.evaluation.metrics import Scores, bootstrap_by_group, bootstrap_interval, scores
 
 __all__ = [
     "TableScore",

@@ -15,7 +15,7 @@ from abhinaya.errors import (
     ProblemsError,
     UnknownNameError,
 )
-from abhinaya.submission import (
+from abhinaya.evaluation.submission import (
     CHALLENGES,
     LEDGER_NAME,
     Challenge,

@@ -6,9 +6,9 @@ import pytest
 from abhinaya.data.labels import ABSTAIN, EmotionSet
 from abhinaya.data.predictions import PredictionTable
 from abhinaya.errors import BadValueError, ClassOrderError
-from abhinaya.scoring import Truth, score_table
-from ensembling.compare_tables import compare_tables
-from ensembling.significance import holm
+from abhinaya.evaluation.comparison import compare_tables
+from abhinaya.evaluation.scoring import Truth, score_table
+from abhinaya.evaluation.significance import holm
 
 AB = EmotionSet(codes=("a", "b"), names=("anger", "boredom"), outside=("x",))
 
