@@ -293,7 +293,7 @@ def find_model(base: str) -> Path | None:
         )
     from huggingface_hub import snapshot_download
 
-    from abhinaya.nn.published import weight_files
+    from abhinaya.nn.weight_files import weight_files
 
     try:
         cached = Path(snapshot_download(base, local_files_only=True))

@@ -50,7 +50,7 @@ def check_language_model(base: str, findings: Findings) -> PreTrainedModel | Non
         Null if it cannot be used, or is not on this disk.
     """
     from abhinaya.nn.language_model import language_model_shapes
-    from abhinaya.nn.published import weight_files
+    from abhinaya.nn.weight_files import weight_files
 
     found = findings.attempt("base", base, lambda: (find_model(base),))
     if found is None:
@@ -81,7 +81,7 @@ def check_language_model(base: str, findings: Findings) -> PreTrainedModel | Non
 def _empty_model(folder: Path, stored: dict[str, tuple[int, ...]]) -> PreTrainedModel:
     """The model of config.json, after a look whether the files fit it."""
     from abhinaya.nn.language_model import empty_language_model
-    from abhinaya.nn.published import check_fit
+    from abhinaya.nn.weight_files import check_fit
 
     model = empty_language_model(str(folder))
     if model.config.model_type in _PLAIN_NAMES:

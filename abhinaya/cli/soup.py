@@ -14,7 +14,7 @@ from abhinaya.cli.tables import Cell, TableFormat, show_table
 
 if TYPE_CHECKING:
     from abhinaya.config import MemberConfig
-    from abhinaya.nn.soup import Part
+    from abhinaya.training.soup import Part
 
 __all__ = ["soup"]
 

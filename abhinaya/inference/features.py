@@ -27,8 +27,8 @@ from abhinaya.errors import AudioError, BadValueError
 from abhinaya.files import atomic_path, digest_of
 from abhinaya.member import ContextBuilder, InputBuilder, Utterance
 from abhinaya.nn.backbone import Backbone
+from abhinaya.nn.classifier_config import CacheConfig
 from abhinaya.progress import progress
-from abhinaya.training.classifier_config import CacheConfig
 
 __all__ = ["FeatureStore", "collate_features", "encoder_digest"]
 

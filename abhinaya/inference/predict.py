@@ -32,10 +32,10 @@ from abhinaya.inference.parts import (
     read_batches,
 )
 from abhinaya.member import PredictRequest
+from abhinaya.nn.build import ClassifierParts, build_classifier
 from abhinaya.nn.checkpoint import WEIGHTS, CheckpointInfo, load_weights, read_info
 from abhinaya.nn.classifier import EmotionClassifier
-from abhinaya.training.build import ClassifierParts, build_classifier
-from abhinaya.training.classifier_config import ClassifierConfig
+from abhinaya.nn.classifier_config import ClassifierConfig
 from abhinaya.training.dataset import PieceLoader, fresh_loader
 
 __all__ = ["predict_classifier"]

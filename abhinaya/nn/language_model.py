@@ -33,7 +33,7 @@ from abhinaya.errors import (
     MissingPackageError,
     list_some,
 )
-from abhinaya.nn.published import read_shapes
+from abhinaya.nn.weight_files import read_shapes
 
 __all__ = [
     "Weights",

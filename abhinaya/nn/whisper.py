@@ -18,7 +18,7 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from abhinaya.data.audio import SAMPLE_RATE_HZ
 from abhinaya.errors import CheckpointError, MissingFileError
-from abhinaya.nn.published import check_fit, open_safetensors, read_pickle, weight_files
+from abhinaya.nn.weight_files import check_fit, open_safetensors, read_pickle, weight_files
 
 __all__ = ["SAMPLES_PER_FRAME", "load_encoder", "load_feature_extractor"]
 

@@ -10,7 +10,7 @@ import torch
 from transformers import TrainingArguments
 
 from abhinaya.errors import BadValueError, MissingPackageError
-from abhinaya.training.classifier_config import ClassifierConfig
+from abhinaya.nn.classifier_config import ClassifierConfig
 
 __all__ = ["training_arguments"]
 

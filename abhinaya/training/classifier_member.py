@@ -12,7 +12,7 @@ from abhinaya.data.predictions import PredictionTable
 from abhinaya.errors import BadValueError
 from abhinaya.member import InputBuilder, PredictRequest
 from abhinaya.nn.backbone import Backbone
-from abhinaya.training.classifier_config import ClassifierConfig
+from abhinaya.nn.classifier_config import ClassifierConfig
 
 __all__ = ["ClassifierMember"]
 

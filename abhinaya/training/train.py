@@ -28,12 +28,12 @@ from abhinaya.files import atomic_folder, digest_of, write_csv
 from abhinaya.inference.features import FeatureStore
 from abhinaya.member import InputBuilder
 from abhinaya.nn.backbone import LayerMix
+from abhinaya.nn.build import ClassifierParts, build_classifier
 from abhinaya.nn.checkpoint import save_checkpoint
 from abhinaya.nn.classifier import EmotionClassifier
+from abhinaya.nn.classifier_config import ClassifierConfig
 from abhinaya.nn.loss_config import absorbed_prior
 from abhinaya.training.arguments import training_arguments
-from abhinaya.training.build import ClassifierParts, build_classifier
-from abhinaya.training.classifier_config import ClassifierConfig
 from abhinaya.training.dataset import ClipDataset, Collator, PieceLoader, fresh_loader
 from abhinaya.training.run_directory import RunDirectory
 from abhinaya.training.targets import hard_targets, soft_targets

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator
 
 from abhinaya.config import Config
-from abhinaya.training.classifier_config import ClassifierConfig
+from abhinaya.nn.classifier_config import ClassifierConfig
 
 __all__ = ["LlamaLoraConfig", "LoraConfig"]
 

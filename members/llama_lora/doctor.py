@@ -55,7 +55,7 @@ def check_llama_lora(config: LlamaLoraConfig) -> Findings:
         return findings
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
     if state is not None:
-        from abhinaya.nn.published import check_fit
+        from abhinaya.nn.weight_files import check_fit
 
         what = "adapters, pooling, head and last norm of the config"
         findings.attempt(

@@ -14,9 +14,9 @@ from abhinaya.member import InputBuilder, PredictRequest
 from abhinaya.nn.backbone import Backbone
 from abhinaya.nn.classifier import EmotionClassifier
 from abhinaya.nn.language_model import load_language_model, load_tokenizer
-from abhinaya.nn.published import check_fit
+from abhinaya.nn.published_classifier import filled_classifier, published_run
+from abhinaya.nn.weight_files import check_fit
 from abhinaya.training.classifier_member import ClassifierMember
-from abhinaya.training.published import filled_classifier, published_run
 from members.llama_lora.config import LlamaLoraConfig
 from members.llama_lora.doctor import check_llama_lora
 from members.llama_lora.inputs import TranscriptInputs

@@ -29,8 +29,8 @@ def read_classifier(file: Path) -> dict[str, Tensor]:
     """
     import torch
 
-    from abhinaya.nn.published import read_pickle
-    from abhinaya.training.published import HEAD_NAMES
+    from abhinaya.nn.published_classifier import HEAD_NAMES
+    from abhinaya.nn.weight_files import read_pickle
 
     content = read_pickle(file)
     if not isinstance(content, dict) or not any(str(key).startswith(_PREFIX) for key in content):

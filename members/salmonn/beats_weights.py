@@ -38,7 +38,7 @@ def load_beats(path: str | Path) -> Beats:
     """
     import torch
 
-    from abhinaya.nn.published import check_fit
+    from abhinaya.nn.weight_files import check_fit
     from members.salmonn.beats import Beats
 
     cfg, stored = _read(Path(path))
@@ -70,7 +70,7 @@ def read_beats_shapes(path: str | Path) -> tuple[BeatsConfig, dict[str, tuple[in
 def _read(file: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     import torch
 
-    from abhinaya.nn.published import read_pickle
+    from abhinaya.nn.weight_files import read_pickle
 
     content = read_pickle(file)
     parts = content if isinstance(content, dict) else {}

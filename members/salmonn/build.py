@@ -44,7 +44,7 @@ def build_backbone(parts: SalmonnParts, *, with_vocabulary: bool = False) -> Sal
 
     from abhinaya.nn.language_model import hidden_size_of, load_language_model
     from abhinaya.nn.lora import add_lora
-    from abhinaya.nn.published import check_fit
+    from abhinaya.nn.weight_files import check_fit
     from abhinaya.nn.whisper import SAMPLES_PER_FRAME, load_encoder
     from members.salmonn.beats_weights import load_beats
     from members.salmonn.encoders import SpeechEncoders

@@ -8,7 +8,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from abhinaya.config import Config, MemberConfig
-from abhinaya.training.classifier_config import AudioConfig, ClassifierConfig
+from abhinaya.nn.classifier_config import AudioConfig, ClassifierConfig
 
 __all__ = ["LoraConfig", "PromptPool", "SalmonnConfig", "SalmonnParts"]
 

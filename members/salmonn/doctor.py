@@ -107,7 +107,7 @@ class _Trained:
 
 
 def _check_trained(config: SalmonnParts, findings: Findings) -> _Trained | None:
-    from abhinaya.nn.published import check_fit
+    from abhinaya.nn.weight_files import check_fit
 
     salmonn = str(config.salmonn)
     shapes = findings.attempt("salmonn", salmonn, lambda: _salmonn_shapes(config.salmonn, findings))
@@ -156,7 +156,7 @@ def _check_classifier(config: SalmonnParts, findings: Findings) -> Shapes:
 
 def _salmonn_shapes(file: Path, findings: Findings) -> dict[str, tuple[int, ...]]:
     """Shapes under our names; how many tensors are used, and foreign ones, become findings."""
-    from abhinaya.nn.published import read_pickle
+    from abhinaya.nn.weight_files import read_pickle
 
     content = read_pickle(file)
     tensors = content.get("model") if isinstance(content, dict) else None
@@ -246,7 +246,7 @@ def _check_adapters(
     config: SalmonnParts, findings: Findings, trained: _Trained, llm: Shapes | None
 ) -> None:
     """Whether the language model has every layer that the adapters belong to, and no other."""
-    from abhinaya.nn.published import check_fit
+    from abhinaya.nn.weight_files import check_fit
 
     sizes, salmonn = trained.sizes, str(config.salmonn)
     if not sizes.lora_rank:

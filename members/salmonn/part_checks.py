@@ -92,7 +92,7 @@ def _whisper_shapes(folder: Path) -> Shapes:
     from transformers import AutoConfig, WhisperConfig
     from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-    from abhinaya.nn.published import check_fit, read_shapes
+    from abhinaya.nn.weight_files import check_fit, read_shapes
 
     config = AutoConfig.from_pretrained(folder)
     if not isinstance(config, WhisperConfig):
@@ -140,7 +140,7 @@ def check_language_model(config: SalmonnParts, findings: Findings) -> Shapes | N
         findings: get its sizes, or what is wrong with it.
     """
     from abhinaya.nn.language_model import language_model_shapes
-    from abhinaya.nn.published import weight_files
+    from abhinaya.nn.weight_files import weight_files
 
     path = _find("base", config.base, findings)
     if path is None:
@@ -166,7 +166,7 @@ def _bare_shapes(folder: Path, stored: Shapes) -> Shapes:
     import torch
     from transformers import AutoConfig, AutoModel
 
-    from abhinaya.nn.published import check_fit
+    from abhinaya.nn.weight_files import check_fit
 
     config = AutoConfig.from_pretrained(folder)
     if config.model_type != "llama":

@@ -24,7 +24,7 @@ def published_classifier(member: ClassifierMember, config: SalmonnConfig) -> Pat
         MissingFileError: if there is no such classifier.
         CheckpointError: if the folder holds another run, or the file does not fit.
     """
-    from abhinaya.training.published import published_run
+    from abhinaya.nn.published_classifier import published_run
 
     assert config.classifier is not None
     return published_run(config, config.classifier, lambda: load_published(member, config))
@@ -36,7 +36,7 @@ def load_published(member: ClassifierMember, config: SalmonnConfig) -> EmotionCl
     Raises:
         CheckpointError: if keys are missing or unexpected, or shapes differ.
     """
-    from abhinaya.training.published import filled_classifier
+    from abhinaya.nn.published_classifier import filled_classifier
 
     assert config.classifier is not None
     state = read_classifier(config.classifier)

@@ -83,7 +83,7 @@ def read_salmonn(file: Path) -> dict[str, Tensor]:
         MissingFileError: if there is no such file.
         CheckpointError: if it is damaged, wants to run code, or holds something else.
     """
-    from abhinaya.nn.published import read_pickle
+    from abhinaya.nn.weight_files import read_pickle
 
     content = read_pickle(file)
     if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
@@ -106,7 +106,7 @@ def read_classifier(file: Path) -> dict[str, Tensor]:
         MissingFileError: if there is no such file.
         CheckpointError: if it is damaged, wants to run code, or holds something else.
     """
-    from abhinaya.nn.published import read_pickle
+    from abhinaya.nn.weight_files import read_pickle
 
     content = read_pickle(file)
     prefix = "salmonn_model."
@@ -318,7 +318,7 @@ def load_into(module: nn.Module, state: Mapping[str, Tensor], *, what: str, wher
     Raises:
         CheckpointError: if names are missing or unexpected, or shapes differ.
     """
-    from abhinaya.nn.published import check_fit
+    from abhinaya.nn.weight_files import check_fit
 
     expected = {name: value for name, value in module.named_parameters() if value.requires_grad}
     check_fit(expected, state, what=what, where=where)

@@ -23,7 +23,7 @@ from abhinaya.data.predictions import PredictionTable
 from abhinaya.errors import AudioError, BadValueError
 from abhinaya.files import digest_of
 from abhinaya.member import PredictRequest
-from abhinaya.training.classifier_config import AudioConfig, InferenceConfig
+from abhinaya.nn.classifier_config import AudioConfig, InferenceConfig
 from members.salmonn.build import build_backbone, build_inputs
 from members.salmonn.config import SalmonnParts
 from members.salmonn.doctor import check_salmonn

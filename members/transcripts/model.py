@@ -22,7 +22,7 @@ from abhinaya.errors import (
     UnknownNameError,
     list_some,
 )
-from abhinaya.nn.published import check_fit, open_safetensors, read_pickle, weight_files
+from abhinaya.nn.weight_files import check_fit, open_safetensors, read_pickle, weight_files
 
 if TYPE_CHECKING:
     from whisper.model import Whisper

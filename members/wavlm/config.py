@@ -6,7 +6,7 @@ from typing import Literal, Self
 
 from pydantic import model_validator
 
-from abhinaya.training.classifier_config import ClassifierConfig
+from abhinaya.nn.classifier_config import ClassifierConfig
 
 __all__ = ["WavLMConfig"]
 

@@ -7,7 +7,7 @@ from typing import Literal, Self
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from abhinaya.config import Config
-from abhinaya.training.classifier_config import ClassifierConfig
+from abhinaya.nn.classifier_config import ClassifierConfig
 
 __all__ = ["LoraConfig", "WhisperEncoderConfig"]
 

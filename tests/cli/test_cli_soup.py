@@ -18,9 +18,9 @@ from abhinaya.demo.checkpoints import write_wavlm
 from abhinaya.evaluation.scoring import read_truth, score_table
 from abhinaya.member import PredictRequest
 from abhinaya.member_config import check_member_config
+from abhinaya.nn.build import build_classifier
 from abhinaya.nn.checkpoint import read_info, save_checkpoint
 from abhinaya.registry import load_member
-from abhinaya.training.build import build_classifier
 
 
 @pytest.fixture(scope="module")

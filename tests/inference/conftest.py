@@ -18,10 +18,10 @@ from abhinaya.data.predictions import PredictionTable
 from abhinaya.demo.checkpoints import write_wavlm, write_whisper
 from abhinaya.member import PredictRequest
 from abhinaya.member_config import check_member_config
+from abhinaya.nn.build import build_classifier
 from abhinaya.nn.checkpoint import save_checkpoint
+from abhinaya.nn.classifier_config import ClassifierConfig
 from abhinaya.registry import load_member
-from abhinaya.training.build import build_classifier
-from abhinaya.training.classifier_config import ClassifierConfig
 
 MakeConfig = Callable[..., ClassifierConfig]
 MakeRun = Callable[..., Path]

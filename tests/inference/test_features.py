@@ -17,7 +17,7 @@ import abhinaya.inference.features as module
 from abhinaya.clips import Clip, Cropping, load_pieces, window_bounds
 from abhinaya.errors import BadValueError
 from abhinaya.inference.features import FeatureStore, collate_features, encoder_digest
-from abhinaya.training.classifier_config import CacheConfig
+from abhinaya.nn.classifier_config import CacheConfig
 from members.wavlm.member import WaveformInputs
 from members.wavlm.model import WavLMBackbone
 

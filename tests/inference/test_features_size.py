@@ -14,7 +14,7 @@ import torch
 from abhinaya.clips import Clip, Cropping
 from abhinaya.errors import BadValueError
 from abhinaya.inference.features import FeatureStore
-from abhinaya.training.classifier_config import CacheConfig
+from abhinaya.nn.classifier_config import CacheConfig
 from members.wavlm.member import WaveformInputs
 from members.wavlm.model import WavLMBackbone
 

@@ -13,8 +13,8 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from abhinaya.demo.llm_checkpoints import write_llama
 from abhinaya.errors import BadValueError, ProblemsError
 from abhinaya.member_config import check_member_config
+from abhinaya.nn.build import build_classifier
 from abhinaya.nn.language_model import load_language_model
-from abhinaya.training.build import build_classifier
 from members.llama_lora.member import MEMBER
 from members.llama_lora.model import LanguageModelBackbone, add_adapters
 

@@ -24,7 +24,7 @@ from abhinaya.demo.checkpoints import write_whisper
 from abhinaya.demo.llm_checkpoints import write_llama
 from abhinaya.demo.salmonn_checkpoint import write_salmonn
 from abhinaya.member import Utterance
-from abhinaya.training.build import build_classifier
+from abhinaya.nn.build import build_classifier
 from members.salmonn.memory import PartShapes, memory_needed
 from members.salmonn.part_checks import shapes_of
 

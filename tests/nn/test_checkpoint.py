@@ -17,10 +17,10 @@ from abhinaya.data.labels import MSP_PODCAST
 from abhinaya.demo.checkpoints import write_wavlm, write_whisper
 from abhinaya.errors import CheckpointError, MissingFileError
 from abhinaya.member_config import check_member_config
+from abhinaya.nn.build import build_classifier
 from abhinaya.nn.checkpoint import load_weights, read_info, save_checkpoint
 from abhinaya.nn.classifier import EmotionClassifier
 from abhinaya.registry import load_member
-from abhinaya.training.build import build_classifier
 
 Build = Callable[..., Any]
 

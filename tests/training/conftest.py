@@ -17,8 +17,8 @@ from abhinaya.data.manifest import Manifest
 from abhinaya.demo.checkpoints import write_wavlm, write_whisper
 from abhinaya.demo.corpus import write_corpus
 from abhinaya.member_config import check_member_config
+from abhinaya.nn.classifier_config import ClassifierConfig
 from abhinaya.registry import load_member
-from abhinaya.training.classifier_config import ClassifierConfig
 
 MakeConfig = Callable[..., ClassifierConfig]
 Train = Callable[..., Path]

@@ -11,8 +11,8 @@ import pytest
 from transformers import TrainingArguments
 
 from abhinaya.errors import BadValueError, MissingPackageError
+from abhinaya.nn.classifier_config import ClassifierConfig
 from abhinaya.training.arguments import training_arguments
-from abhinaya.training.classifier_config import ClassifierConfig
 
 ArgumentsOf = Callable[..., Any]
 MakeConfig = Callable[..., ClassifierConfig]

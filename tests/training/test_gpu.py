@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 
+from abhinaya.nn.build import build_classifier
 from abhinaya.nn.checkpoint import load_weights, read_info
 from abhinaya.registry import load_member
-from abhinaya.training.build import build_classifier
 
 pytestmark = pytest.mark.gpu
 

@@ -17,10 +17,10 @@ from sklearn.metrics import f1_score
 from abhinaya.clips import Clip, Cropping, load_pieces
 from abhinaya.data.labels import MSP_PODCAST
 from abhinaya.data.manifest import Manifest
+from abhinaya.nn.build import build_classifier
 from abhinaya.nn.checkpoint import load_weights, read_info
+from abhinaya.nn.classifier_config import ClassifierConfig
 from abhinaya.registry import load_member
-from abhinaya.training.build import build_classifier
-from abhinaya.training.classifier_config import ClassifierConfig
 from abhinaya.training.train import training_digest
 
 MakeConfig = Callable[..., ClassifierConfig]

@@ -24,7 +24,7 @@ from abhinaya.errors import BadValueError
 from abhinaya.inference.predict import predict_classifier
 from abhinaya.member import InputBuilder, PredictRequest, Utterance
 from abhinaya.nn.backbone import Backbone
-from abhinaya.training.classifier_config import ClassifierConfig
+from abhinaya.nn.classifier_config import ClassifierConfig
 from abhinaya.training.classifier_member import ClassifierMember
 from abhinaya.training.train import train_classifier
 from members.wavlm.config import WavLMConfig

@@ -12,9 +12,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import TrainingArguments
 
+from abhinaya.nn.build import build_classifier
+from abhinaya.nn.classifier_config import ClassifierConfig
 from abhinaya.registry import load_member
-from abhinaya.training.build import build_classifier
-from abhinaya.training.classifier_config import ClassifierConfig
 
 MakeConfig = Callable[..., ClassifierConfig]
 Train = Callable[..., Path]

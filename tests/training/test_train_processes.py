@@ -13,7 +13,7 @@ import pytest
 from safetensors.torch import load_file
 
 from abhinaya.config import dump_yaml
-from abhinaya.training.classifier_config import ClassifierConfig
+from abhinaya.nn.classifier_config import ClassifierConfig
 
 MakeConfig = Callable[..., ClassifierConfig]
 Train = Callable[..., Path]

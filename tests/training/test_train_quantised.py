@@ -17,11 +17,11 @@ from abhinaya.data.manifest import Manifest
 from abhinaya.inference.predict import predict_classifier
 from abhinaya.member import InputBuilder, PredictRequest
 from abhinaya.nn.backbone import Backbone
+from abhinaya.nn.build import build_classifier
 from abhinaya.nn.checkpoint import load_weights
+from abhinaya.nn.classifier_config import ClassifierConfig
 from abhinaya.nn.language_model import load_language_model
 from abhinaya.nn.lora import add_lora, save_lora
-from abhinaya.training.build import build_classifier
-from abhinaya.training.classifier_config import ClassifierConfig
 from abhinaya.training.classifier_member import ClassifierMember
 from abhinaya.training.train import train_classifier
 from members.wavlm.config import WavLMConfig

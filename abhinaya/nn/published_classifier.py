@@ -13,11 +13,11 @@ from abhinaya.config import config_digest, dump_yaml
 from abhinaya.data.labels import MSP_PODCAST
 from abhinaya.errors import CheckpointError, MissingFileError
 from abhinaya.files import atomic_folder, digest_of, write_text
+from abhinaya.nn.build import ClassifierParts, build_classifier
 from abhinaya.nn.checkpoint import check_keys, read_info, save_checkpoint
 from abhinaya.nn.classifier import EmotionClassifier
+from abhinaya.nn.classifier_config import ClassifierConfig
 from abhinaya.nn.loss_config import absorbed_prior
-from abhinaya.training.build import ClassifierParts, build_classifier
-from abhinaya.training.classifier_config import ClassifierConfig
 
 __all__ = ["HEAD_NAMES", "filled_classifier", "published_run"]
 

@@ -18,8 +18,10 @@ from abhinaya.data.labels import MSP_PODCAST, EmotionSet
 from abhinaya.demo.checkpoints import write_wavlm, write_whisper
 from abhinaya.errors import BadValueError, CheckpointError, MissingFileError, ProblemsError
 from abhinaya.member_config import check_member_config
+from abhinaya.nn.build import build_classifier
 from abhinaya.nn.checkpoint import load_weights, read_info, save_checkpoint
-from abhinaya.nn.soup import (
+from abhinaya.registry import load_member
+from abhinaya.training.soup import (
     average_weights,
     greedy_choice,
     normalise_weights,
@@ -29,8 +31,6 @@ from abhinaya.nn.soup import (
     soup_digest,
     write_soup,
 )
-from abhinaya.registry import load_member
-from abhinaya.training.build import build_classifier
 
 MakeRun = Callable[..., Path]
 

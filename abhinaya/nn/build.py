@@ -8,10 +8,10 @@ from typing import Any, Protocol
 from abhinaya.member import InputBuilder
 from abhinaya.nn.backbone import Backbone
 from abhinaya.nn.classifier import EmotionClassifier
+from abhinaya.nn.classifier_config import ClassifierConfig
 from abhinaya.nn.head import EmotionHead
 from abhinaya.nn.losses import build_loss
 from abhinaya.nn.pooling import build_pooling
-from abhinaya.training.classifier_config import ClassifierConfig
 
 __all__ = ["ClassifierParts", "build_classifier"]
 

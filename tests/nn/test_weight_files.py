@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from abhinaya.errors import CheckpointError, MissingFileError
-from abhinaya.nn.published import (
+from abhinaya.nn.weight_files import (
     check_fit,
     open_safetensors,
     read_pickle,

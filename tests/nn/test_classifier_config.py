@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from abhinaya.errors import ProblemsError
-from abhinaya.training.classifier_config import ClassifierConfig
+from abhinaya.nn.classifier_config import ClassifierConfig
 
 MakeConfig = Callable[..., ClassifierConfig]
 
