@@ -19,7 +19,7 @@ import torch
 from abhinaya.cli.processes import quiet_libraries
 from abhinaya.data.audio import SAMPLE_RATE_HZ, pad_waveforms
 from abhinaya.demo.checkpoints import write_wavlm
-from abhinaya.training.sampling import LengthGroupedSampler
+from abhinaya.loading.sampling import LengthGroupedSampler
 from members.wavlm.model import WavLMBackbone
 
 N_CLIPS = 96

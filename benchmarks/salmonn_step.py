@@ -32,7 +32,7 @@ from transformers import (
 )
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-from abhinaya.inference.features import collate_features
+from abhinaya.loading.features import collate_features
 from abhinaya.nn.classifier import EmotionClassifier
 from abhinaya.nn.head import EmotionHead
 from abhinaya.nn.lora import add_lora

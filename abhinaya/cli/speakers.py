@@ -220,13 +220,13 @@ def _embed(
 
     import pandas as pd
 
-    from abhinaya.clips import collect_clips
     from abhinaya.errors import BadValueError
     from abhinaya.inference.speaker_embeddings import (
         EmbeddingStore,
         embed_clips,
         load_speaker_model,
     )
+    from abhinaya.loading.clips import collect_clips
 
     rows = pd.concat(parts).drop_duplicates("utterance").reset_index(drop=True)
     hears = cast("Any", SimpleNamespace(needs_audio=True, needs_text=False))

@@ -12,14 +12,14 @@ import numpy as np
 from accelerate import PartialState
 from torch.utils.data import DataLoader, Dataset
 
-from abhinaya.clips import Clip
 from abhinaya.data.labels import ABSTAIN, EmotionSet
 from abhinaya.data.predictions import PredictionTable, read_table, write_table
 from abhinaya.data.problems import Problem, write_problems
 from abhinaya.errors import AudioError, BadValueError
+from abhinaya.loading.clips import Clip
+from abhinaya.loading.dataset import PieceLoader
 from abhinaya.member import PredictRequest
 from abhinaya.progress import progress
-from abhinaya.training.dataset import PieceLoader
 
 __all__ = [
     "CHUNK_SIZE",

@@ -15,14 +15,12 @@ import torch
 from accelerate import PartialState
 
 import abhinaya
-from abhinaya.clips import Clip, Cropping, collect_clips
 from abhinaya.config import apply_overrides, check_config, config_digest
 from abhinaya.data.audio import audio_digest
 from abhinaya.data.labels import ABSTAIN, EmotionSet
 from abhinaya.data.predictions import PredictionTable
 from abhinaya.errors import AudioError
 from abhinaya.files import digest_of
-from abhinaya.inference.features import FeatureStore
 from abhinaya.inference.parts import (
     TablePlan,
     check_ending,
@@ -31,12 +29,14 @@ from abhinaya.inference.parts import (
     predict_in_parts,
     read_batches,
 )
+from abhinaya.loading.clips import Clip, Cropping, collect_clips
+from abhinaya.loading.dataset import PieceLoader, fresh_loader
+from abhinaya.loading.features import FeatureStore
 from abhinaya.member import PredictRequest
 from abhinaya.nn.build import ClassifierParts, build_classifier
 from abhinaya.nn.checkpoint import WEIGHTS, CheckpointInfo, load_weights, read_info
 from abhinaya.nn.classifier import EmotionClassifier
 from abhinaya.nn.classifier_config import ClassifierConfig
-from abhinaya.training.dataset import PieceLoader, fresh_loader
 
 __all__ = ["predict_classifier"]
 

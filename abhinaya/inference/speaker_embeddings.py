@@ -21,7 +21,6 @@ import torch
 from numpy.typing import NDArray
 from transformers import AutoConfig, AutoFeatureExtractor, AutoModelForAudioXVector
 
-from abhinaya.clips import Clip
 from abhinaya.data.audio import SAMPLE_RATE_HZ, audio_digest, crop_bounds, read_audio
 from abhinaya.data.problems import Problem
 from abhinaya.errors import (
@@ -32,7 +31,8 @@ from abhinaya.errors import (
     list_some,
 )
 from abhinaya.files import atomic_path
-from abhinaya.inference.features import encoder_digest
+from abhinaya.loading.clips import Clip
+from abhinaya.loading.features import encoder_digest
 from abhinaya.progress import progress
 
 __all__ = ["EmbeddingStore", "SpeakerModel", "embed_clips", "load_speaker_model"]

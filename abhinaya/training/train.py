@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from transformers import EvalPrediction, set_seed
 
 import abhinaya
-from abhinaya.clips import Clip, Cropping, collect_clips, split_readable, split_short
 from abhinaya.config import config_digest, dump_yaml
 from abhinaya.data.labels import ABSTAIN, EmotionSet
 from abhinaya.data.manifest import Manifest
@@ -25,7 +24,10 @@ from abhinaya.data.transcripts import read_transcripts
 from abhinaya.errors import BadValueError
 from abhinaya.evaluation.metrics import scores
 from abhinaya.files import atomic_folder, digest_of, write_csv
-from abhinaya.inference.features import FeatureStore
+from abhinaya.loading.clips import Clip, Cropping, collect_clips, split_readable, split_short
+from abhinaya.loading.dataset import ClipDataset, Collator, PieceLoader, fresh_loader
+from abhinaya.loading.features import FeatureStore
+from abhinaya.loading.targets import hard_targets, soft_targets
 from abhinaya.member import InputBuilder
 from abhinaya.nn.backbone import LayerMix
 from abhinaya.nn.build import ClassifierParts, build_classifier
@@ -34,9 +36,7 @@ from abhinaya.nn.classifier import EmotionClassifier
 from abhinaya.nn.classifier_config import ClassifierConfig
 from abhinaya.nn.loss_config import absorbed_prior
 from abhinaya.training.arguments import training_arguments
-from abhinaya.training.dataset import ClipDataset, Collator, PieceLoader, fresh_loader
 from abhinaya.training.run_directory import RunDirectory
-from abhinaya.training.targets import hard_targets, soft_targets
 from abhinaya.training.trainer import EmotionTrainer
 
 __all__ = ["train_classifier", "training_digest"]

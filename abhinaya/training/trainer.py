@@ -22,9 +22,9 @@ from transformers import (
 )
 
 from abhinaya.errors import CheckpointError, list_some
+from abhinaya.loading.sampling import LengthGroupedSampler
 from abhinaya.nn.classifier import EmotionClassifier
 from abhinaya.progress import progress
-from abhinaya.training.sampling import LengthGroupedSampler
 
 __all__ = ["EmotionTrainer"]
 

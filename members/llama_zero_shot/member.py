@@ -18,7 +18,6 @@ import numpy as np
 from abhinaya import __version__
 from abhinaya.answers import AnswerParser, class_words
 from abhinaya.checkup import Findings
-from abhinaya.clips import Clip
 from abhinaya.config import MemberConfig, config_digest
 from abhinaya.data.labels import ABSTAIN, EmotionSet
 from abhinaya.data.manifest import Manifest
@@ -27,6 +26,7 @@ from abhinaya.data.problems import Problem
 from abhinaya.data.transcripts import read_transcripts
 from abhinaya.errors import AudioError, BadValueError
 from abhinaya.files import digest_of
+from abhinaya.loading.clips import Clip
 from abhinaya.member import PredictRequest
 from abhinaya.progress import progress
 from abhinaya.prompt_filling import PromptFiller

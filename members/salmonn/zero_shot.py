@@ -14,7 +14,6 @@ import numpy as np
 
 from abhinaya import __version__
 from abhinaya.answers import AnswerParser
-from abhinaya.clips import Clip, Cropping, collect_clips
 from abhinaya.config import Config, MemberConfig, config_digest
 from abhinaya.data.audio import audio_digest
 from abhinaya.data.labels import ABSTAIN
@@ -22,6 +21,7 @@ from abhinaya.data.manifest import Manifest
 from abhinaya.data.predictions import PredictionTable
 from abhinaya.errors import AudioError, BadValueError
 from abhinaya.files import digest_of
+from abhinaya.loading.clips import Clip, Cropping, collect_clips
 from abhinaya.member import PredictRequest
 from abhinaya.nn.classifier_config import AudioConfig, InferenceConfig
 from members.salmonn.build import build_backbone, build_inputs
@@ -170,7 +170,7 @@ def _ask(
 ) -> PredictionTable:
     """The table of one part, in the order of its clips."""
     from abhinaya.inference.parts import read_batches
-    from abhinaya.training.dataset import fresh_loader
+    from abhinaya.loading.dataset import fresh_loader
     from members.salmonn.answer import generate_answers
 
     audio = config.audio

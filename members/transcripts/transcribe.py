@@ -16,12 +16,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from abhinaya.clips import Clip, Cropping, collect_clips
 from abhinaya.data.manifest import Manifest
 from abhinaya.data.problems import Problem, write_problems
 from abhinaya.data.transcripts import HUMAN, read_transcript_rows, write_transcripts
 from abhinaya.errors import BadValueError, UnknownNameError
 from abhinaya.files import digest_of
+from abhinaya.loading.clips import Clip, Cropping, collect_clips
 from abhinaya.progress import progress
 from members.transcripts.decoding import DecodingSettings, Recogniser, cut_windows
 
@@ -322,7 +322,7 @@ def _transcribe_batches(
 ) -> Iterator[list[dict[str, Any]]]:
     """Rows of one batch after the other; a clip that cannot be read gets a reason and no text."""
     from abhinaya.inference.parts import read_batches
-    from abhinaya.training.dataset import fresh_loader
+    from abhinaya.loading.dataset import fresh_loader
 
     load = fresh_loader(inputs, Cropping("full", max_audio_s=1.0))
     for read, pieces, unread in read_batches(

@@ -12,7 +12,6 @@ import torch
 from transformers import WavLMForXVector
 
 import abhinaya.inference.speaker_embeddings as module
-from abhinaya.clips import Clip
 from abhinaya.data.audio import audio_digest, read_audio
 from abhinaya.demo.checkpoints import write_wavlm, write_whisper
 from abhinaya.demo.xvector_checkpoint import write_xvector
@@ -23,6 +22,7 @@ from abhinaya.inference.speaker_embeddings import (
     embed_clips,
     load_speaker_model,
 )
+from abhinaya.loading.clips import Clip
 
 RATE_HZ = 16_000
 

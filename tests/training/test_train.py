@@ -14,9 +14,9 @@ import yaml
 from safetensors.torch import load_file
 from sklearn.metrics import f1_score
 
-from abhinaya.clips import Clip, Cropping, load_pieces
 from abhinaya.data.labels import MSP_PODCAST
 from abhinaya.data.manifest import Manifest
+from abhinaya.loading.clips import Clip, Cropping, load_pieces
 from abhinaya.nn.build import build_classifier
 from abhinaya.nn.checkpoint import load_weights, read_info
 from abhinaya.nn.classifier_config import ClassifierConfig

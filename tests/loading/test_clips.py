@@ -8,8 +8,14 @@ import numpy as np
 import pytest
 import soundfile
 
-import abhinaya.clips as module
-from abhinaya.clips import (
+import abhinaya.loading.clips as module
+from abhinaya.config import TranscriptSources
+from abhinaya.data.labels import MSP_PODCAST
+from abhinaya.data.manifest import Manifest, make_manifest
+from abhinaya.data.problems import Problem
+from abhinaya.data.transcripts import write_transcripts
+from abhinaya.errors import AudioError, BadValueError
+from abhinaya.loading.clips import (
     Clip,
     Cropping,
     collect_clips,
@@ -18,12 +24,6 @@ from abhinaya.clips import (
     split_short,
     window_bounds,
 )
-from abhinaya.config import TranscriptSources
-from abhinaya.data.labels import MSP_PODCAST
-from abhinaya.data.manifest import Manifest, make_manifest
-from abhinaya.data.problems import Problem
-from abhinaya.data.transcripts import write_transcripts
-from abhinaya.errors import AudioError, BadValueError
 from abhinaya.member import Utterance
 
 

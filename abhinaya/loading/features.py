@@ -20,11 +20,11 @@ import torch
 from accelerate import PartialState
 from torch import Tensor
 
-from abhinaya.clips import Clip, Cropping, draw_piece, load_pieces
 from abhinaya.data.audio import audio_digest, read_audio
 from abhinaya.data.problems import Problem
 from abhinaya.errors import AudioError, BadValueError
 from abhinaya.files import atomic_path, digest_of
+from abhinaya.loading.clips import Clip, Cropping, draw_piece, load_pieces
 from abhinaya.member import ContextBuilder, InputBuilder, Utterance
 from abhinaya.nn.backbone import Backbone
 from abhinaya.nn.classifier_config import CacheConfig

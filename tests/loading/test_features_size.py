@@ -11,9 +11,9 @@ import pytest
 import soundfile
 import torch
 
-from abhinaya.clips import Clip, Cropping
 from abhinaya.errors import BadValueError
-from abhinaya.inference.features import FeatureStore
+from abhinaya.loading.clips import Clip, Cropping
+from abhinaya.loading.features import FeatureStore
 from abhinaya.nn.classifier_config import CacheConfig
 from members.wavlm.member import WaveformInputs
 from members.wavlm.model import WavLMBackbone

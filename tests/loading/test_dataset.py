@@ -11,10 +11,10 @@ import torch
 from torch.utils.data import DataLoader
 from transformers.trainer_pt_utils import find_batch_size
 
-from abhinaya.clips import Clip, Cropping
+from abhinaya.loading.clips import Clip, Cropping
+from abhinaya.loading.dataset import ClipDataset, Collator, fresh_loader
+from abhinaya.loading.sampling import LengthGroupedSampler
 from abhinaya.member import Utterance
-from abhinaya.training.dataset import ClipDataset, Collator, fresh_loader
-from abhinaya.training.sampling import LengthGroupedSampler
 
 N_CLIPS, N_SAMPLES = 6, 4000
 

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from abhinaya.clips import Clip, Cropping, load_pieces
+from abhinaya.loading.clips import Clip, Cropping, load_pieces
 from abhinaya.member import InputBuilder
 
 __all__ = ["ClipDataset", "Collator", "fresh_loader"]

@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from abhinaya.training.sampling import LengthGroupedSampler
+from abhinaya.loading.sampling import LengthGroupedSampler
 
 
 def epoch_of(sampler: LengthGroupedSampler, epoch: int) -> list[int]:

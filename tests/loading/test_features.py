@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 import torch
 
-import abhinaya.inference.features as module
-from abhinaya.clips import Clip, Cropping, load_pieces, window_bounds
+import abhinaya.loading.features as module
 from abhinaya.errors import BadValueError
-from abhinaya.inference.features import FeatureStore, collate_features, encoder_digest
+from abhinaya.loading.clips import Clip, Cropping, load_pieces, window_bounds
+from abhinaya.loading.features import FeatureStore, collate_features, encoder_digest
 from abhinaya.nn.classifier_config import CacheConfig
 from members.wavlm.member import WaveformInputs
 from members.wavlm.model import WavLMBackbone

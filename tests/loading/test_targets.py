@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from abhinaya.data.labels import ABSTAIN, EmotionSet
-from abhinaya.training.targets import hard_targets, soft_targets
+from abhinaya.loading.targets import hard_targets, soft_targets
 
 EMOTIONS = EmotionSet(codes=("A", "H", "N"), names=("angry", "happy", "neutral"), outside=("O",))
 

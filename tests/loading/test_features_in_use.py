@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-import abhinaya.clips
 import abhinaya.data.audio
-import abhinaya.inference.features as module
+import abhinaya.loading.clips
+import abhinaya.loading.features as module
 from abhinaya.data.manifest import Manifest
 from abhinaya.errors import BadValueError
 from abhinaya.registry import load_member
@@ -130,7 +130,7 @@ def test_train_over_a_filled_store_reads_no_audio_again(
         names.append(Path(path).name)
         return read(path, **options)
 
-    monkeypatch.setattr(abhinaya.clips, "read_audio", counting)
+    monkeypatch.setattr(abhinaya.loading.clips, "read_audio", counting)
     cache = f"cache.dir={tmp_path / 'store'}"
     train("first", cache)
     # Six clips to train on and three for validation; the fourth has no label of the set.
