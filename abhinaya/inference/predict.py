@@ -21,7 +21,7 @@ from abhinaya.data.labels import ABSTAIN, EmotionSet
 from abhinaya.data.predictions import PredictionTable
 from abhinaya.errors import AudioError
 from abhinaya.files import digest_of
-from abhinaya.inference.parts import (
+from abhinaya.inference.sharding import (
     TablePlan,
     check_ending,
     cut,

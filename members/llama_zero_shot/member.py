@@ -97,7 +97,7 @@ class LlamaZeroShotMember:
         import torch
         from accelerate import PartialState
 
-        from abhinaya.inference.parts import (
+        from abhinaya.inference.sharding import (
             TablePlan,
             check_ending,
             cut,

@@ -30,7 +30,7 @@ from members.salmonn.doctor import check_salmonn
 
 if TYPE_CHECKING:
     from abhinaya.checkup import Findings
-    from abhinaya.inference.parts import TablePlan
+    from abhinaya.inference.sharding import TablePlan
     from members.salmonn.inputs import SalmonnInputs
     from members.salmonn.model import SalmonnBackbone
 
@@ -80,7 +80,7 @@ class SalmonnZeroShotMember:
             BadValueError: if `source` is no config, the prompt does not suit the member, several
                 crops are asked for, or clips are let through that are longer than the model hears.
         """
-        from abhinaya.inference.parts import (
+        from abhinaya.inference.sharding import (
             TablePlan,
             check_ending,
             cut,
@@ -169,7 +169,7 @@ def _ask(
     plan: TablePlan,
 ) -> PredictionTable:
     """The table of one part, in the order of its clips."""
-    from abhinaya.inference.parts import read_batches
+    from abhinaya.inference.sharding import read_batches
     from abhinaya.loading.dataset import fresh_loader
     from members.salmonn.answer import generate_answers
 

@@ -321,7 +321,7 @@ def _transcribe_batches(
     num_workers: int,
 ) -> Iterator[list[dict[str, Any]]]:
     """Rows of one batch after the other; a clip that cannot be read gets a reason and no text."""
-    from abhinaya.inference.parts import read_batches
+    from abhinaya.inference.sharding import read_batches
     from abhinaya.loading.dataset import fresh_loader
 
     load = fresh_loader(inputs, Cropping("full", max_audio_s=1.0))

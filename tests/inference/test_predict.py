@@ -28,7 +28,7 @@ def count_chunks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         sizes.append(len(clips))
         return compute(clips, *args)
 
-    monkeypatch.setattr("abhinaya.inference.parts.CHUNK_SIZE", 4)
+    monkeypatch.setattr("abhinaya.inference.sharding.CHUNK_SIZE", 4)
     monkeypatch.setattr(module, "_predict_chunk", counting)
     return sizes
 

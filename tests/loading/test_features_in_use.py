@@ -83,7 +83,7 @@ def test_predict_stored_leaves_out_unusable_audio(
     run = make_run(*FROZEN)
     fresh = predict(run, manifest=damaged, out=tmp_path / "fresh.parquet")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("abhinaya.inference.parts.CHUNK_SIZE", 4)
+        patch.setattr("abhinaya.inference.sharding.CHUNK_SIZE", 4)
         stored = predict(run, f"cache.dir={tmp_path / 'store'}", manifest=damaged)
     assert stored.reasons == fresh.reasons
     assert [reason is None for reason in stored.reasons] == 5 * [True] + 5 * [False]
