@@ -18,11 +18,11 @@ import numpy as np
 import torch
 import whisper
 
+from abhinaya.asr.decoding import DecodingSettings, Recogniser
+from abhinaya.asr.model import load_whisper
 from abhinaya.cli.processes import quiet_libraries
 from abhinaya.data.audio import SAMPLE_RATE_HZ
 from abhinaya.demo.checkpoints import write_whisper_openai
-from members.transcripts.decoding import DecodingSettings, Recogniser
-from members.transcripts.model import load_whisper
 
 N_CLIPS = 8
 N_TOKENS = 32

@@ -17,6 +17,6 @@ MEMBERS = {
 }
 
 TOOLS = {
-    "transcribe": "members.transcripts.transcribe:transcribe",
+    "transcribe": "abhinaya.asr.transcribe:transcribe",
 }
 """Functions that commands call and that no single member owns, named without importing them."""

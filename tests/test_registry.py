@@ -100,7 +100,7 @@ def test_load_rule_unknown_name_raises():
 
 
 def test_load_tool_gives_a_function_of_the_members():
-    assert load_tool("transcribe").__module__ == "members.transcripts.transcribe"
+    assert load_tool("transcribe").__module__ == "abhinaya.asr.transcribe"
 
 
 def test_load_tool_unknown_name_raises():

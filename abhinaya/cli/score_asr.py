@@ -42,9 +42,9 @@ def score_asr(
 
     Utterances that lack one of the two texts are not scored but counted.
     """
+    from abhinaya.asr.wer import WordErrors, score_transcripts
     from abhinaya.data.manifest import read_manifest
     from abhinaya.data.transcripts import read_transcripts
-    from abhinaya.wer import WordErrors, score_transcripts
 
     corpus = read_manifest(manifest)
     rows = corpus.select(select or ["all"])

@@ -90,7 +90,7 @@ def test_imports_point_one_way():
             foreign = tops(names) & {"members", *HEAVY}
         else:
             kind = file.relative_to(ROOT / "members").parts[0]
-            allowed = {"members", "members.transcripts", f"members.{kind}"}
+            allowed = {"members", "abhinaya.asr", f"members.{kind}"}
             foreign = tops(names) & {"ensembling"}
             foreign |= {
                 name

@@ -10,15 +10,15 @@ import torch
 import whisper
 from tiny_whisper import ENGLISH, Layouts, end_early, write_tiny
 
-from abhinaya.errors import BadValueError
-from members.transcripts.decoding import (
+from abhinaya.asr.decoding import (
     Decoded,
     DecodingSettings,
     Recogniser,
     cut_windows,
     join_windows,
 )
-from members.transcripts.model import halve_weights, load_whisper
+from abhinaya.asr.model import halve_weights, load_whisper
+from abhinaya.errors import BadValueError
 
 CPU = torch.device("cpu")
 RATE_HZ = 16_000

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from abhinaya.asr.decoding import DecodingSettings, Recogniser, cut_windows
 from abhinaya.data.manifest import Manifest
 from abhinaya.data.problems import Problem, write_problems
 from abhinaya.data.transcripts import HUMAN, read_transcript_rows, write_transcripts
@@ -23,7 +24,6 @@ from abhinaya.errors import BadValueError, UnknownNameError
 from abhinaya.files import digest_of
 from abhinaya.loading.clips import Clip, Cropping, collect_clips
 from abhinaya.progress import progress
-from members.transcripts.decoding import DecodingSettings, Recogniser, cut_windows
 
 if TYPE_CHECKING:
     from abhinaya.member import Utterance
@@ -111,7 +111,7 @@ def transcribe(
     import torch
     from accelerate import PartialState
 
-    from members.transcripts.model import fingerprint, halve_weights, load_whisper, model_name
+    from abhinaya.asr.model import fingerprint, halve_weights, load_whisper, model_name
 
     if batch_size < 1:
         raise BadValueError(f"batch_size is {batch_size}, expected at least 1.")
@@ -344,7 +344,7 @@ def _transcribe_batches(
 
 def _find_language(wanted: str | None, of_rows: Sequence[object]) -> str | None:
     """Code of the language to decode in; null to detect it."""
-    from members.transcripts.model import import_whisper
+    from abhinaya.asr.model import import_whisper
 
     import_whisper()
     from whisper.tokenizer import LANGUAGES, TO_LANGUAGE_CODE

@@ -6,8 +6,8 @@ import jiwer
 import numpy as np
 import pytest
 
+from abhinaya.asr.wer import count_word_errors, load_normalizer, score_transcripts
 from abhinaya.errors import BadShapeError, BadValueError, MissingPackageError
-from abhinaya.wer import count_word_errors, load_normalizer, score_transcripts
 
 # Reference, hypothesis, and by hand: substitutions, deletions, insertions, words.
 PAIRS = [

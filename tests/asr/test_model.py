@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from tiny_whisper import Layouts, write_tiny
 from transformers import WhisperForConditionalGeneration
 
+from abhinaya.asr.model import fingerprint, load_whisper, model_name
 from abhinaya.demo.checkpoints import write_whisper, write_whisper_openai
 from abhinaya.errors import (
     CheckpointError,
@@ -20,7 +21,6 @@ from abhinaya.errors import (
     MissingPackageError,
     UnknownNameError,
 )
-from members.transcripts.model import fingerprint, load_whisper, model_name
 
 CPU = torch.device("cpu")
 

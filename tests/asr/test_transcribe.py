@@ -8,6 +8,8 @@ import pytest
 import soundfile
 from tiny_whisper import end_early, hear_nothing, write_tiny
 
+from abhinaya.asr.decoding import Recogniser
+from abhinaya.asr.transcribe import transcribe as transcribe_fully
 from abhinaya.data.labels import MSP_PODCAST
 from abhinaya.data.manifest import Manifest, make_manifest
 from abhinaya.data.transcripts import (
@@ -17,8 +19,6 @@ from abhinaya.data.transcripts import (
     write_transcripts,
 )
 from abhinaya.errors import BadValueError, UnknownNameError
-from members.transcripts.decoding import Recogniser
-from members.transcripts.transcribe import transcribe as transcribe_fully
 
 RATE_HZ = 16_000
 SOURCE = "whisper-tiny"
@@ -143,7 +143,7 @@ def test_killed_run_goes_on_and_ends_with_the_bytes_of_an_undisturbed_one(
         inner(rows, file)
 
     with monkeypatch.context() as patch:
-        patch.setattr("members.transcripts.transcribe.write_transcripts", die_at_the_third_part)
+        patch.setattr("abhinaya.asr.transcribe.write_transcripts", die_at_the_third_part)
         with pytest.raises(KeyboardInterrupt):
             transcribe(manifest, ("all",), model=tiny, batch_size=2)
     # Three batches were heard, two of them kept. The longest come first.

@@ -1,0 +1,1 @@
+"""Transcripts by Whisper, and the word error rate."""
