@@ -20,11 +20,11 @@ from pathlib import Path
 
 import numpy as np
 
-from abhinaya.answers import class_words
 from abhinaya.data.labels import MSP_PODCAST
 from abhinaya.demo.llm_checkpoints import write_llama
 from abhinaya.demo.sentences import make_sentence
-from abhinaya.prompts import load_prompt
+from abhinaya.prompting.answers import class_words
+from abhinaya.prompting.prompts import load_prompt
 from members.llama_zero_shot.config import Decoding, OpenAIConfig
 from members.llama_zero_shot.engine import Answer, Question
 from members.llama_zero_shot.openai_engine import OpenAIEngine

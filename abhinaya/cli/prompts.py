@@ -13,8 +13,8 @@ from abhinaya.cli.tables import Cell, TableFormat, show_json, show_table
 
 if TYPE_CHECKING:
     from abhinaya.data.manifest import Manifest
-    from abhinaya.prompt_comparison import PromptScore
-    from abhinaya.prompt_filling import FillingConfig
+    from abhinaya.prompting.comparison import PromptScore
+    from abhinaya.prompting.rendering import FillingConfig
 
 __all__ = ["prompts"]
 
@@ -28,7 +28,7 @@ prompts = typer.Typer(
 @prompts.command("list")
 def _list(as_json: AsJson = False, table_format: Format = TableFormat.TEXT) -> None:
     """The shipped prompts, what each needs of a clip, and its slots."""
-    from abhinaya.prompts import load_prompt, prompt_names
+    from abhinaya.prompting.prompts import load_prompt, prompt_names
 
     found = [load_prompt(name) for name in prompt_names()]
     if as_json:
@@ -81,9 +81,9 @@ def _show(
     is the model's affair and not shown.
     """
     from abhinaya.data.manifest import read_manifest
-    from abhinaya.prompt_filling import PromptFiller
-    from abhinaya.prompt_runs import choose_source, read_texts
-    from abhinaya.prompts import load_prompt
+    from abhinaya.prompting.experiments import choose_source, read_texts
+    from abhinaya.prompting.prompts import load_prompt
+    from abhinaya.prompting.rendering import PromptFiller
 
     loaded = load_prompt(prompt)
     corpus = read_manifest(manifest, audio_root=audio_root)
@@ -150,7 +150,7 @@ def _run(
     from abhinaya.cli.processes import is_main_process, quiet_libraries
     from abhinaya.config import check_config, load_yaml
     from abhinaya.data.manifest import read_manifest
-    from abhinaya.prompt_runs import PromptExperiment, plan_cells, run_cells
+    from abhinaya.prompting.experiments import PromptExperiment, plan_cells, run_cells
     from abhinaya.resources import find_config
 
     quiet_libraries()
@@ -213,7 +213,7 @@ def _compare(
     and after Holm's correction.
     """
     from abhinaya.evaluation.scoring import read_with_truth
-    from abhinaya.prompt_comparison import compare_prompts, find_tables
+    from abhinaya.prompting.comparison import compare_prompts, find_tables
 
     read, truth = read_with_truth(find_tables(tables), manifest)
     found = compare_prompts(read, truth, rows=rows, n_resamples=resamples, seed=seed)
@@ -273,7 +273,7 @@ def _filling_of(model: str | None, manifest: Path) -> tuple[FillingConfig, int]:
     """Settings of a member's config; the defaults for none, or for one that fills no chats."""
     from abhinaya.config import load_yaml, merge
     from abhinaya.member_config import check_member_config
-    from abhinaya.prompt_filling import FillingConfig
+    from abhinaya.prompting.rendering import FillingConfig
     from abhinaya.resources import find_config
 
     if model is None:

@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from abhinaya.answers import class_words
 from abhinaya.data.labels import MSP_PODCAST
 from abhinaya.demo.llm_checkpoints import write_llama
 from abhinaya.demo.sentences import make_sentence
 from abhinaya.errors import BadValueError
-from abhinaya.prompts import load_prompt
+from abhinaya.prompting.answers import class_words
+from abhinaya.prompting.prompts import load_prompt
 
 __all__ = ["PROMPT", "write_trained_llama"]
 

@@ -17,7 +17,7 @@ from pydantic import (
 )
 
 from abhinaya.config import Config, MemberConfig
-from abhinaya.prompt_filling import FillingConfig
+from abhinaya.prompting.rendering import FillingConfig
 
 __all__ = [
     "Decoding",

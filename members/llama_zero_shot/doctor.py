@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abhinaya.answers import class_words
 from abhinaya.checkup import Findings
 from abhinaya.data.labels import MSP_PODCAST
 from abhinaya.errors import did_you_mean
@@ -12,7 +11,8 @@ from abhinaya.language_model_checks import (
     check_tokenizer,
     check_transcripts,
 )
-from abhinaya.prompts import load_prompt
+from abhinaya.prompting.answers import class_words
+from abhinaya.prompting.prompts import load_prompt
 from members.llama_zero_shot.config import LlamaZeroShotConfig
 from members.llama_zero_shot.openai_engine import OpenAIEngine
 from members.llama_zero_shot.vllm_engine import VllmEngine

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from abhinaya.errors import AbhinayaError
 from abhinaya.files import digest_of
-from abhinaya.prompts import Turn
+from abhinaya.prompting.prompts import Turn
 
 __all__ = ["Answer", "Engine", "EngineError", "Keep", "Question", "seed_of"]
 

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from abhinaya import __version__
-from abhinaya.answers import AnswerParser, class_words
 from abhinaya.checkup import Findings
 from abhinaya.config import MemberConfig, config_digest
 from abhinaya.data.labels import ABSTAIN, EmotionSet
@@ -29,8 +28,9 @@ from abhinaya.files import digest_of
 from abhinaya.loading.clips import Clip
 from abhinaya.member import PredictRequest
 from abhinaya.progress import progress
-from abhinaya.prompt_filling import PromptFiller
-from abhinaya.prompts import Prompt, Turn, load_prompt
+from abhinaya.prompting.answers import AnswerParser, class_words
+from abhinaya.prompting.prompts import Prompt, Turn, load_prompt
+from abhinaya.prompting.rendering import PromptFiller
 from members.llama_zero_shot.cache import AnswerStore, key_of
 from members.llama_zero_shot.config import LlamaZeroShotConfig
 from members.llama_zero_shot.doctor import check_zero_shot

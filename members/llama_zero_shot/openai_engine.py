@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from abhinaya.errors import BadValueError, MissingPackageError, did_you_mean
-from abhinaya.prompts import Turn
+from abhinaya.prompting.prompts import Turn
 from members.llama_zero_shot.chat_completions import (
     FatalError,
     RefusedError,

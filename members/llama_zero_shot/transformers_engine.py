@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from abhinaya.errors import CheckpointError
-from abhinaya.special_tokens import defuse
+from abhinaya.prompting.special_tokens import defuse
 from members.llama_zero_shot.config import Decoding, TransformersConfig
 from members.llama_zero_shot.engine import Answer, Keep, Question, seed_of
 from members.llama_zero_shot.local_model import fingerprint, load_once

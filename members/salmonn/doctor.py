@@ -38,7 +38,7 @@ from members.salmonn.weights import (
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from abhinaya.prompts import Prompt
+    from abhinaya.prompting.prompts import Prompt
     from members.salmonn.qformer import SpeechAdapter
 
 __all__ = ["check_salmonn"]

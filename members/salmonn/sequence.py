@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from abhinaya.answers import class_words
 from abhinaya.data.audio import utterance_rng
 from abhinaya.data.labels import EmotionSet
 from abhinaya.errors import BadValueError
 from abhinaya.member import Utterance
-from abhinaya.prompt_files import slots_in
-from abhinaya.prompts import Prompt, Turn, load_prompt, read_prompt_pool
+from abhinaya.prompting.answers import class_words
+from abhinaya.prompting.prompt_files import slots_in
+from abhinaya.prompting.prompts import Prompt, Turn, load_prompt, read_prompt_pool
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from abhinaya import __version__
-from abhinaya.answers import AnswerParser
 from abhinaya.config import Config, MemberConfig, config_digest
 from abhinaya.data.audio import audio_digest
 from abhinaya.data.labels import ABSTAIN
@@ -24,6 +23,7 @@ from abhinaya.files import digest_of
 from abhinaya.loading.clips import Clip, Cropping, collect_clips
 from abhinaya.member import PredictRequest
 from abhinaya.nn.classifier_config import AudioConfig, InferenceConfig
+from abhinaya.prompting.answers import AnswerParser
 from members.salmonn.build import build_backbone, build_inputs
 from members.salmonn.config import SalmonnParts
 from members.salmonn.doctor import check_salmonn

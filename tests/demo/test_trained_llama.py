@@ -10,14 +10,14 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from abhinaya.answers import class_words
 from abhinaya.data.labels import MSP_PODCAST
 from abhinaya.demo import language_model
 from abhinaya.demo.language_model import PROMPT, write_trained_llama
 from abhinaya.demo.llm_checkpoints import write_llama
 from abhinaya.demo.sentences import make_sentence
 from abhinaya.errors import BadValueError
-from abhinaya.prompts import load_prompt
+from abhinaya.prompting.answers import class_words
+from abhinaya.prompting.prompts import load_prompt
 
 
 def fresh_sentences(n_per_class: int) -> list[tuple[str, str]]:

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 
-from abhinaya.answers import class_words
 from abhinaya.data.labels import MSP_PODCAST
+from abhinaya.prompting.answers import class_words
 
 __all__ = [
     "DRIP",

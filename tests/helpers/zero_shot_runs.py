@@ -65,7 +65,7 @@ def run_zero_shot(
 
 def question_about(text: str) -> str:
     """The last user turn of the prompt `zero-shot-v1` about a transcript."""
-    from abhinaya.prompts import load_prompt
+    from abhinaya.prompting.prompts import load_prompt
 
     classes = "angry, contempt, disgust, fear, happy, neutral, sad, surprise"
     return load_prompt("zero-shot-v1").render(transcript=text, classes=classes)[-1].text

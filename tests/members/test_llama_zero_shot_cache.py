@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-from abhinaya.prompts import Turn
+from abhinaya.prompting.prompts import Turn
 from members.llama_zero_shot.cache import AnswerStore, key_of
 from members.llama_zero_shot.engine import Answer, Question
 

@@ -9,12 +9,12 @@ import pytest
 from chat_server import WORDS, ChatServer
 from zero_shot_runs import make_corpus, make_zero_shot_config, question_about, run_zero_shot
 
-from abhinaya.answers import AnswerParser
 from abhinaya.data.labels import MSP_PODCAST
 from abhinaya.demo.llm_checkpoints import write_llama
 from abhinaya.errors import BadValueError, MissingPackageError, ProblemsError
 from abhinaya.member import PredictRequest
 from abhinaya.member_config import load_member_config
+from abhinaya.prompting.answers import AnswerParser
 from members.llama_zero_shot.config import VllmConfig
 from members.llama_zero_shot.doctor import check_zero_shot
 from members.llama_zero_shot.engine import Answer

@@ -12,11 +12,11 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from zero_shot_runs import make_corpus, run_zero_shot
 
-from abhinaya.answers import class_words
 from abhinaya.data.labels import MSP_PODCAST
 from abhinaya.demo.llm_checkpoints import write_llama
 from abhinaya.errors import CheckpointError
-from abhinaya.prompts import Turn
+from abhinaya.prompting.answers import class_words
+from abhinaya.prompting.prompts import Turn
 from members.llama_zero_shot.config import Decoding, TransformersConfig
 from members.llama_zero_shot.engine import Answer, Question, seed_of
 from members.llama_zero_shot.transformers_engine import TransformersEngine

@@ -10,7 +10,7 @@ import soundfile
 
 from abhinaya.data.labels import MSP_PODCAST
 from abhinaya.data.manifest import make_manifest
-from abhinaya.prompt_hints import (
+from abhinaya.prompting.acoustics import (
     Hints,
     HintsConfig,
     Voice,

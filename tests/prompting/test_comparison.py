@@ -7,7 +7,7 @@ from abhinaya.data.labels import EmotionSet
 from abhinaya.data.predictions import PredictionTable, write_table
 from abhinaya.errors import BadValueError, MissingFileError
 from abhinaya.evaluation.scoring import Truth
-from abhinaya.prompt_comparison import compare_prompts, find_tables, mean_agreement
+from abhinaya.prompting.comparison import compare_prompts, find_tables, mean_agreement
 
 TWO = EmotionSet.from_codes(["L", "W"])
 

@@ -32,8 +32,8 @@ from abhinaya.errors import (
 from abhinaya.files import write_text
 from abhinaya.member import Member, PredictRequest
 from abhinaya.member_config import check_member_config, find_config_class
-from abhinaya.prompt_filling import FillingConfig, PromptFiller, find_lacks
-from abhinaya.prompts import Prompt, load_prompt
+from abhinaya.prompting.prompts import Prompt, load_prompt
+from abhinaya.prompting.rendering import FillingConfig, PromptFiller, find_lacks
 from abhinaya.registry import load_member
 from abhinaya.resources import find_config
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from abhinaya.answers import AnswerParser, class_words
 from abhinaya.data.labels import MSP_PODCAST
-from abhinaya.prompt_files import SLOTS
-from abhinaya.prompts import Turn, load_prompt, prompt_names
+from abhinaya.prompting.answers import AnswerParser, class_words
+from abhinaya.prompting.prompt_files import SLOTS
+from abhinaya.prompting.prompts import Turn, load_prompt, prompt_names
 from abhinaya.resources import prompts_dir
 
 INSTRUCTION = "State the emotion of this voice in a single word"

@@ -9,17 +9,17 @@ from functools import cached_property
 import pandas as pd
 from pydantic import Field, PositiveInt
 
-from abhinaya.answers import class_words
 from abhinaya.config import Config
 from abhinaya.data.labels import EmotionSet
 from abhinaya.data.manifest import Manifest
 from abhinaya.data.transcripts import read_transcripts
 from abhinaya.errors import BadValueError, ProblemsError, list_some
-from abhinaya.prompt_context import Conversations
-from abhinaya.prompt_examples import ExamplePool, ExamplesConfig
-from abhinaya.prompt_hints import Hints, HintsConfig
-from abhinaya.prompts import Prompt, Turn
-from abhinaya.special_tokens import defuse_turns
+from abhinaya.prompting.acoustics import Hints, HintsConfig
+from abhinaya.prompting.answers import class_words
+from abhinaya.prompting.conversations import Conversations
+from abhinaya.prompting.examples import ExamplePool, ExamplesConfig
+from abhinaya.prompting.prompts import Prompt, Turn
+from abhinaya.prompting.special_tokens import defuse_turns
 
 __all__ = ["FillingConfig", "PromptFiller", "cut_text", "find_lacks"]
 

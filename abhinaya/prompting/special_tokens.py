@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from abhinaya.prompts import Turn
+from abhinaya.prompting.prompts import Turn
 
 __all__ = ["defuse", "defuse_turns"]
 

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from abhinaya.answers import AnswerParser, Parsed, class_words
 from abhinaya.corpora import emodb
 from abhinaya.data.labels import ABSTAIN, MSP_PODCAST, EmotionSet
 from abhinaya.errors import BadValueError
+from abhinaya.prompting.answers import AnswerParser, Parsed, class_words
 
 MELD = EmotionSet.from_codes("anger disgust sadness joy neutral surprise fear".split())
 IEMOCAP = EmotionSet(

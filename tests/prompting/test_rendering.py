@@ -17,8 +17,8 @@ from abhinaya.errors import (
     ProblemsError,
     UnknownNameError,
 )
-from abhinaya.prompt_filling import FillingConfig, PromptFiller, cut_text
-from abhinaya.prompts import Prompt, Turn, load_prompt
+from abhinaya.prompting.prompts import Prompt, Turn, load_prompt
+from abhinaya.prompting.rendering import FillingConfig, PromptFiller, cut_text
 
 TWO = EmotionSet.from_codes(["L", "W"], ["joy", "anger"])
 

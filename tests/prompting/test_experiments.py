@@ -14,7 +14,7 @@ from abhinaya.data.manifest import make_manifest, write_manifest
 from abhinaya.data.predictions import read_table
 from abhinaya.data.transcripts import write_transcripts
 from abhinaya.errors import BadValueError, MissingFileError, ProblemsError, UnknownNameError
-from abhinaya.prompt_runs import PromptExperiment, choose_source, plan_cells, run_cells
+from abhinaya.prompting.experiments import PromptExperiment, choose_source, plan_cells, run_cells
 
 # Paths of weights are looked at when a cell is computed, not before.
 SALMONN = {

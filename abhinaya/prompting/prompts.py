@@ -20,7 +20,7 @@ from abhinaya.errors import (
     UnknownNameError,
     did_you_mean,
 )
-from abhinaya.prompt_files import BRACKETS, SLOTS, Turn, read_prompt_file, slots_in
+from abhinaya.prompting.prompt_files import BRACKETS, SLOTS, Turn, read_prompt_file, slots_in
 from abhinaya.resources import prompts_dir
 
 __all__ = ["SLOTS", "Prompt", "Turn", "load_prompt", "prompt_names", "read_prompt_pool"]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from abhinaya.data.labels import EmotionSet
 from abhinaya.data.manifest import make_manifest
 from abhinaya.errors import BadValueError
-from abhinaya.prompt_examples import ExamplePool, ExamplesConfig
+from abhinaya.prompting.examples import ExamplePool, ExamplesConfig
 
 THREE = EmotionSet.from_codes(["A", "H", "S"], ["angry", "happy", "sad"], outside=["X"])
 

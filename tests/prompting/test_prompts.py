@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from abhinaya.errors import BadValueError, MissingFileError, ProblemsError, UnknownNameError
-from abhinaya.prompts import Prompt, Turn, load_prompt, prompt_names, read_prompt_pool
+from abhinaya.prompting.prompts import Prompt, Turn, load_prompt, prompt_names, read_prompt_pool
 
 HEADER = "---\nname: own-v1\nversion: 1\nslots: [transcript]\n---\n"
 
