@@ -17,9 +17,9 @@ RULES = {
     "read-recipe": "ensembling.recipes:read_recipe",
     "write-recipe": "ensembling.recipes:write_recipe",
     "smooth": "ensembling.smooth_tables:smooth_table",
-    "cluster-voices": "ensembling.speaker_clusters:cluster_voices",
-    "tune-voices": "ensembling.speaker_clusters:tune_threshold",
-    "cluster-quality": "ensembling.speaker_clusters:cluster_quality",
+    "cluster-voices": "abhinaya.speakers.clusters:cluster_voices",
+    "tune-voices": "abhinaya.speakers.clusters:tune_threshold",
+    "cluster-quality": "abhinaya.speakers.clusters:cluster_quality",
     "speaker-errors": "ensembling.speaker_errors:robustness_curve",
 }
 

@@ -84,13 +84,13 @@ def speakers(
     from abhinaya.cli.processes import quiet_libraries
     from abhinaya.data.manifest import ALL, read_manifest
     from abhinaya.data.problems import write_problems
-    from abhinaya.estimated_speakers import (
+    from abhinaya.registry import load_rule
+    from abhinaya.speakers.estimates import (
         name_speakers,
         official_speakers,
         with_estimates,
         write_copy,
     )
-    from abhinaya.registry import load_rule
 
     _check_options(manifest, out, model, embeddings, (n_speakers, threshold, tune_on))
     quiet_libraries()
@@ -177,7 +177,7 @@ def _check_options(
 
 def _rows_to_name(corpus: Manifest, selection: list[str], replace: bool) -> pd.DataFrame:
     from abhinaya.errors import BadValueError
-    from abhinaya.estimated_speakers import official_speakers
+    from abhinaya.speakers.estimates import official_speakers
 
     rows = corpus.select(selection)
     if replace:
@@ -193,7 +193,7 @@ def _rows_to_name(corpus: Manifest, selection: list[str], replace: bool) -> pd.D
 
 def _rows_to_tune_on(corpus: Manifest, selection: list[str]) -> pd.DataFrame:
     from abhinaya.errors import BadValueError
-    from abhinaya.estimated_speakers import official_speakers
+    from abhinaya.speakers.estimates import official_speakers
 
     rows = corpus.select(selection)
     is_known = [speaker is not None for speaker in official_speakers(rows)]
@@ -221,12 +221,12 @@ def _embed(
     import pandas as pd
 
     from abhinaya.errors import BadValueError
-    from abhinaya.inference.speaker_embeddings import (
+    from abhinaya.loading.clips import collect_clips
+    from abhinaya.speakers.embeddings import (
         EmbeddingStore,
         embed_clips,
         load_speaker_model,
     )
-    from abhinaya.loading.clips import collect_clips
 
     rows = pd.concat(parts).drop_duplicates("utterance").reset_index(drop=True)
     hears = cast("Any", SimpleNamespace(needs_audio=True, needs_text=False))
@@ -263,10 +263,10 @@ def _quality_cells(n_clusters: int, quality: Any) -> list[Cell]:
 def _write_curve(source: Path, corpus: Manifest, estimated: Manifest, out: Path) -> None:
     """`OUT.curve.csv`, and the same as a picture."""
     from abhinaya.data.predictions import read_table
-    from abhinaya.estimated_speakers import official_speakers
     from abhinaya.evaluation.scoring import Truth
     from abhinaya.registry import load_rule
     from abhinaya.speaker_curve import ESTIMATED, draw_curve, write_curve
+    from abhinaya.speakers.estimates import official_speakers
 
     table = read_table(source, emotions=corpus.emotions)
     truth = Truth(

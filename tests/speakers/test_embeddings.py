@@ -11,18 +11,18 @@ import soundfile
 import torch
 from transformers import WavLMForXVector
 
-import abhinaya.inference.speaker_embeddings as module
+import abhinaya.speakers.embeddings as module
 from abhinaya.data.audio import audio_digest, read_audio
 from abhinaya.demo.checkpoints import write_wavlm, write_whisper
 from abhinaya.demo.xvector_checkpoint import write_xvector
 from abhinaya.errors import BadValueError, CheckpointError, MissingFileError
-from abhinaya.inference.speaker_embeddings import (
+from abhinaya.loading.clips import Clip
+from abhinaya.speakers.embeddings import (
     EmbeddingStore,
     SpeakerModel,
     embed_clips,
     load_speaker_model,
 )
-from abhinaya.loading.clips import Clip
 
 RATE_HZ = 16_000
 

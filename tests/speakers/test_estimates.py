@@ -6,7 +6,7 @@ import pytest
 from abhinaya.data.labels import MSP_PODCAST
 from abhinaya.data.manifest import make_manifest, read_manifest
 from abhinaya.errors import BadValueError
-from abhinaya.estimated_speakers import (
+from abhinaya.speakers.estimates import (
     name_speakers,
     official_speakers,
     with_estimates,

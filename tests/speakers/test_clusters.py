@@ -7,7 +7,7 @@ import pytest
 from sklearn.cluster import AgglomerativeClustering
 
 from abhinaya.errors import BadShapeError, BadValueError
-from ensembling.speaker_clusters import (
+from abhinaya.speakers.clusters import (
     NO_CLUSTER,
     cluster_quality,
     cluster_voices,
@@ -188,6 +188,6 @@ def test_wrong_values_raise(monkeypatch):
         tune_threshold(points, ["a"])
     with pytest.raises(BadShapeError, match="1 clusters were given for 2 speakers"):
         cluster_quality([0], ["a", "b"])
-    monkeypatch.setattr("ensembling.speaker_clusters._MAX_CLIPS", 3)
+    monkeypatch.setattr("abhinaya.speakers.clusters._MAX_CLIPS", 3)
     with pytest.raises(BadValueError, match=r"4 clips are too many .* most 3\. Select"):
         cluster_voices(points, n_speakers=2)

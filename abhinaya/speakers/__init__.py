@@ -1,0 +1,1 @@
+"""Voices: embeddings, their clusters, and estimated speakers."""
