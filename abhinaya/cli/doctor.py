@@ -11,8 +11,8 @@ from abhinaya.cli.options import AsJson, Format, Overrides
 from abhinaya.cli.tables import TableFormat, show_table
 
 if TYPE_CHECKING:
-    from abhinaya.checkup import Finding
     from abhinaya.config import MemberConfig
+    from abhinaya.doctor.checks import Finding
 
 __all__ = ["doctor"]
 
@@ -31,7 +31,7 @@ def doctor(
     Weights are looked at, not loaded: whether all files are there, belong together and fit into
     memory. Everything wrong is shown at once; the exit code is 1 if anything is.
     """
-    from abhinaya.checkup import PACKAGES, check_environment
+    from abhinaya.doctor.checks import PACKAGES, check_environment
 
     if config is None:
         findings: Sequence[Finding] = check_environment(PACKAGES)
@@ -50,8 +50,8 @@ def doctor(
 
 
 def _check_config(config: str, overrides: Sequence[str]) -> Sequence[Finding]:
-    from abhinaya.checkup import check_base
     from abhinaya.cli.processes import quiet_libraries
+    from abhinaya.doctor.checks import check_base
     from abhinaya.registry import load_member
 
     quiet_libraries()

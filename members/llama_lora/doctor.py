@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from abhinaya.checkup import Findings, check_memory, format_bytes
 from abhinaya.data.labels import MSP_PODCAST
-from abhinaya.language_model_checks import (
+from abhinaya.doctor.checks import Findings, check_memory, format_bytes
+from abhinaya.doctor.language_model import (
     check_language_model,
     check_quantisation,
     check_tokenizer,

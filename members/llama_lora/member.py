@@ -6,9 +6,9 @@ from pathlib import Path
 
 from accelerate import PartialState
 
-from abhinaya.checkup import Findings
 from abhinaya.config import MemberConfig
 from abhinaya.data.predictions import PredictionTable
+from abhinaya.doctor.checks import Findings
 from abhinaya.errors import BadValueError
 from abhinaya.member import InputBuilder, PredictRequest
 from abhinaya.nn.backbone import Backbone

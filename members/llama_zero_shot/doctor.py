@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from abhinaya.checkup import Findings
 from abhinaya.data.labels import MSP_PODCAST
-from abhinaya.errors import did_you_mean
-from abhinaya.language_model_checks import (
+from abhinaya.doctor.checks import Findings
+from abhinaya.doctor.language_model import (
     check_language_model,
     check_quantisation,
     check_tokenizer,
     check_transcripts,
 )
+from abhinaya.errors import did_you_mean
 from abhinaya.prompting.answers import class_words
 from abhinaya.prompting.prompts import load_prompt
 from members.llama_zero_shot.config import LlamaZeroShotConfig

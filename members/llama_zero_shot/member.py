@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from abhinaya import __version__
-from abhinaya.checkup import Findings
 from abhinaya.config import MemberConfig, config_digest
 from abhinaya.data.labels import ABSTAIN, EmotionSet
 from abhinaya.data.manifest import Manifest
 from abhinaya.data.predictions import PredictionTable
 from abhinaya.data.problems import Problem
 from abhinaya.data.transcripts import read_transcripts
+from abhinaya.doctor.checks import Findings
 from abhinaya.errors import AudioError, BadValueError
 from abhinaya.files import digest_of
 from abhinaya.loading.clips import Clip

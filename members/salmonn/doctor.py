@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from abhinaya.checkup import Findings, check_memory, find_devices, format_bytes
 from abhinaya.data.labels import MSP_PODCAST
+from abhinaya.doctor.checks import Findings, check_memory, find_devices, format_bytes
 from abhinaya.errors import MissingPackageError, list_some
 from abhinaya.member import Utterance
 from members.salmonn.build import check_sizes, window_frames

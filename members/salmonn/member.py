@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from abhinaya.checkup import Findings
 from abhinaya.config import MemberConfig
 from abhinaya.data.predictions import PredictionTable
+from abhinaya.doctor.checks import Findings
 from abhinaya.errors import BadValueError
 from abhinaya.member import InputBuilder, PredictRequest
 from abhinaya.nn.backbone import Backbone

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from abhinaya.checkup import Findings, find_model
+from abhinaya.doctor.checks import Findings, find_model
 from abhinaya.errors import CheckpointError
 from members.salmonn.config import SalmonnParts
 from members.salmonn.memory import Shapes, count_layers

@@ -5,9 +5,9 @@ import json
 import pytest
 import salmonn_golden as G
 
-from abhinaya import checkup
-from abhinaya.checkup import Findings
 from abhinaya.config import dump_yaml
+from abhinaya.doctor import checks as checkup
+from abhinaya.doctor.checks import Findings
 
 
 @pytest.fixture

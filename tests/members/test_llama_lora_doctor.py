@@ -84,7 +84,7 @@ def test_nothing_of_the_language_model_is_loaded(llama, tmp_path, monkeypatch):
 
 
 def test_hub_id_that_is_not_on_the_disk_is_a_note(tmp_path, monkeypatch):
-    monkeypatch.setattr("abhinaya.checkup._is_offline", lambda: False)
+    monkeypatch.setattr("abhinaya.doctor.checks._is_offline", lambda: False)
     findings = findings_of(tmp_path, base="nobody/nothing-of-this-name", classifier=None)
     assert [(found.what, found.result) for found in findings] == [
         ("base", "note"),

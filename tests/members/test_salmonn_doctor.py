@@ -14,11 +14,11 @@ import salmonn_golden as G
 import torch
 from safetensors.torch import load_file, save_file
 
-from abhinaya.checkup import Device
 from abhinaya.data.transcripts import write_transcripts
 from abhinaya.demo.beats_checkpoint import write_beats
 from abhinaya.demo.checkpoints import write_wavlm, write_whisper, write_whisper_openai
 from abhinaya.demo.llm_checkpoints import write_llama
+from abhinaya.doctor.checks import Device
 from members.salmonn import doctor
 
 

@@ -6,8 +6,8 @@ import functools
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from abhinaya.checkup import Findings, find_model
 from abhinaya.config import DataConfig
+from abhinaya.doctor.checks import Findings, find_model
 from abhinaya.errors import MissingPackageError
 
 if TYPE_CHECKING:

@@ -1,0 +1,1 @@
+"""Looks at the environment, weights and memory before hours are spent."""
