@@ -18,7 +18,7 @@ import torch
 
 from abhinaya.cli.processes import quiet_libraries
 from abhinaya.data.audio import SAMPLE_RATE_HZ, pad_waveforms
-from abhinaya.demo.checkpoints import write_wavlm
+from abhinaya.demo.checkpoints.encoders import write_wavlm
 from abhinaya.loading.sampling import LengthGroupedSampler
 from members.wavlm.model import WavLMBackbone
 

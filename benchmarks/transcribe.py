@@ -22,7 +22,7 @@ from abhinaya.asr.decoding import DecodingSettings, Recogniser
 from abhinaya.asr.model import load_whisper
 from abhinaya.cli.processes import quiet_libraries
 from abhinaya.data.audio import SAMPLE_RATE_HZ
-from abhinaya.demo.checkpoints import write_whisper_openai
+from abhinaya.demo.checkpoints.encoders import write_whisper_openai
 
 N_CLIPS = 8
 N_TOKENS = 32

@@ -21,8 +21,8 @@ from pathlib import Path
 import numpy as np
 
 from abhinaya.data.labels import MSP_PODCAST
-from abhinaya.demo.llm_checkpoints import write_llama
-from abhinaya.demo.sentences import make_sentence
+from abhinaya.demo.checkpoints.llama import write_llama
+from abhinaya.demo.corpus.sentences import make_sentence
 from abhinaya.prompting.answers import class_words
 from abhinaya.prompting.prompts import load_prompt
 from members.llama_zero_shot.config import Decoding, OpenAIConfig

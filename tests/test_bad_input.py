@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from abhinaya.cli import main
 from abhinaya.data.labels import ABSTAIN, MSP_PODCAST, EmotionSet
 from abhinaya.data.predictions import PredictionTable, read_table, write_table
-from abhinaya.demo.checkpoints import write_wavlm
+from abhinaya.demo.checkpoints.encoders import write_wavlm
 
 RATE_HZ = 16_000
 

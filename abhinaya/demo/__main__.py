@@ -90,7 +90,7 @@ def demo() -> None:
 
 
 def _write_corpus(folder: Path) -> None:
-    from abhinaya.demo.corpus import write_corpus
+    from abhinaya.demo.corpus.release import write_corpus
 
     # The release is written last and as a whole.
     if (folder / "release").is_dir():
@@ -105,10 +105,10 @@ def _write_corpus(folder: Path) -> None:
 
 
 def _write_checkpoints(folder: Path) -> None:
-    from abhinaya.demo.beats_checkpoint import write_beats
-    from abhinaya.demo.checkpoints import write_wavlm, write_whisper, write_whisper_openai
-    from abhinaya.demo.llm_checkpoints import write_llama
-    from abhinaya.demo.salmonn_checkpoint import write_salmonn
+    from abhinaya.demo.checkpoints.beats import write_beats
+    from abhinaya.demo.checkpoints.encoders import write_wavlm, write_whisper, write_whisper_openai
+    from abhinaya.demo.checkpoints.llama import write_llama
+    from abhinaya.demo.checkpoints.salmonn import write_salmonn
     from abhinaya.files import atomic_folder
 
     if folder.is_dir():
@@ -129,7 +129,7 @@ def _write_checkpoints(folder: Path) -> None:
 def _write_language_model(folder: Path) -> None:
     from abhinaya.corpora.transcript_csv import TEXT_COLUMN
     from abhinaya.data.label_csv import FILE_COLUMN, read_csv_rows
-    from abhinaya.demo.language_model import write_trained_llama
+    from abhinaya.demo.checkpoints.trained_llama import write_trained_llama
     from abhinaya.files import atomic_folder
 
     if folder.is_dir():

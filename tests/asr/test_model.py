@@ -14,7 +14,7 @@ from tiny_whisper import Layouts, write_tiny
 from transformers import WhisperForConditionalGeneration
 
 from abhinaya.asr.model import fingerprint, load_whisper, model_name
-from abhinaya.demo.checkpoints import write_whisper, write_whisper_openai
+from abhinaya.demo.checkpoints.encoders import write_whisper, write_whisper_openai
 from abhinaya.errors import (
     CheckpointError,
     MissingFileError,

@@ -12,7 +12,7 @@ import yaml
 from abhinaya.data.labels import MSP_PODCAST
 from abhinaya.data.manifest import make_manifest, read_manifest, write_manifest
 from abhinaya.data.predictions import read_table
-from abhinaya.demo.checkpoints import write_wavlm
+from abhinaya.demo.checkpoints.encoders import write_wavlm
 from abhinaya.member_config import load_member_config
 from abhinaya.registry import load_member
 

@@ -7,7 +7,7 @@ import pytest
 
 from abhinaya.data.manifest import read_manifest
 from abhinaya.data.transcripts import read_transcripts
-from abhinaya.demo.corpus import write_corpus
+from abhinaya.demo.corpus.release import write_corpus
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from abhinaya.data.labels import MSP_PODCAST
 from abhinaya.data.manifest import make_manifest, write_manifest
 from abhinaya.data.predictions import PredictionTable, write_table
 from abhinaya.data.transcripts import write_transcripts
-from abhinaya.demo.llm_checkpoints import write_llama
+from abhinaya.demo.checkpoints.llama import write_llama
 from abhinaya.prompting.prompts import prompt_names
 
 CURT = "---\nname: curt-v1\nversion: 1\nslots: [{slot}]\n---\n## system\nA.\n## user\n{{{slot}}}\n"

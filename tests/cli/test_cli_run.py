@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from abhinaya.demo.corpus import write_corpus
+from abhinaya.demo.corpus.release import write_corpus
 
 CHAIN = {
     "name": "tiny",

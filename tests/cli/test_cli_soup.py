@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from abhinaya.config import dump_yaml
 from abhinaya.data.labels import MSP_PODCAST
 from abhinaya.data.manifest import make_manifest, read_manifest, write_manifest
-from abhinaya.demo.checkpoints import write_wavlm
+from abhinaya.demo.checkpoints.encoders import write_wavlm
 from abhinaya.evaluation.scoring import read_truth, score_table
 from abhinaya.member import PredictRequest
 from abhinaya.member_config import check_member_config

@@ -12,7 +12,7 @@ import yaml
 
 from abhinaya.data.labels import MSP_PODCAST
 from abhinaya.data.manifest import make_manifest, write_manifest
-from abhinaya.demo.checkpoints import write_wavlm
+from abhinaya.demo.checkpoints.encoders import write_wavlm
 
 RunCli = Callable[..., Any]
 

@@ -6,7 +6,7 @@ from abhinaya.corpora import prepare_corpus
 from abhinaya.corpora.base import PrepareOptions
 from abhinaya.corpora.transcript_csv import read_transcript_csv
 from abhinaya.data.transcripts import read_transcripts
-from abhinaya.demo.corpus import write_corpus
+from abhinaya.demo.corpus.release import write_corpus
 from abhinaya.errors import BadValueError, MissingFileError, ProblemsError
 
 NAMES = ("a.wav", "b.wav", "c.wav")

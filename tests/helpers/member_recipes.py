@@ -10,10 +10,10 @@ from typing import Any
 from chat_server import ChatServer
 
 from abhinaya.config import MemberConfig, merge
-from abhinaya.demo.beats_checkpoint import write_beats
-from abhinaya.demo.checkpoints import write_wavlm, write_whisper
-from abhinaya.demo.llm_checkpoints import write_llama
-from abhinaya.demo.salmonn_checkpoint import write_salmonn
+from abhinaya.demo.checkpoints.beats import write_beats
+from abhinaya.demo.checkpoints.encoders import write_wavlm, write_whisper
+from abhinaya.demo.checkpoints.llama import write_llama
+from abhinaya.demo.checkpoints.salmonn import write_salmonn
 from abhinaya.member_config import check_member_config
 
 __all__ = ["N_MEMBERS", "RECIPES", "Recipe", "make_config"]

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from safetensors.torch import load_file, save_file
 
-from abhinaya.demo.checkpoints import write_whisper, write_whisper_openai
+from abhinaya.demo.checkpoints.encoders import write_whisper, write_whisper_openai
 
 ENGLISH, MULTILINGUAL = 51864, 51865
 EOT, NO_SPEECH = 50257, 50362

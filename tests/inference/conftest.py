@@ -15,7 +15,7 @@ from abhinaya.config import apply_overrides, dump_yaml
 from abhinaya.data.labels import MSP_PODCAST
 from abhinaya.data.manifest import Manifest, make_manifest, write_manifest
 from abhinaya.data.predictions import PredictionTable
-from abhinaya.demo.checkpoints import write_wavlm, write_whisper
+from abhinaya.demo.checkpoints.encoders import write_wavlm, write_whisper
 from abhinaya.member import PredictRequest
 from abhinaya.member_config import check_member_config
 from abhinaya.nn.build import build_classifier

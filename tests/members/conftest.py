@@ -9,7 +9,7 @@ import pytest
 from abhinaya.corpora import prepare_corpus
 from abhinaya.data.manifest import Manifest
 from abhinaya.data.transcripts import HUMAN, read_transcripts, write_transcripts
-from abhinaya.demo.corpus import write_corpus
+from abhinaya.demo.corpus.release import write_corpus
 
 UNHEARD = (1, 2)
 UNREAD = (4, 5)

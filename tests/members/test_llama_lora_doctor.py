@@ -14,7 +14,7 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from abhinaya.data.transcripts import write_transcripts
-from abhinaya.demo.llm_checkpoints import write_llama
+from abhinaya.demo.checkpoints.llama import write_llama
 from members.llama_lora.member import MEMBER
 
 

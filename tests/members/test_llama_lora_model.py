@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from abhinaya.demo.llm_checkpoints import write_llama
+from abhinaya.demo.checkpoints.llama import write_llama
 from abhinaya.errors import BadValueError, ProblemsError
 from abhinaya.member_config import check_member_config
 from abhinaya.nn.build import build_classifier

@@ -19,8 +19,8 @@ from abhinaya.config import apply_overrides
 from abhinaya.data.labels import MSP_PODCAST
 from abhinaya.data.manifest import make_manifest
 from abhinaya.data.transcripts import write_transcripts
-from abhinaya.demo.llm_checkpoints import write_llama
-from abhinaya.demo.sentences import make_sentence
+from abhinaya.demo.checkpoints.llama import write_llama
+from abhinaya.demo.corpus.sentences import make_sentence
 from abhinaya.member import PredictRequest
 from abhinaya.member_config import check_member_config
 from abhinaya.training.trainer import EmotionTrainer

@@ -10,7 +10,7 @@ from chat_server import WORDS, ChatServer
 from zero_shot_runs import make_corpus, make_zero_shot_config, question_about, run_zero_shot
 
 from abhinaya.data.labels import MSP_PODCAST
-from abhinaya.demo.llm_checkpoints import write_llama
+from abhinaya.demo.checkpoints.llama import write_llama
 from abhinaya.errors import BadValueError, MissingPackageError, ProblemsError
 from abhinaya.member import PredictRequest
 from abhinaya.member_config import load_member_config

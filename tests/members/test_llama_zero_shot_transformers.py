@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from zero_shot_runs import make_corpus, run_zero_shot
 
 from abhinaya.data.labels import MSP_PODCAST
-from abhinaya.demo.llm_checkpoints import write_llama
+from abhinaya.demo.checkpoints.llama import write_llama
 from abhinaya.errors import CheckpointError
 from abhinaya.prompting.answers import class_words
 from abhinaya.prompting.prompts import Turn

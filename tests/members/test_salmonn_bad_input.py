@@ -10,9 +10,9 @@ import salmonn_golden as G
 import torch
 
 import abhinaya.nn.language_model
-from abhinaya.demo.beats_checkpoint import write_beats
-from abhinaya.demo.checkpoints import write_whisper
-from abhinaya.demo.llm_checkpoints import write_llama
+from abhinaya.demo.checkpoints.beats import write_beats
+from abhinaya.demo.checkpoints.encoders import write_whisper
+from abhinaya.demo.checkpoints.llama import write_llama
 from abhinaya.errors import BadValueError, CheckpointError, MissingFileError
 from members.salmonn.build import build_backbone
 from members.salmonn.weights import read_classifier, read_salmonn

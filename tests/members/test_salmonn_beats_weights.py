@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from abhinaya.demo.beats_checkpoint import write_beats
+from abhinaya.demo.checkpoints.beats import write_beats
 from abhinaya.errors import CheckpointError, MissingFileError
 from members.salmonn.beats_weights import load_beats, read_beats_shapes
 from members.salmonn.fbank import kaldi_fbank

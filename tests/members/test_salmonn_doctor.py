@@ -15,9 +15,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from abhinaya.data.transcripts import write_transcripts
-from abhinaya.demo.beats_checkpoint import write_beats
-from abhinaya.demo.checkpoints import write_wavlm, write_whisper, write_whisper_openai
-from abhinaya.demo.llm_checkpoints import write_llama
+from abhinaya.demo.checkpoints.beats import write_beats
+from abhinaya.demo.checkpoints.encoders import write_wavlm, write_whisper, write_whisper_openai
+from abhinaya.demo.checkpoints.llama import write_llama
 from abhinaya.doctor.checks import Device
 from members.salmonn import doctor
 

@@ -19,10 +19,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import LlamaConfig, LlamaModel
 
-from abhinaya.demo.beats_checkpoint import write_beats
-from abhinaya.demo.checkpoints import write_whisper
-from abhinaya.demo.llm_checkpoints import write_llama
-from abhinaya.demo.salmonn_checkpoint import write_salmonn
+from abhinaya.demo.checkpoints.beats import write_beats
+from abhinaya.demo.checkpoints.encoders import write_whisper
+from abhinaya.demo.checkpoints.llama import write_llama
+from abhinaya.demo.checkpoints.salmonn import write_salmonn
 from abhinaya.member import Utterance
 from abhinaya.nn.build import build_classifier
 from members.salmonn.memory import PartShapes, memory_needed

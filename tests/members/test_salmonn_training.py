@@ -16,10 +16,10 @@ from transformers import LlamaForCausalLM
 
 from abhinaya.config import apply_overrides
 from abhinaya.data.labels import ABSTAIN
-from abhinaya.demo.beats_checkpoint import write_beats
-from abhinaya.demo.checkpoints import write_whisper
-from abhinaya.demo.llm_checkpoints import write_llama
-from abhinaya.demo.salmonn_checkpoint import write_salmonn
+from abhinaya.demo.checkpoints.beats import write_beats
+from abhinaya.demo.checkpoints.encoders import write_whisper
+from abhinaya.demo.checkpoints.llama import write_llama
+from abhinaya.demo.checkpoints.salmonn import write_salmonn
 from abhinaya.member import PredictRequest
 from abhinaya.member_config import check_member_config
 from abhinaya.training.trainer import EmotionTrainer

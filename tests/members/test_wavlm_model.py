@@ -11,7 +11,7 @@ from transformers import AutoModel
 
 from abhinaya.config import check_config
 from abhinaya.data.audio import pad_waveforms
-from abhinaya.demo.checkpoints import write_wavlm
+from abhinaya.demo.checkpoints.encoders import write_wavlm
 from abhinaya.errors import ProblemsError, UnknownNameError
 from abhinaya.member import Utterance
 from abhinaya.registry import load_member

@@ -18,7 +18,7 @@ from transformers import (
     WavLMModel,
 )
 
-from abhinaya.demo.checkpoints import write_wavlm
+from abhinaya.demo.checkpoints.encoders import write_wavlm
 from abhinaya.errors import CheckpointError, MissingFileError
 from members.wavlm.model import WavLMBackbone, load_encoder
 

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import WhisperForConditionalGeneration
 
-from abhinaya.demo.checkpoints import write_whisper
+from abhinaya.demo.checkpoints.encoders import write_whisper
 from abhinaya.nn.lora import add_lora
 from abhinaya.nn.whisper import load_encoder
 from members.whisper_encoder.model import WhisperBackbone, upper_half

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from abhinaya.config import check_config
 from abhinaya.data.audio import read_audio
-from abhinaya.demo.checkpoints import write_whisper
+from abhinaya.demo.checkpoints.encoders import write_whisper
 from abhinaya.errors import BadValueError, ProblemsError
 from abhinaya.member import Utterance
 from abhinaya.nn.backbone import freeze

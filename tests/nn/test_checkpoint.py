@@ -14,7 +14,7 @@ from transformers import WhisperForConditionalGeneration
 
 from abhinaya.config import apply_overrides
 from abhinaya.data.labels import MSP_PODCAST
-from abhinaya.demo.checkpoints import write_wavlm, write_whisper
+from abhinaya.demo.checkpoints.encoders import write_wavlm, write_whisper
 from abhinaya.errors import CheckpointError, MissingFileError
 from abhinaya.member_config import check_member_config
 from abhinaya.nn.build import build_classifier

@@ -19,7 +19,7 @@ from transformers import (
     LlamaModel,
 )
 
-from abhinaya.demo.llm_checkpoints import Layout, write_llama
+from abhinaya.demo.checkpoints.llama import Layout, write_llama
 from abhinaya.nn.language_model import (
     Weights,
     language_model_shapes,

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from transformers import BertConfig, BertModel
 
-from abhinaya.demo.llm_checkpoints import Layout, write_llama
+from abhinaya.demo.checkpoints.llama import Layout, write_llama
 from abhinaya.errors import CheckpointError, MissingFileError, MissingPackageError
 from abhinaya.nn.language_model import (
     Weights,

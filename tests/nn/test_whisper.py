@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from transformers import BertConfig
 from whisper.model import ModelDimensions, Whisper
 
-from abhinaya.demo.checkpoints import write_whisper, write_whisper_openai
+from abhinaya.demo.checkpoints.encoders import write_whisper, write_whisper_openai
 from abhinaya.errors import CheckpointError, MissingFileError
 from abhinaya.nn.whisper import load_encoder, load_feature_extractor
 

@@ -12,8 +12,8 @@ import pytest
 import yaml
 
 from abhinaya.cli.processes import quiet_libraries
-from abhinaya.demo.checkpoints import write_wavlm, write_whisper
-from abhinaya.demo.corpus import write_corpus
+from abhinaya.demo.checkpoints.encoders import write_wavlm, write_whisper
+from abhinaya.demo.corpus.release import write_corpus
 from abhinaya.pipeline.config import load_pipeline
 from abhinaya.pipeline.run import run_pipeline
 from abhinaya.pipeline.steps import Report

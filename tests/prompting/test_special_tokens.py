@@ -6,7 +6,7 @@ import pytest
 from chat_server import ChatServer
 from zero_shot_runs import make_corpus, run_zero_shot
 
-from abhinaya.demo.llm_checkpoints import write_llama
+from abhinaya.demo.checkpoints.llama import write_llama
 from abhinaya.nn.language_model import load_tokenizer
 from abhinaya.prompting.special_tokens import defuse
 

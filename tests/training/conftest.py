@@ -14,8 +14,8 @@ import pytest
 from abhinaya.config import apply_overrides
 from abhinaya.corpora import prepare_corpus
 from abhinaya.data.manifest import Manifest
-from abhinaya.demo.checkpoints import write_wavlm, write_whisper
-from abhinaya.demo.corpus import write_corpus
+from abhinaya.demo.checkpoints.encoders import write_wavlm, write_whisper
+from abhinaya.demo.corpus.release import write_corpus
 from abhinaya.member_config import check_member_config
 from abhinaya.nn.classifier_config import ClassifierConfig
 from abhinaya.registry import load_member

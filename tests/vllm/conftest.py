@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from vllm_server import VllmServer
 
-from abhinaya.demo.llm_checkpoints import write_llama
+from abhinaya.demo.checkpoints.llama import write_llama
 
 
 @pytest.fixture(scope="session")

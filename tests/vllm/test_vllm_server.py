@@ -23,7 +23,7 @@ from zero_shot_runs import make_corpus, question_about, run_zero_shot
 
 from abhinaya.data.labels import MSP_PODCAST
 from abhinaya.data.predictions import read_table
-from abhinaya.demo.sentences import make_sentence
+from abhinaya.demo.corpus.sentences import make_sentence
 from abhinaya.prompting.prompts import load_prompt
 
 pytestmark = pytest.mark.vllm

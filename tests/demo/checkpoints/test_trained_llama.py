@@ -11,10 +11,10 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from abhinaya.data.labels import MSP_PODCAST
-from abhinaya.demo import language_model
-from abhinaya.demo.language_model import PROMPT, write_trained_llama
-from abhinaya.demo.llm_checkpoints import write_llama
-from abhinaya.demo.sentences import make_sentence
+from abhinaya.demo.checkpoints import trained_llama as language_model
+from abhinaya.demo.checkpoints.llama import write_llama
+from abhinaya.demo.checkpoints.trained_llama import PROMPT, write_trained_llama
+from abhinaya.demo.corpus.sentences import make_sentence
 from abhinaya.errors import BadValueError
 from abhinaya.prompting.answers import class_words
 from abhinaya.prompting.prompts import load_prompt

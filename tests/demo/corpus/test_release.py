@@ -12,7 +12,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from abhinaya.data.labels import MSP_PODCAST
-from abhinaya.demo.corpus import write_corpus
+from abhinaya.demo.corpus.release import write_corpus
 from abhinaya.errors import BadValueError
 
 PRIMARY_CODES = {

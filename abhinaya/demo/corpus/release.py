@@ -17,10 +17,10 @@ import soundfile as sf
 
 from abhinaya.data.audio import SAMPLE_RATE_HZ
 from abhinaya.data.labels import MSP_PODCAST
-from abhinaya.demo.raters import Rating, rate
-from abhinaya.demo.sentences import make_sentence
-from abhinaya.demo.synth import spell, synthesize
-from abhinaya.demo.voices import STYLES, Style, Voice, blend, draw_voice
+from abhinaya.demo.corpus.raters import Rating, rate
+from abhinaya.demo.corpus.sentences import make_sentence
+from abhinaya.demo.corpus.synth import spell, synthesize
+from abhinaya.demo.corpus.voices import STYLES, Style, Voice, blend, draw_voice
 from abhinaya.errors import BadValueError
 from abhinaya.files import atomic_folder, write_csv
 

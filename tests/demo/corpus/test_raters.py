@@ -3,7 +3,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from abhinaya.demo.raters import Rating, find_plurality, rate
+from abhinaya.demo.corpus.raters import Rating, find_plurality, rate
 
 
 @pytest.mark.parametrize(

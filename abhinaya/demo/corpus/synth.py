@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from abhinaya.data.audio import SAMPLE_RATE_HZ
-from abhinaya.demo.voices import NEUTRAL_SYLLABLES_PER_S, Style, Voice
+from abhinaya.demo.corpus.voices import NEUTRAL_SYLLABLES_PER_S, Style, Voice
 from abhinaya.errors import BadValueError
 
 __all__ = [

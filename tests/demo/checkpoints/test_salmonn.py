@@ -8,9 +8,9 @@ import pytest
 import torch
 from transformers import Blip2QFormerConfig, Blip2QFormerModel
 
-from abhinaya.demo.salmonn_checkpoint import write_salmonn
+from abhinaya.demo.checkpoints.salmonn import write_salmonn
 
-PUBLISHED = Path(__file__).parents[1] / "golden" / "salmonn" / "salmonn_tiny.pth"
+PUBLISHED = Path(__file__).parents[2] / "golden" / "salmonn" / "salmonn_tiny.pth"
 
 # Of the file above; see tests/golden/README.md.
 SIZES: dict[str, Any] = {

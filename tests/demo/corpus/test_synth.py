@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from abhinaya.data.labels import MSP_PODCAST
-from abhinaya.demo.synth import MAX_DURATION_S, MIN_DURATION_S, Phone, spell, synthesize
-from abhinaya.demo.voices import STYLES, Style, Voice, blend, draw_voice
+from abhinaya.demo.corpus.synth import MAX_DURATION_S, MIN_DURATION_S, Phone, spell, synthesize
+from abhinaya.demo.corpus.voices import STYLES, Style, Voice, blend, draw_voice
 from abhinaya.errors import BadValueError
 
 RATE_HZ = 16_000

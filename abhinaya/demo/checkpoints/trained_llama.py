@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from abhinaya.data.labels import MSP_PODCAST
-from abhinaya.demo.llm_checkpoints import write_llama
-from abhinaya.demo.sentences import make_sentence
+from abhinaya.demo.checkpoints.llama import write_llama
+from abhinaya.demo.corpus.sentences import make_sentence
 from abhinaya.errors import BadValueError
 from abhinaya.prompting.answers import class_words
 from abhinaya.prompting.prompts import load_prompt

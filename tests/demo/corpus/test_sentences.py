@@ -6,8 +6,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
 from abhinaya.data.labels import MSP_PODCAST
-from abhinaya.demo.sentences import make_sentence
-from abhinaya.demo.synth import spell
+from abhinaya.demo.corpus.sentences import make_sentence
+from abhinaya.demo.corpus.synth import spell
 
 CLASS_WORDS = re.compile(
     r"\b(ang(er|ry)|contempt|disgust|fear|afraid|happ(y|ily|iness)|neutral|sad|surpris)",

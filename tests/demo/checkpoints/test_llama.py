@@ -11,11 +11,11 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
-from abhinaya.demo.llm_checkpoints import Layout, write_llama
-from abhinaya.demo.sentences import make_sentence
+from abhinaya.demo.checkpoints.llama import Layout, write_llama
+from abhinaya.demo.corpus.sentences import make_sentence
 from abhinaya.errors import BadValueError, MissingPackageError
 
-GOLDEN = Path(__file__).parents[1] / "golden"
+GOLDEN = Path(__file__).parents[2] / "golden"
 
 LAYOUTS: tuple[Layout, ...] = ("vicuna", "llama3")
 

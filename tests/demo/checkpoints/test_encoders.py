@@ -9,7 +9,7 @@ import torch
 import whisper
 from transformers import AutoModel, WavLMModel, WhisperForConditionalGeneration
 
-from abhinaya.demo.checkpoints import write_wavlm, write_whisper, write_whisper_openai
+from abhinaya.demo.checkpoints.encoders import write_wavlm, write_whisper, write_whisper_openai
 
 SMALL: dict[str, Any] = {"chunk_s": 1, "n_layers": 2, "n_features": 32}
 

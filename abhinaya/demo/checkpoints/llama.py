@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from abhinaya.data.labels import MSP_PODCAST
-from abhinaya.demo.sentences import make_sentence
+from abhinaya.demo.corpus.sentences import make_sentence
 from abhinaya.errors import BadValueError, MissingPackageError
 from abhinaya.files import write_json
 

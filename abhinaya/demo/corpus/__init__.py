@@ -1,0 +1,1 @@
+"""A synthetic corpus in the layout of an MSP-Podcast release."""
