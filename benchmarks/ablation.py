@@ -1,6 +1,6 @@
 """How fast every combination of tables is scored, and how that grows.
 
-The search of `ensembling.gray_code` on 20 members, 3,200 utterances and 8 classes, against a plain
+The search of `ensembling.ablation.gray_code` on 20 members, 3,200 utterances and 8 classes, against a plain
 loop of our own vote and scikit-learn's macro-F1, by turns in one process; the loop runs some random
 combinations only. The ratio is of combinations per second of processor time, so neither a second
 core nor other people's work counts; the rate on the clock, with all cores, stands beside it. Run it
@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import f1_score
 
-from ensembling.gray_code import score_every_subset
-from ensembling.votes import plurality
+from ensembling.ablation.gray_code import score_every_subset
+from ensembling.voting.votes import plurality
 
 N_MEMBERS = 20
 N_UTTS = 3_200

@@ -7,27 +7,27 @@
 __all__ = ["LEARNED", "RULES"]
 
 RULES = {
-    "vote": "ensembling.vote_tables:vote_tables",
-    "ablate": "ensembling.ablation:ablate_tables",
-    "read-combinations": "ensembling.combinations:read_combinations",
-    "write-subsets": "ensembling.ablation:write_subsets",
+    "vote": "ensembling.voting.vote_tables:vote_tables",
+    "ablate": "ensembling.ablation.ablate:ablate_tables",
+    "read-combinations": "ensembling.ablation.combinations:read_combinations",
+    "write-subsets": "ensembling.ablation.ablate:write_subsets",
     "compare": "abhinaya.evaluation.comparison:compare_tables",
-    "fit": "ensembling.fitting:fit_recipe",
-    "apply": "ensembling.fitting:apply_recipe",
-    "read-recipe": "ensembling.recipes:read_recipe",
-    "write-recipe": "ensembling.recipes:write_recipe",
-    "smooth": "ensembling.smooth_tables:smooth_table",
+    "fit": "ensembling.learned.fitting:fit_recipe",
+    "apply": "ensembling.learned.fitting:apply_recipe",
+    "read-recipe": "ensembling.learned.recipes:read_recipe",
+    "write-recipe": "ensembling.learned.recipes:write_recipe",
+    "smooth": "ensembling.speakers.smooth_tables:smooth_table",
     "cluster-voices": "abhinaya.speakers.clusters:cluster_voices",
     "tune-voices": "abhinaya.speakers.clusters:tune_threshold",
     "cluster-quality": "abhinaya.speakers.clusters:cluster_quality",
-    "speaker-errors": "ensembling.speaker_errors:robustness_curve",
+    "speaker-errors": "ensembling.speakers.speaker_errors:robustness_curve",
 }
 
 LEARNED = {
-    "adaptation": "ensembling.adaptation:ADAPTATION",
-    "log-odds": "ensembling.log_odds:LOG_ODDS",
-    "stacking": "ensembling.stacking:STACKING",
-    "temperature": "ensembling.temperature:TEMPERATURE",
-    "thresholds": "ensembling.thresholds:THRESHOLDS",
-    "weights": "ensembling.weights:WEIGHTS",
+    "adaptation": "ensembling.speakers.adaptation:ADAPTATION",
+    "log-odds": "ensembling.learned.log_odds:LOG_ODDS",
+    "stacking": "ensembling.learned.stacking:STACKING",
+    "temperature": "ensembling.learned.temperature:TEMPERATURE",
+    "thresholds": "ensembling.learned.thresholds:THRESHOLDS",
+    "weights": "ensembling.learned.weights:WEIGHTS",
 }

@@ -5,7 +5,7 @@ import pytest
 
 from abhinaya.data.labels import ABSTAIN, EmotionSet
 from abhinaya.data.predictions import PredictionTable
-from ensembling.stack import Stack
+from ensembling.aligned import Stack
 
 
 @pytest.fixture

@@ -1,0 +1,160 @@
+"""Subsets of members with their scores: all of them, or those that a beam search meets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from abhinaya.errors import BadValueError
+from ensembling.ablation.gray_code import score_every_subset
+from ensembling.ablation.subset_votes import score_labels, vote_subsets
+
+__all__ = ["MAX_TABLES", "Ballots", "Subsets", "beam_search", "every_subset", "members_of"]
+
+IntArray = NDArray[np.integer[Any]]
+FloatArray = NDArray[np.float64]
+BoolArray = NDArray[np.bool_]
+
+MAX_TABLES = 64
+"""Members that a bit mask has room for."""
+
+# Subsets voted at a time: bounds the memory to some 40 MB at 3,200 utterances.
+_BLOCK = 2_000
+
+
+@dataclass(frozen=True, eq=False)
+class Ballots:
+    """What the members voted, what is true, and who settles ties.
+
+    Args:
+        votes: class index chosen by each member, shape (M, U), values in [0, K) or `ABSTAIN`.
+        truth: true class index, shape (U,), values in [0, K).
+        n_classes: K.
+        tiebreak_order: member indices that settle ties, first one first; the members left out
+            follow in the order of the rows of `votes`.
+    """
+
+    votes: IntArray
+    truth: IntArray
+    n_classes: int
+    tiebreak_order: Sequence[int] = ()
+
+    def vote(self, subsets: BoolArray) -> NDArray[np.int16]:
+        """Labels of the vote of each subset (True for its members, shape (N, M)), shape (N, U)."""
+        return vote_subsets(self.votes, subsets, self.n_classes, self.tiebreak_order)
+
+    def score(self, subsets: BoolArray) -> tuple[FloatArray, FloatArray]:
+        """Macro-F1 and accuracy of the vote of each subset, shape (N,)."""
+        scores = [
+            score_labels(self.vote(subsets[at : at + _BLOCK]), self.truth, self.n_classes)
+            for at in range(0, len(subsets), _BLOCK)
+        ]
+        macro_f1, accuracy = zip(*scores, strict=True)
+        return np.concatenate(macro_f1)[:, 0], np.concatenate(accuracy)[:, 0]
+
+
+@dataclass(frozen=True, eq=False)
+class Subsets:
+    """Scored subsets of members, best first; among equals the smaller, then that of earlier ones.
+
+    Args:
+        masks: bit i is set where member i belongs to the subset, shape (N,).
+        sizes: number of members, shape (N,).
+        macro_f1: in [0, 1], shape (N,).
+        accuracy: in [0, 1], shape (N,).
+    """
+
+    masks: NDArray[np.uint64]
+    sizes: NDArray[np.int64]
+    macro_f1: FloatArray
+    accuracy: FloatArray
+
+    def __len__(self) -> int:
+        return len(self.masks)
+
+    def best_of_each_size(self) -> list[int]:
+        """Position of the best subset of every size there is, smallest size first."""
+        return [int(idx) for idx in np.unique(self.sizes, return_index=True)[1]]
+
+
+def every_subset(ballots: Ballots, max_size: int) -> tuple[Subsets, FloatArray]:
+    """All subsets of up to `max_size` members.
+
+    Args:
+        ballots: of at most `gray_code.MAX_MEMBERS` members.
+        max_size: larger subsets are left out.
+
+    Returns:
+        subsets: those that are small enough, without the empty one.
+        macro_f1: of every subset by bit mask, shape (2 ** M,).
+
+    Raises:
+        BadValueError: if there are more members or classes than can be enumerated.
+    """
+    macro_f1, accuracy = score_every_subset(
+        ballots.votes, ballots.truth, ballots.n_classes, ballots.tiebreak_order
+    )
+    masks = np.arange(1, len(macro_f1), dtype=np.uint64)
+    subsets = _ranked(masks, len(ballots.votes), macro_f1[1:], accuracy[1:], max_size)
+    return subsets, macro_f1
+
+
+def beam_search(ballots: Ballots, max_size: int, width: int) -> Subsets:
+    """The subsets met when the best of each size grow by one member at a time.
+
+    The best subset need not be among them: it can grow out of weak ones only.
+
+    Args:
+        ballots: of at most `MAX_TABLES` members.
+        max_size: size at which to stop.
+        width: how many subsets of each size are kept and grown.
+
+    Returns:
+        Every subset that was scored.
+
+    Raises:
+        BadValueError: if there are too many members, or `width` is below 1.
+    """
+    n_members = len(ballots.votes)
+    if n_members > MAX_TABLES or width < 1:
+        raise BadValueError(
+            f"A beam search of width {width} over {n_members} members was asked for, expected a "
+            f"width of at least 1 and at most {MAX_TABLES} members. Leave out the weakest."
+        )
+    bits = np.uint64(1) << np.arange(n_members, dtype=np.uint64)
+    kept = np.zeros(1, dtype=np.uint64)
+    found = []
+    for _ in range(max_size):
+        grown = kept[:, np.newaxis] | bits
+        masks = np.unique(grown[(kept[:, np.newaxis] & bits) == 0])
+        macro_f1, accuracy = ballots.score(members_of(masks, n_members))
+        found.append((masks, macro_f1, accuracy))
+        # Masks are sorted, so a stable sort prefers earlier members among equals.
+        kept = masks[np.argsort(-macro_f1, kind="stable")[:width]]
+    masks, macro_f1, accuracy = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    return _ranked(masks, n_members, macro_f1, accuracy, max_size)
+
+
+def members_of(masks: NDArray[np.uint64], n_members: int) -> BoolArray:
+    """True where a member belongs to a subset, shape (N, M)."""
+    bits = np.arange(n_members, dtype=np.uint64)
+    return (masks[:, np.newaxis] >> bits & np.uint64(1)).astype(bool)
+
+
+def _ranked(
+    masks: NDArray[np.uint64],
+    n_members: int,
+    macro_f1: FloatArray,
+    accuracy: FloatArray,
+    max_size: int,
+) -> Subsets:
+    sizes = np.zeros(len(masks), dtype=np.int64)
+    for member in range(n_members):
+        sizes += (masks >> np.uint64(member) & np.uint64(1)).astype(np.int64)
+    small = np.flatnonzero(sizes <= max_size)
+    order = small[np.lexsort((masks[small], sizes[small], -macro_f1[small]))]
+    return Subsets(masks[order], sizes[order], macro_f1[order], accuracy[order])

@@ -1,0 +1,127 @@
+"""Votes of chosen subsets of members, and scores of many sets of labels at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from abhinaya.data.labels import ABSTAIN
+from abhinaya.errors import BadValueError
+from ensembling.ablation.compiled import compiled, run_in_threads
+from ensembling.voting.votes import rank_members
+
+__all__ = ["score_labels", "vote_subsets"]
+
+IntArray = NDArray[np.integer[Any]]
+FloatArray = NDArray[np.float64]
+
+_ABSTAIN = ABSTAIN
+_PLACES = 256  # a power of two, above the number of members
+_BLOCKS = 32
+
+
+def vote_subsets(
+    votes: IntArray,
+    subsets: NDArray[np.bool_],
+    n_classes: int,
+    tiebreak_order: Sequence[int] = (),
+) -> NDArray[np.int16]:
+    """The plurality vote of each of N subsets of the members.
+
+    Args:
+        votes: class index chosen by each member, shape (M, U), values in [0, K) or `ABSTAIN`.
+        subsets: True where a member belongs to a subset, shape (N, M).
+        n_classes: K.
+        tiebreak_order: member indices that settle ties, first one first; the members left out
+            follow in the order of the rows of `votes`. Within a subset only its members count.
+
+    Returns:
+        Class indices, shape (N, U); `ABSTAIN` where all members of the subset abstain.
+
+    Raises:
+        BadValueError: if there are more than 255 members.
+    """
+    if len(votes) >= _PLACES:
+        raise BadValueError(
+            f"The votes of subsets of {len(votes)} members were asked for, expected at most "
+            f"{_PLACES - 1} members. Leave out the weakest."
+        )
+    ranked = rank_members(tiebreak_order, len(votes))
+    ballots = np.ascontiguousarray(votes[ranked], dtype=np.int32)  # first in line in the first row
+    is_in = np.ascontiguousarray(subsets[:, ranked])
+    labels = np.empty((len(is_in), ballots.shape[1]), dtype=np.int16)
+
+    def work(first: int, end: int) -> None:
+        _vote(ballots, is_in[first:end], n_classes, labels[first:end])
+
+    run_in_threads(work, len(labels), min(len(labels), _BLOCKS))
+    return labels
+
+
+def score_labels(
+    labels: IntArray,
+    truth: IntArray,
+    n_classes: int,
+    weights: NDArray[np.float32] | None = None,
+) -> tuple[FloatArray, FloatArray]:
+    """Macro-F1 and accuracy of N sets of labels, under R weightings of the utterances.
+
+    Args:
+        labels: class indices, shape (N, U), values in [0, K) or `ABSTAIN`, which counts as wrong.
+        truth: true class index, shape (U,), values in [0, K).
+        n_classes: K; macro-F1 is the mean over all of them, with zero for undefined.
+        weights: how often each utterance counts, whole numbers, shape (R, U); by default once.
+
+    Returns:
+        macro_f1: in [0, 1], shape (N, R).
+        accuracy: likewise.
+    """
+    if weights is None:
+        weights = np.ones((1, labels.shape[1]), dtype=np.float32)
+    total_f1 = np.zeros((len(labels), len(weights)))
+    n_all_correct = np.zeros_like(total_f1)
+    for class_idx in range(n_classes):
+        # Whole numbers below 2 ** 24 are exact in float32, whose matrix product is the fast one.
+        is_predicted = (labels == class_idx).astype(np.float32)
+        is_class = truth == class_idx
+        n_predicted = (is_predicted @ weights.T).astype(np.float64)
+        n_correct = (is_predicted[:, is_class] @ weights[:, is_class].T).astype(np.float64)
+        n_all_correct += n_correct
+        both = n_predicted + weights[:, is_class].sum(axis=1, dtype=np.float64)
+        total_f1 += np.divide(2 * n_correct, both, out=np.zeros_like(both), where=both > 0)
+    return total_f1 / n_classes, n_all_correct / weights.sum(axis=1, dtype=np.float64)
+
+
+@compiled
+def _vote(
+    ballots: IntArray, is_in: NDArray[np.bool_], n_classes: int, labels: NDArray[np.int16]
+) -> None:
+    """The labels of a block of subsets; members stand in the order in which they settle ties.
+
+    One number per utterance and class holds how many members vote for it, times `_PLACES`, and how
+    early the first of them stands in line: the largest wins.
+    """
+    n_members, n_utts = ballots.shape
+    numbers = np.empty((n_classes, n_utts), dtype=np.int32)
+    best = np.empty(n_utts, dtype=np.int32)
+    for n in range(len(is_in)):
+        numbers[:] = 0
+        for place in range(1, n_members + 1):
+            # From the end of the line, so that an earlier member replaces a later one's place.
+            m = n_members - place
+            if is_in[n, m]:
+                for c in range(n_classes):
+                    for u in range(n_utts):
+                        more = np.int32((numbers[c, u] & -_PLACES) + _PLACES + place)
+                        is_vote = ballots[m, u] == np.int32(c)
+                        numbers[c, u] = more if is_vote else numbers[c, u]
+        best[:] = 0
+        labels[n, :] = _ABSTAIN
+        for c in range(n_classes):
+            for u in range(n_utts):
+                is_better = numbers[c, u] > best[u]
+                labels[n, u] = c if is_better else labels[n, u]
+                best[u] = numbers[c, u] if is_better else best[u]

@@ -1,0 +1,105 @@
+"""Cross-fitting: every row is scored by parameters that never saw it, nor its speaker."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from abhinaya.errors import BadValueError
+from ensembling.aligned import Stack
+from ensembling.learned.recipes import Fused, LearnedRule
+
+__all__ = ["cross_fit", "speaker_folds"]
+
+
+def speaker_folds(
+    truth: NDArray[np.int64], speakers: Sequence[str | None], *, n_folds: int = 5, seed: int = 0
+) -> NDArray[np.int64]:
+    """The fold that each utterance is held out in.
+
+    All utterances of a speaker are in one fold; one of an unknown speaker stands for itself. Within
+    that, the classes are spread evenly over the folds.
+
+    Args:
+        truth: true class indices, shape (U,).
+        speakers: speaker of each utterance, null where unknown.
+        n_folds: number of folds.
+        seed: of the shuffle before the speakers are dealt out.
+
+    Returns:
+        Fold of each utterance, shape (U,), values in [0, n_folds).
+
+    Raises:
+        BadValueError: if there are fewer than two folds, fewer speakers than folds, or no class has
+            as many utterances as there are folds.
+    """
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
+    groups = [
+        ("known", speaker) if speaker is not None else ("unknown", idx)
+        for idx, speaker in enumerate(speakers)
+    ]
+    numbers = {group: number for number, group in enumerate(dict.fromkeys(groups))}
+    group_idx = np.array([numbers[group] for group in groups], dtype=np.int64)
+    n_most = int(np.bincount(truth).max(initial=0))
+    if n_folds < 2 or len(numbers) < n_folds or n_most < n_folds:
+        raise BadValueError(
+            f"{n_folds} folds cannot be made from {len(truth)} labelled utterances of "
+            f"{len(numbers)} speakers, {n_most} in the largest class: at least two folds are "
+            "needed, and as many speakers, and utterances of one class, as folds. Choose another "
+            "number with --folds, or label more data."
+        )
+    # Where every group is one utterance, the faster splitter does the same.
+    is_grouped = len(numbers) < len(truth)
+    splitter = StratifiedGroupKFold if is_grouped else StratifiedKFold
+    folds = np.zeros(len(truth), dtype=np.int64)
+    with warnings.catch_warnings():
+        # A class with fewer utterances than folds is simply absent from some.
+        warnings.filterwarnings("ignore", message="The least populated class")
+        splits = splitter(n_folds, shuffle=True, random_state=seed).split(
+            np.zeros(len(truth)), truth, group_idx if is_grouped else None
+        )
+        for fold, (_, held_out) in enumerate(splits):
+            folds[held_out] = fold
+    return folds
+
+
+def cross_fit(
+    rule: LearnedRule,
+    stack: Stack,
+    truth: NDArray[np.int64],
+    speakers: Sequence[str | None],
+    options: Mapping[str, Any],
+    folds: NDArray[np.int64],
+) -> Fused:
+    """What the rule says of every utterance when fitted on the other folds.
+
+    Args:
+        rule: the rule.
+        stack: what the members say about U utterances.
+        truth: true class indices, shape (U,), values in [0, K).
+        speakers: speaker of each utterance, null where unknown.
+        options: the rule's settings.
+        folds: fold that each utterance is held out in, shape (U,).
+
+    Returns:
+        Labels and, where the rule gives them in every fold, probabilities of all U utterances.
+    """
+    labels = np.empty(len(stack), dtype=np.int64)
+    probs: NDArray[np.float64] | None = np.empty((len(stack), len(stack.emotions)))
+    for fold in np.unique(folds):
+        seen, held_out = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
+        seen_speakers = [speakers[idx] for idx in seen.tolist()]
+        parameters = rule.fit(stack.take(seen), truth[seen], seen_speakers, options)
+        held_out_speakers = [speakers[idx] for idx in held_out.tolist()]
+        fused = rule.apply(parameters, stack.take(held_out), held_out_speakers)
+        labels[held_out] = fused.labels
+        if fused.probs is None:
+            probs = None
+        elif probs is not None:
+            probs[held_out] = fused.probs
+    return Fused(labels, probs)

@@ -1,0 +1,287 @@
+"""Fit a learned rule to labelled tables, and apply its recipe to others."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from abhinaya import __version__
+from abhinaya.data.labels import ABSTAIN
+from abhinaya.data.predictions import PredictionTable
+from abhinaya.errors import BadValueError, UnknownNameError, list_some
+from abhinaya.evaluation.metrics import bootstrap_by_group, bootstrap_interval, scores
+from abhinaya.evaluation.scoring import Truth
+from ensembling.aligned import Stack, align_truth, stack_tables
+from ensembling.learned.cross_fitting import cross_fit, speaker_folds
+from ensembling.learned.recipes import Fused, Recipe, load_learned
+from ensembling.voting.votes import plurality
+
+__all__ = ["FitResult", "FitScore", "apply_recipe", "fit_recipe"]
+
+
+@dataclass(frozen=True)
+class FitScore:
+    """How good one way to decide is on the labelled rows.
+
+    Args:
+        name: `NAME, cross-fitted` for the rule, `plain vote`, or a table's name.
+        n_utts: rows scored.
+        macro_f1: over the whole emotion set; abstentions count as wrong.
+        interval: 95 % bootstrap interval of macro-F1, lower and upper end.
+    """
+
+    name: str
+    n_utts: int
+    macro_f1: float
+    interval: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What a fit gives.
+
+    Args:
+        recipe: the rule with parameters fitted on all labelled rows.
+        scores: of the rule on rows that its parameters had not seen, of the plain vote, and of each
+            table, all on the same rows.
+        out_of_fold: what the rule says of each labelled row when fitted on the other folds.
+    """
+
+    recipe: Recipe
+    scores: tuple[FitScore, ...]
+    out_of_fold: PredictionTable
+
+
+def fit_recipe(
+    rule: str,
+    tables: Sequence[PredictionTable],
+    truth: Truth,
+    *,
+    options: Mapping[str, Any] | None = None,
+    rows: str = "same",
+    n_folds: int = 5,
+    seed: int = 0,
+    n_resamples: int = 10_000,
+    by_speaker: bool = False,
+) -> FitResult:
+    """A learned rule fitted to labelled tables, with a score that it has earned on unseen rows.
+
+    Rows without a true label inside the set are dropped and counted.
+
+    Args:
+        rule: name of the rule.
+        tables: M tables of one emotion set, under different names.
+        truth: labels and speakers; it may cover more utterances than the tables.
+        options: the rule's settings.
+        rows: `same` demands that all tables cover the same utterances; `intersection` keeps those
+            in all.
+        n_folds: number of folds of the cross-fit; all rows of a speaker are in one.
+        seed: of the folds and of the bootstrap.
+        n_resamples: number of bootstrap resamples behind an interval.
+        by_speaker: resample speakers instead of utterances.
+
+    Raises:
+        UnknownNameError: if there is no such rule, or it has no such option.
+        ClassOrderError: if tables and truth differ in class order.
+        BadValueError: if the tables do not match each other or the truth, no row has a label, the
+            folds cannot be made, or the tables lack what the rule needs.
+    """
+    learned, settings = load_learned(rule), dict(options or {})
+    whole = stack_tables(tables, rows=rows)
+    truth.emotions.require_same_order(
+        whole.emotions, what=f"Table {whole.names[0]!r}", where=truth.where
+    )
+    all_labels, all_speakers = align_truth(whole.utterances, truth)
+    is_labelled = all_labels != ABSTAIN
+    if not is_labelled.any():
+        raise BadValueError(
+            f"None of the {len(whole)} utterances of the tables has a label out of "
+            f"{' '.join(truth.emotions.codes)} in {truth.where}, so there is nothing to learn "
+            "from. Predict a labelled selection."
+        )
+    labelled = np.flatnonzero(is_labelled)
+    stack, labels = whole.take(labelled), all_labels[labelled]
+    speakers = tuple(all_speakers[idx] for idx in labelled.tolist())
+    if by_speaker and not any(speakers):
+        raise BadValueError(
+            f"{truth.where} names no speaker of the {len(stack)} labelled utterances, so the "
+            "interval cannot be taken over speakers. Give a manifest with speakers, or resample "
+            "utterances."
+        )
+
+    folds = speaker_folds(labels, speakers, n_folds=n_folds, seed=seed)
+    # On all rows first: if the tables lack something, the message then counts all rows.
+    parameters = learned.fit(stack, labels, speakers, settings)
+    held_out = cross_fit(learned, stack, labels, speakers, settings, folds)
+
+    ways = [
+        (f"{rule}, cross-fitted", held_out.labels),
+        ("plain vote", plurality(stack.labels, len(stack.emotions)).labels),
+        *zip(stack.names, stack.labels, strict=True),
+    ]
+    score = partial(
+        _score,
+        labels,
+        speakers=speakers if by_speaker else None,
+        n_classes=len(stack.emotions),
+        n_resamples=n_resamples,
+        seed=seed,
+    )
+    found = tuple(score(name=name, predicted=predicted) for name, predicted in ways)
+    recipe = Recipe(
+        rule=rule,
+        tables=stack.names,
+        emotions=stack.emotions,
+        parameters=parameters,
+        options=settings,
+        facts={
+            "n_utts": len(stack),
+            "n_dropped": len(whole) - len(stack),
+            "n_speakers": len({speaker for speaker in speakers if speaker is not None}),
+            "n_unknown_speakers": sum(speaker is None for speaker in speakers),
+            "n_folds": n_folds,
+            "seed": seed,
+            "rows": rows,
+            "macro_f1_cross_fitted": found[0].macro_f1,
+            "interval": list(found[0].interval),
+            "macro_f1_plain_vote": found[1].macro_f1,
+            "interval_plain_vote": list(found[1].interval),
+            "version": __version__,
+        },
+        fitted_on=tuple(sorted(_digests(stack.utterances))),
+    )
+    meta = {"rule": rule, "tables": list(stack.names), "out_of_fold": True, "n_folds": n_folds}
+    return FitResult(recipe, found, _as_table(held_out, stack, rule, meta))
+
+
+def apply_recipe(
+    recipe: Recipe,
+    tables: Sequence[PredictionTable],
+    *,
+    truth: Truth | None = None,
+    rows: str = "same",
+    fallback: str | None = None,
+    allow_fitted_rows: bool = False,
+    name: str | None = None,
+) -> PredictionTable:
+    """What a fitted rule says about other tables of the same members.
+
+    Args:
+        recipe: the fitted rule.
+        tables: one table for each name in the recipe, in any order.
+        truth: where speakers are looked up; its labels are not used.
+        rows: `same` demands that all tables cover the same utterances; `intersection` keeps those
+            in all.
+        fallback: class code for utterances on which every member abstained; without one they
+            stay abstentions.
+        allow_fitted_rows: whether utterances that the recipe was fitted on are let through. Scores
+            on them would flatter.
+        name: name of the resulting table; the rule's by default.
+
+    Returns:
+        A table in the order of the first table given.
+
+    Raises:
+        BadValueError: if a name of the recipe has no table or a table no place in the recipe, the
+            recipe was fitted on some of the utterances, or the tables do not match each other.
+        ClassOrderError: if recipe and tables differ in class order.
+        UnknownNameError: if this version has no such rule, or the fallback is no class.
+    """
+    learned = load_learned(recipe.rule)
+    if fallback is not None and fallback not in recipe.emotions.codes:
+        raise UnknownNameError("class", fallback, recipe.emotions.codes)
+    given = stack_tables(tables, rows=rows)
+    recipe.emotions.require_same_order(
+        given.emotions, what=f"Table {given.names[0]!r}", where="the recipe"
+    )
+    _check_names(recipe.tables, given.names)
+    stack = given.members([given.names.index(table) for table in recipe.tables])
+    fitted = set(recipe.fitted_on)
+    seen = [
+        utterance
+        for utterance, digest in zip(stack.utterances, _digests(stack.utterances), strict=True)
+        if digest in fitted
+    ]
+    if seen and not allow_fitted_rows:
+        raise BadValueError(
+            f"The recipe was fitted on {len(seen)} of these {len(stack)} utterances: "
+            f"{list_some(seen)}. A score on them would flatter: the honest one is that of the "
+            "fit, and its table is written by abhinaya fit --out-of-fold. Apply the recipe to "
+            "other utterances, or give --allow-fitted-rows."
+        )
+    speakers: tuple[str | None, ...] = (None,) * len(stack)
+    if truth is not None:
+        _, speakers = align_truth(stack.utterances, truth)
+    fused = learned.apply(recipe.parameters, stack, speakers)
+    meta = {
+        "rule": recipe.rule,
+        "tables": list(stack.names),
+        "fallback": fallback,
+        "n_fitted_rows": len(seen),
+        "version": __version__,
+    }
+    if fallback is not None:
+        labels = np.where(
+            fused.labels == ABSTAIN, recipe.emotions.codes.index(fallback), fused.labels
+        )
+        fused = Fused(labels, fused.probs)
+    return _as_table(fused, stack, name or recipe.rule, meta)
+
+
+def _check_names(wanted: Sequence[str], given: Sequence[str]) -> None:
+    missing = [name for name in wanted if name not in given]
+    extra = [name for name in given if name not in wanted]
+    if missing or extra:
+        parts = [f"no table is named {list_some(missing)}"] if missing else []
+        parts += [f"it does not know {list_some(extra)}"] if extra else []
+        raise BadValueError(
+            f"The recipe was fitted on the tables {', '.join(wanted)}, but "
+            f"{' and '.join(parts)}. Give exactly these; NAME=TABLE on the command line renames "
+            "one."
+        )
+
+
+def _score(
+    truth: NDArray[np.int64],
+    *,
+    name: str,
+    predicted: NDArray[np.int64],
+    speakers: Sequence[str | None] | None,
+    n_classes: int,
+    n_resamples: int,
+    seed: int,
+) -> FitScore:
+    if speakers is None:
+        interval = bootstrap_interval(
+            truth, predicted, n_classes, n_resamples=n_resamples, seed=seed
+        )
+    else:
+        interval = bootstrap_by_group(
+            truth, predicted, speakers, n_classes, n_resamples=n_resamples, seed=seed
+        )
+    return FitScore(name, len(truth), scores(truth, predicted, n_classes).macro_f1, interval)
+
+
+def _digests(utterances: Sequence[str]) -> list[str]:
+    """Twelve hexadecimal digits per name: enough to recognise it, without listing a corpus."""
+    return [hashlib.sha256(name.encode("utf-8")).hexdigest()[:12] for name in utterances]
+
+
+def _as_table(fused: Fused, stack: Stack, name: str, meta: Mapping[str, Any]) -> PredictionTable:
+    return PredictionTable(
+        name=name,
+        emotions=stack.emotions,
+        utterances=stack.utterances,
+        labels=fused.labels,
+        reasons=tuple(
+            "every member abstained" if label == ABSTAIN else None for label in fused.labels
+        ),
+        probs=None if fused.probs is None else fused.probs.astype(np.float32),
+        meta=meta,
+    )

@@ -1,0 +1,98 @@
+"""Members made as sure of themselves as they deserve, before their probabilities are averaged."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ensembling.aligned import Stack
+from ensembling.learned.recipes import Fused, LearnedRule, read_choice, read_options
+from ensembling.voting.soft_votes import fuse, log_probs, mean_probs, require_probs, softmax
+
+__all__ = ["TEMPERATURE", "fit_temperature", "sharpen"]
+
+_LOG_RANGE = (-4.0, 4.0)
+
+
+def fit_temperature(probs: NDArray[np.float64], truth: NDArray[np.int64]) -> float:
+    """The temperature at which probabilities fit the labels best.
+
+    Minimises the mean of -log softmax(log p / T)[y] over T between e^-4 and e^4; in log T there is
+    one minimum.
+
+    Source: Guo et al., "On Calibration of Modern Neural Networks", 2017, section 4.2,
+    arXiv:1706.04599.
+
+    Args:
+        probs: class probabilities, shape (U, K), without NaN.
+        truth: true class indices, shape (U,).
+
+    Returns:
+        T > 0; above 1 the member was too sure. 1 without utterances.
+    """
+    from scipy.optimize import minimize_scalar
+
+    if len(truth) == 0:
+        return 1.0
+    logs, utts = log_probs(probs), np.arange(len(truth))
+
+    def mean_loss(log_t: float) -> float:
+        scaled = logs / np.exp(log_t)
+        highest = scaled.max(axis=1)
+        log_sums = np.log(np.exp(scaled - highest[:, None]).sum(axis=1)) + highest
+        return float((log_sums - scaled[utts, truth]).mean())
+
+    best = minimize_scalar(mean_loss, bounds=_LOG_RANGE, method="bounded", options={"xatol": 1e-6})
+    return float(np.exp(best.x))
+
+
+def sharpen(probs: NDArray[np.float64], temperature: float) -> NDArray[np.float64]:
+    """Probabilities p ** (1 / T), scaled to sum to one, shape (U, K); NaN rows stay NaN."""
+    return softmax(log_probs(probs) / temperature)
+
+
+class _Temperature:
+    """A temperature for each member, then the mean of their probabilities.
+
+    Options:
+        mean: `arithmetic` or `geometric`.
+    """
+
+    name = "temperature"
+
+    def fit(
+        self,
+        stack: Stack,
+        truth: NDArray[np.int64],
+        speakers: Sequence[str | None],
+        options: Mapping[str, Any],
+    ) -> dict[str, Any]:
+        settings = read_options(self.name, options, {"mean": "arithmetic"})
+        mean = read_choice(self.name, "mean", settings["mean"], ("arithmetic", "geometric"))
+        require_probs(stack)
+        takes_part = stack.has_voted & stack.has_probs
+        temperatures = [
+            fit_temperature(probs[rows], truth[rows])
+            for probs, rows in zip(stack.probs, takes_part, strict=True)
+        ]
+        return {"temperatures": temperatures, "mean": mean}
+
+    def apply(
+        self, parameters: Mapping[str, Any], stack: Stack, speakers: Sequence[str | None]
+    ) -> Fused:
+        require_probs(stack)
+        probs = np.stack(
+            [
+                sharpen(member, temperature)
+                for member, temperature in zip(stack.probs, parameters["temperatures"], strict=True)
+            ]
+        )
+        means = mean_probs(stack.with_probs(probs), geometric=parameters["mean"] == "geometric")
+        return fuse(means, stack)
+
+
+TEMPERATURE: LearnedRule = _Temperature()
+"""A temperature per member; see `ensembling.learned.recipes.LearnedRule`."""

@@ -1,0 +1,1 @@
+"""Smoothing and other adaptation per speaker."""

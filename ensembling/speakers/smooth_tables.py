@@ -1,0 +1,159 @@
+"""Speaker adaptation of a prediction table: tables in, a table out, names and counts around it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+
+from abhinaya import __version__
+from abhinaya.errors import BadValueError, UnknownNameError, list_some
+from ensembling.aligned import align_truth, stack_tables
+from ensembling.speakers.prior import TrainingPrior, reestimate_rows
+from ensembling.speakers.rows import ADAPTED, Adapted, SpeakerRows, speaker_rows
+from ensembling.speakers.smoothing import ClusterSettings, smooth_rows
+from ensembling.speakers.standardize import standardise_rows
+
+if TYPE_CHECKING:
+    from abhinaya.data.predictions import PredictionTable
+    from abhinaya.evaluation.scoring import Truth
+
+__all__ = ["Method", "SmoothReport", "rows_of_table", "smooth_table"]
+
+Method = Literal["cluster", "standardise", "prior"]
+"""Cluster assignment, and its siblings."""
+
+
+@dataclass(frozen=True)
+class SmoothReport:
+    """What an adaptation did.
+
+    Args:
+        counts: per status (`adapted`, or why rows were kept) the number of speakers, of utterances
+            and of those whose label changed. Utterances of unknown speakers count as no speaker.
+    """
+
+    counts: Mapping[str, tuple[int, int, int]]
+
+
+def smooth_table(
+    table: PredictionTable,
+    truth: Truth,
+    *,
+    embeddings: PredictionTable | None = None,
+    method: Method = "cluster",
+    cluster: Mapping[str, Any] | None = None,
+    shrinkage: float = 2.0,
+    strength: float = 0.0,
+    training_prior: TrainingPrior = "auto",
+    min_utts: int = 2,
+    name: str | None = None,
+    n_jobs: int = 1,
+) -> tuple[PredictionTable, SmoothReport]:
+    """A table adapted to each speaker, without a gate.
+
+    Args:
+        table: the table to adapt: a member's, or a fused one.
+        truth: the speakers of its utterances; labels are not looked at.
+        embeddings: another table that lends its embeddings; it may have more utterances.
+        method: `cluster` is greedy cluster assignment, `standardise` standardises embeddings per
+            speaker before the head, `prior` re-estimates the class prior of each speaker.
+        cluster: for `cluster`: fields of `ClusterSettings` but `min_utts`.
+        shrinkage: for `standardise`, see `standardise_speakers`.
+        strength: for `prior`, see `estimate_prior`.
+        training_prior: for `prior`, see `reestimate_rows`.
+        min_utts: smallest number of usable utterances of a speaker that is adapted to.
+        name: name of the new table; by default the table's with `-smooth` behind it.
+        n_jobs: processes; -1 for one per core.
+
+    Returns:
+        The table, without embeddings, and what was done. Reasons and raw answers are kept;
+        `decided_by` says the method, and is null in rows that were kept.
+
+    Raises:
+        BadValueError: if utterances are not in `truth` or `embeddings`, no speaker is known, the
+            table lacks what the method needs, or a number is out of range.
+        UnknownNameError: if a choice is unknown.
+        ClassOrderError: if the tables differ in class order.
+    """
+    if method not in get_args(Method):
+        raise UnknownNameError("method", method, get_args(Method))
+    _, speakers = align_truth(table.utterances, truth)
+    rows = rows_of_table(table, speakers, embeddings)
+    settings: dict[str, Any] = {"min_utts": min_utts}
+    if method == "cluster":
+        settings |= cluster or {}
+        adapted = smooth_rows(rows, ClusterSettings(**settings), n_jobs=n_jobs)
+    elif method == "standardise":
+        settings["shrinkage"] = shrinkage
+        adapted = standardise_rows(rows, **settings)
+    else:
+        settings |= {"strength": strength, "training_prior": training_prior}
+        adapted = reestimate_rows(rows, **settings)
+    smoothed = replace(
+        table,
+        name=name or f"{table.name}-smooth",
+        labels=adapted.labels,
+        probs=None if adapted.probs is None else adapted.probs.astype(np.float32),
+        embeddings=None,
+        decided_by=tuple(method if status == ADAPTED else None for status in adapted.status),
+        meta={
+            "rule": "smooth",
+            "tables": [table.name],
+            "embeddings": embeddings.name if embeddings else None,
+            "method": method,
+            "settings": settings,
+            "version": __version__,
+        },
+    )
+    return smoothed, _report(rows, adapted)
+
+
+def rows_of_table(
+    table: PredictionTable, speakers: Sequence[str | None], embeddings: PredictionTable | None
+) -> SpeakerRows:
+    """One table's rows, with the embeddings of another where given.
+
+    Args:
+        table: U utterances.
+        speakers: speaker of each, null where unknown.
+        embeddings: a table with at least the same utterances.
+
+    Raises:
+        BadValueError: if `embeddings` lacks utterances.
+        ClassOrderError: if the tables differ in class order.
+    """
+    if embeddings is None:
+        return speaker_rows(stack_tables([table]), speakers)
+    place = {utterance: idx for idx, utterance in enumerate(embeddings.utterances)}
+    missing = [utterance for utterance in table.utterances if utterance not in place]
+    if missing:
+        raise BadValueError(
+            f"Table {embeddings.name!r}, which should lend its embeddings, lacks {len(missing)} of "
+            f"the {len(table)} utterances of table {table.name!r}: {list_some(missing)}. Predict "
+            "the same selection with both."
+        )
+    # Table and lender may have one name, such as a table and its recalibrated form.
+    lender = f"{embeddings.name} (embeddings)"
+    aligned = embeddings.take([place[utterance] for utterance in table.utterances])
+    stack = stack_tables([table, replace(aligned, name=lender)])
+    return speaker_rows(stack, speakers, embeddings=lender)
+
+
+def _report(rows: SpeakerRows, adapted: Adapted) -> SmoothReport:
+    speakers: dict[str, set[str]] = {}
+    n_utts, n_changed = Counter(adapted.status), Counter[str]()
+    for idx, status in enumerate(adapted.status):
+        named = speakers.setdefault(status, set())
+        speaker = rows.speakers[idx]
+        if speaker is not None:
+            named.add(speaker)
+        n_changed[status] += int(adapted.labels[idx] != rows.labels[idx])
+    # What was done comes first, then the largest reason why not.
+    order = sorted(n_utts, key=lambda status: (status != ADAPTED, -n_utts[status], status))
+    return SmoothReport(
+        {status: (len(speakers[status]), n_utts[status], n_changed[status]) for status in order}
+    )

@@ -1,0 +1,277 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from sklearn.metrics import f1_score
+
+from abhinaya.data.labels import EmotionSet
+from abhinaya.data.predictions import PredictionTable
+from abhinaya.errors import BadValueError, UnknownNameError
+from abhinaya.evaluation.scoring import Truth
+from ensembling.aligned import stack_tables
+from ensembling.learned.fitting import apply_recipe, fit_recipe
+from ensembling.learned.recipes import load_learned
+from ensembling.speakers.adaptation import ADAPTATION
+from ensembling.speakers.pseudo_tests import draw_pseudo_test
+from ensembling.speakers.rows import softmax, speaker_rows
+from ensembling.speakers.variants import VARIANTS, adapt, lacking_for, usable_variants
+
+EMOTIONS = EmotionSet.from_codes("AHNS")
+FAST = {"pseudo_tests": 4, "resamples": 300}
+
+
+def draw_table(
+    *, n_speakers=24, voice=3.0, noise=1.0, n_clips=24, seed=0, name="m", prefix="u", head=True
+):
+    """A member's table whose embeddings are emotion + voice + noise, the truth and the speakers."""
+    rng = np.random.default_rng(seed)
+    n_utts = n_speakers * n_clips
+    weight = np.eye(4, 10) * 3
+    speaker_idx = np.repeat(np.arange(n_speakers), n_clips)
+    truth = rng.integers(0, 4, n_utts)
+    embeddings = weight[truth] / 3 * 2 + rng.normal(size=(n_utts, 10)) * noise / 2
+    embeddings += rng.normal(size=(n_speakers, 10))[speaker_idx] * voice / 2
+    probs = softmax(embeddings @ weight.T)
+    table = PredictionTable(
+        name,
+        EMOTIONS,
+        tuple(f"{prefix}{idx:04d}" for idx in range(n_utts)),
+        probs.argmax(axis=1),
+        probs=probs.astype(np.float32),
+        embeddings=embeddings.astype(np.float32),
+        meta={"head": {"weight": weight.tolist(), "bias": [0.0] * 4}} if head else {},
+    )
+    return table, truth, [f"s{idx}" for idx in speaker_idx]
+
+
+def bare(table, **fields):
+    """The table without embeddings and head."""
+    columns = {"labels": table.labels, "probs": table.probs, **fields}
+    return PredictionTable(table.name, EMOTIONS, table.utterances, **columns)
+
+
+def test_gate_applies_what_helps_and_says_why():
+    table, truth, speakers = draw_table()
+    found = ADAPTATION.fit(stack_tables([table]), truth, speakers, FAST)
+    best = found["candidates"][found["variant"]]
+    assert best["gain"] > 0.1
+    assert best["interval"][0] > 0
+    assert best["macro_f1"] == pytest.approx(found["macro_f1"] + best["gain"])
+    assert all(
+        other["gain"] <= best["gain"] or other["interval"][0] <= 0
+        for other in found["candidates"].values()
+    )
+    assert found["reason"].startswith(f"{found['variant']} moves macro-F1 from ")
+    assert "corrected for 6 tried) on 4 balanced pseudo-tests of " in found["reason"]
+    assert found["reason"].endswith("applied, since the interval lies above zero.")
+    assert found["pseudo_tests"]["clips_per_speaker"] == pytest.approx(12.5, rel=0.1)
+    assert "asked for" not in found["reason"]
+    # What goes through JSON comes back.
+    assert json.loads(json.dumps(found)) == found
+
+
+def test_gate_leaves_the_table_alone_where_nothing_helps():
+    # No voices to remove, and clusters of the noise in dimensions that tell nothing.
+    table, truth, speakers = draw_table(voice=0.0, noise=1.5)
+    options = {**FAST, "variants": "cluster-embedding,cluster-logits"}
+    found = ADAPTATION.fit(stack_tables([table]), truth, speakers, options)
+    assert found["variant"] == "none"
+    assert list(found["candidates"]) == ["cluster-embedding", "cluster-logits"]
+    assert found["candidates"]["cluster-embedding"]["gain"] < 0
+    assert found["reason"].startswith("cluster-logits moves macro-F1 from ")
+    assert found["reason"].endswith("and is the best tried: not applied, since nothing helps.")
+    applied = ADAPTATION.apply(found, stack_tables([table]), speakers)
+    assert applied.labels.tolist() == table.labels.tolist()
+
+
+def test_gate_gain_that_may_be_luck_is_not_applied():
+    # Five speakers tell little about others.
+    table, truth, speakers = draw_table(n_speakers=5, voice=0.5, noise=1.5, seed=2)
+    options = {**FAST, "variants": "standardise"}
+    found = ADAPTATION.fit(stack_tables([table]), truth, speakers, options)
+    candidate = found["candidates"]["standardise"]
+    assert candidate["gain"] > 0 > candidate["interval"][0]
+    assert found["variant"] == "none"
+    assert found["reason"].endswith("not applied, since the interval reaches zero.")
+
+
+def test_gate_scores_equal_scikit_learns_and_intervals_a_plain_bootstrap():
+    table, truth, speakers = draw_table(n_speakers=10, n_clips=16)
+    options = {**FAST, "pseudo_tests": 2, "resamples": 2000, "variants": "standardise", "seed": 7}
+    options["clips_per_speaker"] = 8.0
+    found = ADAPTATION.fit(stack_tables([table]), truth, speakers, options)
+    rows = speaker_rows(stack_tables([table]), speakers)
+    drawn = []
+    for seed in (7, 8):
+        idx = draw_pseudo_test(truth, speakers, clips_per_speaker=8.0, seed=seed).indices
+        after = adapt(rows.take(idx), "standardise", seed=7).labels
+        drawn.append((truth[idx], table.labels[idx], after, np.array(speakers)[idx]))
+
+    def mean_f1(which, weights):
+        values = []
+        for labels, before, after, names in drawn:
+            weight = [weights[name] for name in names]
+            predicted = (before, after)[which]
+            values.append(f1_score(labels, predicted, average="macro", sample_weight=weight))
+        return float(np.mean(values))
+
+    ones = dict.fromkeys(speakers, 1)
+    assert found["macro_f1"] == pytest.approx(mean_f1(0, ones))
+    assert found["candidates"]["standardise"]["macro_f1"] == pytest.approx(mean_f1(1, ones))
+    rng = np.random.default_rng(0)
+    names = sorted(set(speakers))
+    gains = []
+    for _ in range(300):
+        again = rng.choice(names, len(names)).tolist()
+        weights = {name: again.count(name) for name in names}
+        gains.append(mean_f1(1, weights) - mean_f1(0, weights))
+    # One variant is tried, so nothing is corrected. Student's t of nine degrees of freedom is 2.262
+    # at .975; the spread has the divisor 10 instead of 9. 300 resamples are good to some percent.
+    candidate = found["candidates"]["standardise"]
+    low, high = candidate["interval"]
+    assert (low + high) / 2 == pytest.approx(candidate["gain"])
+    assert (high - low) / 2 == pytest.approx(2.262 * np.std(gains) * (10 / 9) ** 0.5, rel=0.12)
+
+
+def test_gate_intervals_widen_with_every_further_candidate():
+    table, truth, speakers = draw_table()
+    stack = stack_tables([table])
+    alone = ADAPTATION.fit(stack, truth, speakers, {**FAST, "variants": "prior"})
+    among = ADAPTATION.fit(stack, truth, speakers, {**FAST, "variants": "prior, soft-logits"})
+    (low, high), (wider_low, wider_high) = (
+        found["candidates"]["prior"]["interval"] for found in (alone, among)
+    )
+    assert wider_low < low < high < wider_high
+
+
+def test_gate_says_when_the_labelled_clips_cannot_have_the_shape():
+    table, truth, speakers = draw_table(n_clips=6)
+    options = {**FAST, "variants": "prior"}
+    found = ADAPTATION.fit(stack_tables([table]), truth, speakers, options)
+    assert found["pseudo_tests"]["clips_per_speaker"] < 6
+    assert "(asked for 12.5, which the labelled clips do not give)" in found["reason"]
+
+
+def test_gate_abstentions_count_as_wrong():
+    table, truth, speakers = draw_table(n_speakers=6)
+    silent = bare(table, labels=np.full(len(table), -1))
+    found = ADAPTATION.fit(stack_tables([silent]), truth, speakers, {**FAST, "variants": "prior"})
+    assert found["macro_f1"] == 0
+    assert found["candidates"]["prior"]["gain"] == 0
+    assert found["reason"].endswith("not applied, since nothing helps.")
+
+
+def test_gate_in_two_processes_decides_the_same(monkeypatch):
+    monkeypatch.setattr("ensembling.speakers.adaptation._MIN_WORK_FOR_PROCESSES", 1)
+    table, truth, speakers = draw_table(n_speakers=6)
+    stack = stack_tables([table])
+    one, two = (ADAPTATION.fit(stack, truth, speakers, {**FAST, "jobs": jobs}) for jobs in (1, 2))
+    assert one == two
+
+
+def test_gate_skips_what_a_table_cannot_do_and_says_so():
+    table, truth, speakers = draw_table(n_speakers=6)
+    found = ADAPTATION.fit(stack_tables([bare(table)]), truth, speakers, FAST)
+    assert list(found["candidates"]) == ["cluster-probabilities", "soft-probabilities", "prior"]
+    assert found["skipped"] == {
+        "cluster-embedding": "table 'm' has no embeddings",
+        "cluster-logits": "table 'm' has no embeddings",
+        "standardise": "table 'm' has no embeddings",
+    }
+
+
+def test_gate_fused_table_can_borrow_a_members_embeddings():
+    table, truth, speakers = draw_table(n_speakers=6, name="wavlm")
+    fused = PredictionTable("vote", EMOTIONS, table.utterances, table.labels, probs=table.probs)
+    stack = stack_tables([fused, table])
+    found = ADAPTATION.fit(stack, truth, speakers, {**FAST, "embeddings": "wavlm"})
+    assert found["embeddings"] == "wavlm"
+    assert "cluster-embedding" in found["candidates"]
+    assert found["skipped"] == {"standardise": "the embeddings of table 'vote' are another's"}
+    forced = {**found, "variant": "cluster-embedding"}
+    applied = ADAPTATION.apply(forced, stack, speakers)
+    rows = speaker_rows(stack, speakers, embeddings="wavlm")
+    assert applied.labels.tolist() == adapt(rows, "cluster-embedding").labels.tolist()
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_every_variant_can_be_rehearsed_and_applied(name):
+    table, truth, speakers = draw_table(n_speakers=6)
+    stack = stack_tables([table])
+    options = {**FAST, "pseudo_tests": 1, "variants": name}
+    found = ADAPTATION.fit(stack, truth, speakers, options)
+    applied = ADAPTATION.apply({**found, "variant": name}, stack, speakers)
+    assert applied.labels.shape == (len(table),)
+    np.testing.assert_allclose(applied.probs.sum(axis=1), 1, atol=1e-5)
+    assert len(VARIANTS) == 9
+
+
+def test_gate_through_a_recipe_is_cross_fitted_and_applied_to_other_speakers():
+    table, truth, speakers = draw_table()
+    labelled = Truth(table.utterances, truth, EMOTIONS, tuple(speakers))
+    options = {**FAST, "variants": "standardise"}
+    result = fit_recipe("adaptation", [table], labelled, options=options, n_folds=3)
+    assert result.recipe.parameters["variant"] == "standardise"
+    cross_fitted, plain = result.scores[0].macro_f1, result.scores[1].macro_f1
+    assert cross_fitted > plain + 0.1
+
+    other, other_truth, other_speakers = draw_table(seed=9, prefix="v")
+    known = Truth(other.utterances, other_truth, EMOTIONS, tuple(other_speakers))
+    applied = apply_recipe(result.recipe, [other], truth=known)
+    assert (applied.labels == other_truth).mean() > (other.labels == other_truth).mean() + 0.1
+    with pytest.raises(BadValueError, match="No speaker is known of the 576 utterances of"):
+        apply_recipe(result.recipe, [other])
+
+
+def test_gate_wrong_input_raises():
+    table, truth, speakers = draw_table(n_speakers=3)
+    stack, unknown = stack_tables([table]), [None] * len(table)
+    fused = stack_tables([bare(table)])
+    label_only = stack_tables([bare(table, probs=None)])
+    cases = [
+        (stack, unknown, {}, "No speaker is known of the 72"),
+        (stack, ["s0"] * 72, FAST, "pseudo-tests have one speaker only"),
+        (stack, speakers, {"pseudo_tests": 0}, "option pseudo_tests .* is 0, expected at least 1"),
+        (stack, speakers, {"resamples": 0}, "option resamples .* is 0"),
+        (stack, speakers, {"clips_per_speaker": 1.0}, r"clips_per_speaker is 1\.0"),
+        (stack, speakers, {"variants": "none"}, "'none' cannot be tried: it is no adaptation"),
+        (fused, speakers, {"variants": "standardise"}, "'standardise' cannot be tried: table 'm'"),
+        (label_only, speakers, {}, "'m' has neither embeddings nor probabilities"),
+    ]
+    for given, names, options, match in cases:
+        with pytest.raises(BadValueError, match=match):
+            ADAPTATION.fit(given, truth, names, options)
+    with pytest.raises(UnknownNameError, match=r"Unknown adaptation 'standardize'. Did you mean"):
+        ADAPTATION.fit(stack, truth, speakers, {"variants": "standardize"})
+    with pytest.raises(UnknownNameError, match="option of the rule 'adaptation' 'variant'"):
+        ADAPTATION.fit(stack, truth, speakers, {"variant": "prior"})
+
+
+def test_adapt_hands_its_seed_to_the_clustering():
+    # Twelve clips of pure noise have many clusterings.
+    table, _, speakers = draw_table(n_speakers=30, n_clips=12, noise=9.0)
+    rows = speaker_rows(stack_tables([table]), speakers)
+    labels = [adapt(rows, "cluster-embedding", seed=seed).labels.tolist() for seed in (0, 0, 1)]
+    assert labels[0] == labels[1]
+    assert labels[0] != labels[2]
+
+
+def test_adaptation_is_registered_under_its_name():
+    assert load_learned("adaptation") is ADAPTATION
+    assert ADAPTATION.name == "adaptation"
+
+
+def test_lacking_for_names_what_is_missing():
+    table, _, speakers = draw_table(n_speakers=2)
+    headless, _, _ = draw_table(n_speakers=2, head=False)
+    no_head = speaker_rows(stack_tables([headless]), speakers)
+    assert lacking_for("cluster-logits", no_head).endswith("without the last layer of a head")
+    assert lacking_for("cluster-embedding", no_head) == ""
+    rows = speaker_rows(
+        stack_tables([bare(table, probs=None, embeddings=table.embeddings)]), speakers
+    )
+    assert lacking_for("cluster-embedding", rows) == "table 'm' has no probabilities"
+    assert lacking_for("none", rows) == ""
+    assert usable_variants(rows) == []
