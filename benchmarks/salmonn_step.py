@@ -38,9 +38,9 @@ from abhinaya.nn.head import EmotionHead
 from abhinaya.nn.lora import add_lora
 from abhinaya.nn.losses import LossConfig, build_loss
 from abhinaya.nn.pooling import build_pooling
-from members.salmonn.beats import Beats, BeatsConfig
+from members.salmonn.beats.fbank import kaldi_fbank
+from members.salmonn.beats.model import Beats, BeatsConfig
 from members.salmonn.encoders import SpeechEncoders
-from members.salmonn.fbank import kaldi_fbank
 from members.salmonn.model import SalmonnBackbone
 from members.salmonn.qformer import SpeechAdapter
 

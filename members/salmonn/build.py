@@ -46,7 +46,7 @@ def build_backbone(parts: SalmonnParts, *, with_vocabulary: bool = False) -> Sal
     from abhinaya.nn.lora import add_lora
     from abhinaya.nn.weight_files import check_fit
     from abhinaya.nn.whisper import SAMPLES_PER_FRAME, load_encoder
-    from members.salmonn.beats_weights import load_beats
+    from members.salmonn.beats.weights import load_beats
     from members.salmonn.encoders import SpeechEncoders
     from members.salmonn.model import SalmonnBackbone
     from members.salmonn.qformer import SpeechAdapter

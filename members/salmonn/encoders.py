@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from abhinaya.nn.whisper import SAMPLES_PER_FRAME
-from members.salmonn.beats import Beats, count_tokens, published_token_padding, token_padding
+from members.salmonn.beats.model import Beats, count_tokens, published_token_padding, token_padding
 
 if TYPE_CHECKING:
     from transformers.models.whisper.modeling_whisper import WhisperEncoder

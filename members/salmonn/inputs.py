@@ -9,7 +9,7 @@ import numpy as np
 from abhinaya.data.audio import SAMPLE_RATE_HZ
 from abhinaya.errors import BadValueError
 from abhinaya.member import Utterance
-from members.salmonn.fbank import kaldi_fbank
+from members.salmonn.beats.fbank import kaldi_fbank
 from members.salmonn.sequence import PromptTokens, collate_tokens
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from abhinaya.data.audio import SAMPLE_RATE_HZ
+from members.salmonn.beats.fbank import n_fbank_frames
 from members.salmonn.build import window_frames
 from members.salmonn.config import SalmonnConfig
-from members.salmonn.fbank import n_fbank_frames
 
 __all__ = ["PartShapes", "Shapes", "count_layers", "memory_needed"]
 

@@ -118,7 +118,7 @@ def check_beats(config: SalmonnParts, findings: Findings) -> Shapes | None:
         config: names it.
         findings: get its sizes, or what is wrong with it.
     """
-    from members.salmonn.beats_weights import load_beats
+    from members.salmonn.beats.weights import load_beats
 
     model = findings.attempt("beats", config.beats, lambda: load_beats(config.beats))
     if model is None:

@@ -15,7 +15,7 @@ from abhinaya.prompting.prompts import Turn
 from members.llama_zero_shot.cache import AnswerStore, key_of
 from members.llama_zero_shot.engine import Answer, Question
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 SAD = Answer("sad", (0.25, 0.75), 90, 1)
 
 

@@ -10,11 +10,11 @@ import torch
 from transformers.models.wavlm.modeling_wavlm import WavLMAttention
 
 from abhinaya.errors import BadShapeError, BadValueError, CheckpointError
-from members.salmonn.beats import Beats, BeatsConfig, published_token_padding, token_padding
-from members.salmonn.beats_weights import load_beats
-from members.salmonn.fbank import kaldi_fbank
+from members.salmonn.beats.fbank import kaldi_fbank
+from members.salmonn.beats.model import Beats, BeatsConfig, published_token_padding, token_padding
+from members.salmonn.beats.weights import load_beats
 
-GOLDEN_FOLDER = Path(__file__).resolve().parents[1] / "golden"
+GOLDEN_FOLDER = Path(__file__).resolve().parents[2] / "golden"
 GOLDEN = np.load(GOLDEN_FOLDER / "salmonn.npz")
 N_SAMPLES = [20_800, 80_000, 160_000]
 

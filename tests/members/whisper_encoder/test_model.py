@@ -21,7 +21,7 @@ from members.whisper_encoder.config import WhisperEncoderConfig
 from members.whisper_encoder.member import LogMelInputs
 from members.whisper_encoder.model import WhisperBackbone
 
-GOLDEN = Path(__file__).parents[1] / "golden"
+GOLDEN = Path(__file__).parents[2] / "golden"
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from members.llama_zero_shot.engine import EngineError
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 TEXTS = [f"this is sentence {number}" for number in range(120)]
 QUESTIONS = [question_about(text) for text in TEXTS]
 

@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from abhinaya.errors import BadShapeError, BadValueError, CheckpointError
-from members.salmonn.fbank import N_MELS
+from members.salmonn.beats.fbank import N_MELS
 
 __all__ = ["Beats", "BeatsConfig", "count_tokens", "published_token_padding", "token_padding"]
 

@@ -7,9 +7,9 @@ import pytest
 import soundfile as sf
 
 from abhinaya.errors import BadShapeError
-from members.salmonn.fbank import MIN_SAMPLES, N_MELS, kaldi_fbank, n_fbank_frames
+from members.salmonn.beats.fbank import MIN_SAMPLES, N_MELS, kaldi_fbank, n_fbank_frames
 
-GOLDEN_FOLDER = Path(__file__).resolve().parents[1] / "golden"
+GOLDEN_FOLDER = Path(__file__).resolve().parents[2] / "golden"
 GOLDEN = np.load(GOLDEN_FOLDER / "salmonn.npz")
 
 

@@ -11,10 +11,10 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from abhinaya.nn.whisper import load_encoder, load_feature_extractor
 from members.salmonn.answer import generate_ids
-from members.salmonn.beats_weights import load_beats
+from members.salmonn.beats.fbank import kaldi_fbank
+from members.salmonn.beats.weights import load_beats
 from members.salmonn.build import build_backbone, window_frames
 from members.salmonn.encoders import SpeechEncoders
-from members.salmonn.fbank import kaldi_fbank
 from members.salmonn.model import assemble
 from members.salmonn.qformer import SpeechAdapter
 

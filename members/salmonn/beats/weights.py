@@ -14,7 +14,7 @@ from abhinaya.errors import CheckpointError, list_some
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from members.salmonn.beats import Beats, BeatsConfig
+    from members.salmonn.beats.model import Beats, BeatsConfig
 
 __all__ = ["load_beats", "read_beats_shapes"]
 
@@ -39,7 +39,7 @@ def load_beats(path: str | Path) -> Beats:
     import torch
 
     from abhinaya.nn.weight_files import check_fit
-    from members.salmonn.beats import Beats
+    from members.salmonn.beats.model import Beats
 
     cfg, stored = _read(Path(path))
     config = _config(cfg, path)
@@ -96,7 +96,7 @@ def _read(file: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 
 def _config(cfg: dict[str, Any], path: str | Path) -> BeatsConfig:
-    from members.salmonn.beats import BeatsConfig
+    from members.salmonn.beats.model import BeatsConfig
 
     try:
         return BeatsConfig.from_dict(cfg)

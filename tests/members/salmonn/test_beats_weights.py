@@ -9,10 +9,10 @@ import torch
 
 from abhinaya.demo.checkpoints.beats import write_beats
 from abhinaya.errors import CheckpointError, MissingFileError
-from members.salmonn.beats_weights import load_beats, read_beats_shapes
-from members.salmonn.fbank import kaldi_fbank
+from members.salmonn.beats.fbank import kaldi_fbank
+from members.salmonn.beats.weights import load_beats, read_beats_shapes
 
-GOLDEN_FILE = Path(__file__).resolve().parents[1] / "golden" / "beats" / "BEATs_tiny.pt"
+GOLDEN_FILE = Path(__file__).resolve().parents[2] / "golden" / "beats" / "BEATs_tiny.pt"
 TABLE = "encoder.layers.{}.self_attn.relative_attention_bias.weight"
 
 

@@ -1,0 +1,1 @@
+"""BEATs, the second encoder of SALMONN."""
