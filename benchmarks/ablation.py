@@ -1,9 +1,10 @@
 """How fast every combination of tables is scored, and how that grows.
 
-The search of `ensembling.ablation.gray_code` on 20 members, 3,200 utterances and 8 classes, against a plain
-loop of our own vote and scikit-learn's macro-F1, by turns in one process; the loop runs some random
-combinations only. The ratio is of combinations per second of processor time, so neither a second
-core nor other people's work counts; the rate on the clock, with all cores, stands beside it. Run it
+The search of `ensembling.ablation.gray_code` on 20 members, 3,200 utterances and 8 classes, against
+a plain loop of our own vote and scikit-learn's macro-F1, by turns in one process; the loop runs
+some random combinations only. The ratio is of combinations per second of processor time, so neither
+a second core nor other people's work counts; the rate on the clock, with all cores, stands beside
+it. Run it
 with:
 
     python benchmarks/ablation.py

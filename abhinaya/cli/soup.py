@@ -59,7 +59,7 @@ def soup(
     is too good for this selection, so judge the result on another one.
     """
     from abhinaya.cli.processes import quiet_libraries
-    from abhinaya.nn import soup as soups
+    from abhinaya.training import soup as soups
 
     folders = [Path(run) for run in runs if "=" not in run or Path(run).is_dir()]
     overrides = [run for run in runs if "=" in run and not Path(run).is_dir()]
@@ -174,7 +174,7 @@ def _choose(
     work: Path,
 ) -> tuple[list[float], float]:
     """The greedy weights, and the score of their average."""
-    from abhinaya.nn import soup as soups
+    from abhinaya.training import soup as soups
 
     def shares_of(chosen: Sequence[int]) -> list[float]:
         return [1 / len(chosen) if idx in chosen else 0.0 for idx in range(len(parts))]

@@ -53,8 +53,8 @@ def score_every_subset(
     """Macro-F1 and accuracy of the plurality vote of every subset of the members.
 
     Subsets are numbered by bit mask: bit i stands for row i of `votes`. Within a subset a tie is
-    settled as in `ensembling.voting.votes.plurality`, by its own members alone; an utterance on which all
-    of them abstain counts as wrong.
+    settled as in `ensembling.voting.votes.plurality`, by its own members alone; an utterance on
+    which all of them abstain counts as wrong.
 
     Args:
         votes: class index chosen by each member, shape (M, U), values in [0, K) or `ABSTAIN`.

@@ -148,4 +148,4 @@ def _shares(values: Any, stack: Stack, what: str) -> NDArray[np.float64]:
 
 
 LOG_ODDS: LearnedRule = _LogOdds()
-"""Log probabilities added up with prior correction; see `ensembling.learned.recipes.LearnedRule`."""
+"""Log probabilities added up with prior correction."""

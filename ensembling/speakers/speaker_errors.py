@@ -133,8 +133,8 @@ def robustness_curve(
         table: the table to adapt; all its rows are adapted, those with a true label scored.
         truth: true labels, and the speakers that are made wrong.
         embeddings: another table that lends its embeddings.
-        variants: adaptations out of `ensembling.speakers.variants.VARIANTS`; by default those of the gate
-            that the table has the numbers for. `none` is always there to compare with.
+        variants: adaptations out of `ensembling.speakers.variants.VARIANTS`; by default those of
+            the gate that the table has the numbers for. `none` is always there to compare with.
         kinds: kinds of errors.
         shares: amounts of errors.
         n_repeats: draws of wrong speakers, whose scores are averaged.

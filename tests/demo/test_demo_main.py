@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-import abhinaya.demo.checkpoints.trained_llama
-import abhinaya.demo.corpus.release
 from abhinaya.cli import main
 from abhinaya.demo import __main__ as program
+from abhinaya.demo.checkpoints import trained_llama
+from abhinaya.demo.corpus import release
 from abhinaya.resources import configs_dir
 
 pytestmark = pytest.mark.slow
@@ -40,15 +40,13 @@ def small_demo(tmp_path_factory):
     for name in TRAINED:
         chain["members"][name]["set"] = {"training": {"num_train_epochs": 1}}
     (folder / "chain.yaml").write_text(yaml.safe_dump(chain, sort_keys=False))
-    write = functools.partial(abhinaya.demo.corpus.release.write_corpus, n_clips=64, n_speakers=8)
-    teach = functools.partial(
-        abhinaya.demo.checkpoints.trained_llama.write_trained_llama, n_steps=2
-    )
+    write = functools.partial(release.write_corpus, n_clips=64, n_speakers=8)
+    teach = functools.partial(trained_llama.write_trained_llama, n_steps=2)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setattr(program, "CHAIN", "chain.yaml")
-        patch.setattr(abhinaya.demo.corpus.release, "write_corpus", write)
-        patch.setattr(abhinaya.demo.checkpoints.trained_llama, "write_trained_llama", teach)
+        patch.setattr(release, "write_corpus", write)
+        patch.setattr(trained_llama, "write_trained_llama", teach)
         for part in ("source/.release.123.tmp/Audios", ".checkpoints.123.tmp/wavlm"):
             (program.FOLDER / part).mkdir(parents=True)
         yield run_demo()

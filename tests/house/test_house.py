@@ -21,8 +21,8 @@ HEAVY = {"torch", "transformers", "peft", "accelerate", "whisper", "bitsandbytes
 """Top-level modules that take seconds to import."""
 
 MAY_IMPORT_HEAVY = re.compile(
-    r"abhinaya/(nn|training|inference)/.*|members/[a-z0-9_]+/(model|member)\.py"
-    r"|members/salmonn/(beats|encoders|qformer|sequence)\.py"
+    r"abhinaya/(asr|loading|nn|training|inference|speakers|demo)/.*|members/[a-z0-9_]+/(model|member)\.py"
+    r"|members/salmonn/(beats/[a-z]+|encoders|qformer|sequence)\.py"
 )
 """Files that may import them at their top."""
 

@@ -14,7 +14,7 @@ quick = settings(max_examples=50, deadline=None)
 
 
 def plain_loop(votes, truth, n_classes, order):
-    """Scores of every subset from the vote of `ensembling.voting.votes` and scikit-learn's metrics."""
+    """Scores of every subset from our plain vote and scikit-learn's metrics."""
     n_members = len(votes)
     macro_f1, accuracy = [0.0], [0.0]
     for mask in range(1, 1 << n_members):
