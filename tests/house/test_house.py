@@ -3,150 +3,16 @@
 from __future__ import annotations
 
 import ast
-import os
 import re
 import subprocess
-import sys
 import tomllib
 from pathlib import Path
 
 import pytest
 import yaml
+from source_tree import PACKAGES, ROOT, parse, python_files, relative
 
-ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = ("abhinaya", "ensembling", "members")
 MAX_LINES = 400
-
-HEAVY = {"torch", "transformers", "peft", "accelerate", "whisper", "bitsandbytes", "vllm"}
-"""Top-level modules that take seconds to import."""
-
-MAY_IMPORT_HEAVY = re.compile(
-    r"abhinaya/(asr|loading|nn|training|inference|speakers|demo)/.*|members/[a-z0-9_]+/(model|member)\.py"
-    r"|members/salmonn/(beats/[a-z]+|encoders|qformer|sequence)\.py"
-)
-"""Files that may import them at their top."""
-
-NOT_AT_REST = {"torch", "transformers", "pandas", "pyarrow", "sklearn", "scipy", "numba"}
-"""What importing the packages must not load."""
-
-
-def python_files(*folders: str) -> list[Path]:
-    files = [file for folder in folders for file in sorted((ROOT / folder).rglob("*.py"))]
-    return [file for file in files if "golden" not in file.parts]
-
-
-def relative(file: Path) -> str:
-    return file.relative_to(ROOT).as_posix()
-
-
-def parse(file: Path) -> ast.Module:
-    return ast.parse(file.read_text(encoding="utf-8"), filename=str(file))
-
-
-def imported_modules(tree: ast.AST) -> set[str]:
-    """Full names of all modules that are imported anywhere in a tree."""
-    names: set[str] = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, "write absolute imports: relative ones hide their direction"
-            assert node.module is not None
-            names.add(node.module)
-            names |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return names
-
-
-def modules_at_top(tree: ast.Module) -> set[str]:
-    """Names of modules that importing the file imports: not in functions, not for type checking."""
-    names: set[str] = set()
-    pending: list[ast.AST] = list(tree.body)
-    while pending:
-        node = pending.pop()
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            continue
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
-            pending += node.orelse
-            continue
-        if isinstance(node, ast.Import | ast.ImportFrom):
-            names |= imported_modules(node)
-        pending += ast.iter_child_nodes(node)
-    return names
-
-
-def tops(names: set[str]) -> set[str]:
-    return {name.partition(".")[0] for name in names}
-
-
-def test_imports_point_one_way():
-    wrong = []
-    files = python_files(*PACKAGES)
-    for file in files:
-        names = imported_modules(parse(file))
-        package = relative(file).split("/")[0]
-        if package == "abhinaya":
-            foreign = tops(names) & {"members", "ensembling"}
-        elif package == "ensembling":
-            foreign = tops(names) & {"members", *HEAVY}
-        else:
-            kind = file.relative_to(ROOT / "members").parts[0]
-            allowed = {"members", "abhinaya.asr", f"members.{kind}"}
-            foreign = tops(names) & {"ensembling"}
-            foreign |= {
-                name
-                for name in names
-                if name.startswith("members.") and ".".join(name.split(".")[:2]) not in allowed
-            }
-        wrong += [f"{relative(file)} imports {name}" for name in sorted(foreign)]
-    assert not wrong, (
-        f"{wrong}: the core reaches members and rules by name, through abhinaya.registry; members "
-        "and rules pass prediction tables. Move what both need into abhinaya/."
-    )
-    assert len(files) >= 40
-    assert {relative(file).split("/")[0] for file in files} == set(PACKAGES)
-
-
-def test_heavy_libraries_are_imported_at_the_top_of_few_files_only():
-    wrong, n_allowed = [], 0
-    files = python_files(*PACKAGES)
-    for file in files:
-        heavy = tops(modules_at_top(parse(file))) & HEAVY
-        if MAY_IMPORT_HEAVY.fullmatch(relative(file)):
-            n_allowed += bool(heavy)
-        elif heavy:
-            wrong.append(f"{relative(file)}: {', '.join(sorted(heavy))}")
-    assert not wrong, f"{wrong}: import these inside the function that needs them."
-    assert n_allowed >= 5
-    assert len(files) - n_allowed >= 25
-
-
-@pytest.mark.parametrize(
-    "command",
-    [
-        "import abhinaya, members, ensembling, abhinaya.cli",
-        "import abhinaya.cli as c; c.main(['-h'])",
-    ],
-    ids=["import", "help"],
-)
-def test_packages_are_light_at_rest(command):
-    report = (
-        "import sys, atexit\n"
-        "atexit.register(lambda: print('LOADED', *sys.modules, file=sys.stderr))\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", report + command],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    loaded = set(done.stderr.partition("LOADED ")[2].split())
-    assert {"abhinaya.errors", "typer"} <= loaded
-    found = sorted(loaded & NOT_AT_REST)
-    assert not found, (
-        f"{command!r} loads {', '.join(found)}: import inside the function that needs it "
-        "(python -X importtime shows who does)."
-    )
 
 
 def test_no_file_is_too_long():
