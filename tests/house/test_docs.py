@@ -1,0 +1,129 @@
+"""The pages in docs/ are tried from their own text: commands are run, code is written and used."""
+
+from __future__ import annotations
+
+import csv
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from source_tree import ROOT
+
+from abhinaya.cli import main
+from abhinaya.demo.checkpoints.encoders import write_whisper
+
+DOCS = ROOT / "docs"
+
+
+def commands_in(page: str) -> list[list[str]]:
+    """Return the arguments of every `abhinaya ...` line of a page, continued lines joined."""
+    text = (DOCS / page).read_text(encoding="utf-8").replace("\\\n", " ")
+    lines = [line.strip() for line in text.splitlines() if line.startswith("    abhinaya ")]
+    return [shlex.split(line)[1:] for line in lines]
+
+
+def files_in(page: str) -> dict[str, str]:
+    """Return the Python blocks that follow a line with a path in backquotes and a colon."""
+    text = (DOCS / page).read_text(encoding="utf-8")
+    return dict(re.findall(r"(?m)^`([\w/.]+\.py)`[^\n]*:\n\n```python\n(.*?)```", text, re.DOTALL))
+
+
+def run(args: list[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(args)
+    assert caught.value.code == 0, args
+
+
+def write_noise(path: Path, seed: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    noise = np.random.default_rng(seed).standard_normal(16_000)
+    soundfile.write(path, 0.1 * noise, 16_000)
+
+
+@pytest.fixture
+def own_corpus(tmp_path, monkeypatch):
+    """The folder `mine` of the quick start, its clips made of noise, and two other tables."""
+    monkeypatch.chdir(tmp_path)
+    rows = [("file", "label", "speaker", "split")]
+    for idx in range(12):
+        split = ("train", "train", "development", "test")[idx % 4]
+        rows.append((f"clips/{idx:04d}.wav", ("angry", "sad")[idx % 3 % 2], f"s{idx}", split))
+        write_noise(tmp_path / "mine" / rows[-1][0], seed=idx)
+    with (tmp_path / "mine" / "labels.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    for name, label in (("other", "angry"), ("third", "sad")):
+        with (tmp_path / f"{name}.csv").open("w", newline="") as file:
+            tests = [(row[0].removeprefix("clips/"), label) for row in rows if row[3] == "test"]
+            csv.writer(file).writerows([("FileName", "EmoClass"), *tests])
+    return tmp_path
+
+
+def test_quick_start_works_as_it_is_written(own_corpus):
+    base = own_corpus / "tiny"
+    write_whisper(base, chunk_s=15, n_layers=2, n_features=16)
+    given = commands_in("quick-start.md")
+    assert [args[0] for args in given] == [
+        "prepare",
+        "train",
+        "predict",
+        "score",
+        "vote",
+        "submit",
+    ]
+    for args in given:
+        run([f"base={base}" if arg == "base=openai/whisper-small" else arg for arg in args])
+    rows = (own_corpus / "runs" / "mine" / "submission.csv").read_text().splitlines()
+    assert rows[0] == "FileName,EmoClass"
+    assert [row.split(",")[0] for row in rows[1:]] == ["0003.wav", "0007.wav", "0011.wav"]
+
+
+def test_readme_begins_with_the_commands_of_the_quick_start():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    begin = readme.index("## Quick start")
+    assert begin < readme.index("make demo")
+    for args in commands_in("quick-start.md")[:5]:
+        assert " ".join(args) in " ".join(readme[begin:].replace("\\\n", " ").split())
+
+
+def test_a_corpus_is_added_as_it_is_written(tmp_path, monkeypatch):
+    page = "add-a-corpus.md"
+    ((path, code),) = files_in(page).items()
+    name = re.search(r"abhinaya prepare (\w+) FOLDER", (DOCS / page).read_text("utf-8"))
+    assert name is not None
+    module = Path(path).stem
+    (tmp_path / f"{module}_from_docs.py").write_text(code, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(
+        sys.modules["abhinaya.corpora"].CORPORA, name.group(1), f"{module}_from_docs"
+    )
+    for idx, clip in enumerate(("03-01-06-01-02-01-12", "03-01-01-01-01-01-11", "readme")):
+        write_noise(tmp_path / "source" / "Actor_12" / f"{clip}.wav", seed=idx)
+    run(["prepare", name.group(1), str(tmp_path / "source"), "--out", str(tmp_path / "out")])
+
+    from abhinaya.data.manifest import read_manifest
+
+    rows = read_manifest(tmp_path / "out" / "manifest.parquet").rows.set_index("utterance")
+    # Emotion 06 is the sixth class, fearful; actor 12 is even, a woman.
+    assert rows.loc["03-01-06-01-02-01-12.wav", ["label", "speaker", "gender"]].tolist() == [
+        "fearful",
+        "12",
+        "female",
+    ]
+    assert len(rows) == 2
+    assert "readme.wav" in (tmp_path / "out" / "problems.csv").read_text()
+
+
+def test_every_link_between_the_pages_leads_somewhere():
+    pages = [*DOCS.rglob("*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
+    dead, n_links = [], 0
+    for page in pages:
+        for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+            n_links += 1
+            if not (page.parent / link).exists():
+                dead.append(f"{page.relative_to(ROOT)}: {link}")
+    assert not dead, f"{dead}: correct the link, or write the page."
+    assert n_links >= 15
