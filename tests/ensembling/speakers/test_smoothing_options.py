@@ -10,7 +10,7 @@ import pytest
 from abhinaya.data.labels import EmotionSet
 from abhinaya.errors import BadShapeError, BadValueError, UnknownNameError
 from ensembling.aligned import Stack
-from ensembling.speakers.clustering import cluster_points, standardise_columns
+from ensembling.speakers.clustering import cluster_points
 from ensembling.speakers.rows import (
     NO_VECTOR,
     Head,
@@ -70,15 +70,6 @@ def test_cluster_points_wrong_input_raises():
         cluster_points(np.zeros((2, 1)), 2, clustering="dbscan")
     with pytest.raises(BadValueError, match="2 clusters of 0 points cannot be made"):
         cluster_points(np.zeros((0, 1)), 2)
-
-
-def test_standardise_columns_constant_column_becomes_zero():
-    # First column 1 2 6: mean 3, sd sqrt((4 + 1 + 9) / 3) = 2.1602. The mean of three times .1 is
-    # not .1 in floating point.
-    points = np.array([[1, 0.1], [2, 0.1], [6, 0.1]])
-    np.testing.assert_allclose(
-        standardise_columns(points), [[-0.9258, 0], [-0.4629, 0], [1.3887, 0]], atol=1e-4
-    )
 
 
 def test_smooth_rows_k_can_be_set():
