@@ -29,9 +29,9 @@ from ensembling.speakers.rows import (
     group_speakers,
     keep_all,
     require_min_utts,
-    softmax,
     speaker_seed,
 )
+from ensembling.voting.soft_votes import softmax
 
 __all__ = [
     "Assignment",
