@@ -1,10 +1,9 @@
 """Fusion of prediction tables: votes, rules learned from data. numpy, no torch.
 
-`RULES` names what the command line and the pipeline can use, `LEARNED` the rules that
-`abhinaya fit` knows; neither imports anything.
+`RULES` names what the command line and the pipeline can use; it imports nothing.
 """
 
-__all__ = ["LEARNED", "RULES"]
+__all__ = ["RULES"]
 
 RULES = {
     "vote": "ensembling.voting.vote_tables:vote_tables",
@@ -20,14 +19,4 @@ RULES = {
     "cluster-voices": "abhinaya.speakers.clusters:cluster_voices",
     "tune-voices": "abhinaya.speakers.clusters:tune_threshold",
     "cluster-quality": "abhinaya.speakers.clusters:cluster_quality",
-    "speaker-errors": "ensembling.speakers.speaker_errors:robustness_curve",
-}
-
-LEARNED = {
-    "adaptation": "ensembling.speakers.adaptation:ADAPTATION",
-    "log-odds": "ensembling.learned.log_odds:LOG_ODDS",
-    "stacking": "ensembling.learned.stacking:STACKING",
-    "temperature": "ensembling.learned.temperature:TEMPERATURE",
-    "thresholds": "ensembling.learned.thresholds:THRESHOLDS",
-    "weights": "ensembling.learned.weights:WEIGHTS",
 }

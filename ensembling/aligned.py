@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from abhinaya.data.predictions import PredictionTable
     from abhinaya.evaluation.scoring import Truth
 
-__all__ = ["Stack", "align_truth", "stack_tables"]
+__all__ = ["AlignedTables", "align_predictions", "align_truth"]
 
 
 @dataclass(frozen=True, eq=False)
-class Stack:
+class AlignedTables:
     """What M members say about the same U utterances.
 
     Args:
@@ -55,7 +55,7 @@ class Stack:
         """True where a member gave probabilities, shape (M, U)."""
         return np.asarray(~np.isnan(self.probs).any(axis=2))
 
-    def take(self, indices: Sequence[int] | NDArray[np.int64]) -> Stack:
+    def take(self, indices: Sequence[int] | NDArray[np.int64]) -> AlignedTables:
         """The utterances at `indices`, in that order."""
         idx = np.asarray(indices, dtype=np.int64)
         return replace(
@@ -66,11 +66,11 @@ class Stack:
             embeddings=tuple(None if e is None else e[idx] for e in self.embeddings),
         )
 
-    def with_probs(self, probs: NDArray[np.float64]) -> Stack:
+    def with_probs(self, probs: NDArray[np.float64]) -> AlignedTables:
         """The same members with other probabilities, shape (M, U, K)."""
         return replace(self, probs=probs)
 
-    def members(self, indices: Sequence[int] | NDArray[np.int64]) -> Stack:
+    def members(self, indices: Sequence[int] | NDArray[np.int64]) -> AlignedTables:
         """The members at `indices`, in that order."""
         idx = np.asarray(indices, dtype=np.int64)
         return replace(
@@ -83,7 +83,7 @@ class Stack:
         )
 
 
-def stack_tables(tables: Sequence[PredictionTable], *, rows: str = "same") -> Stack:
+def align_predictions(tables: Sequence[PredictionTable], *, rows: str = "same") -> AlignedTables:
     """Tables as arrays, with the utterances in the order of the first table.
 
     Args:
@@ -116,7 +116,7 @@ def stack_tables(tables: Sequence[PredictionTable], *, rows: str = "same") -> St
     for idx, table in enumerate(aligned):
         if table.probs is not None:
             probs[idx] = table.probs
-    return Stack(
+    return AlignedTables(
         names=names,
         emotions=emotions,
         utterances=aligned[0].utterances,

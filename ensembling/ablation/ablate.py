@@ -29,7 +29,7 @@ from ensembling.ablation.subset_search import (
     members_of,
 )
 from ensembling.ablation.subset_votes import score_labels
-from ensembling.aligned import align_truth, stack_tables
+from ensembling.aligned import align_predictions, align_truth
 
 if TYPE_CHECKING:
     from abhinaya.data.predictions import PredictionTable
@@ -169,8 +169,8 @@ def ablate_tables(
         ProblemsError: if combinations name tables that are not there.
         UnknownNameError: if a tiebreaker is not the name of a table.
     """
-    stack = stack_tables(tables, rows=rows)
-    names, emotions, n_members = stack.names, stack.emotions, len(stack.names)
+    aligned = align_predictions(tables, rows=rows)
+    names, emotions, n_members = aligned.names, aligned.emotions, len(aligned.names)
     truth.emotions.require_same_order(emotions, what=f"Table {names[0]!r}", where=truth.where)
     for tiebreaker in tiebreakers:
         if tiebreaker not in names:
@@ -182,7 +182,7 @@ def ablate_tables(
         )
     check_combinations(combinations or {}, names)
 
-    true, speakers = align_truth(stack.utterances, truth)
+    true, speakers = align_truth(aligned.utterances, truth)
     is_scored = true != ABSTAIN
     if not is_scored.any():
         raise BadValueError(
@@ -200,7 +200,7 @@ def ablate_tables(
     work = _Work(
         names,
         Ballots(
-            stack.labels[:, is_scored],
+            aligned.labels[:, is_scored],
             true[is_scored],
             len(emotions),
             [names.index(tiebreaker) for tiebreaker in tiebreakers],

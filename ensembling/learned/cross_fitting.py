@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from abhinaya.errors import BadValueError
-from ensembling.aligned import Stack
+from ensembling.aligned import AlignedTables
 from ensembling.learned.recipes import Fused, LearnedRule
 
 __all__ = ["cross_fit", "speaker_folds"]
@@ -70,7 +70,7 @@ def speaker_folds(
 
 def cross_fit(
     rule: LearnedRule,
-    stack: Stack,
+    aligned: AlignedTables,
     truth: NDArray[np.int64],
     speakers: Sequence[str | None],
     options: Mapping[str, Any],
@@ -80,7 +80,7 @@ def cross_fit(
 
     Args:
         rule: the rule.
-        stack: what the members say about U utterances.
+        aligned: what the members say about U utterances.
         truth: true class indices, shape (U,), values in [0, K).
         speakers: speaker of each utterance, null where unknown.
         options: the rule's settings.
@@ -89,14 +89,14 @@ def cross_fit(
     Returns:
         Labels and, where the rule gives them in every fold, probabilities of all U utterances.
     """
-    labels = np.empty(len(stack), dtype=np.int64)
-    probs: NDArray[np.float64] | None = np.empty((len(stack), len(stack.emotions)))
+    labels = np.empty(len(aligned), dtype=np.int64)
+    probs: NDArray[np.float64] | None = np.empty((len(aligned), len(aligned.emotions)))
     for fold in np.unique(folds):
         seen, held_out = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
         seen_speakers = [speakers[idx] for idx in seen.tolist()]
-        parameters = rule.fit(stack.take(seen), truth[seen], seen_speakers, options)
+        parameters = rule.fit(aligned.take(seen), truth[seen], seen_speakers, options)
         held_out_speakers = [speakers[idx] for idx in held_out.tolist()]
-        fused = rule.apply(parameters, stack.take(held_out), held_out_speakers)
+        fused = rule.apply(parameters, aligned.take(held_out), held_out_speakers)
         labels[held_out] = fused.labels
         if fused.probs is None:
             probs = None

@@ -17,9 +17,10 @@ from abhinaya.data.predictions import PredictionTable
 from abhinaya.errors import BadValueError, UnknownNameError, list_some
 from abhinaya.evaluation.metrics import bootstrap_by_group, bootstrap_interval, scores
 from abhinaya.evaluation.scoring import Truth
-from ensembling.aligned import Stack, align_truth, stack_tables
+from ensembling.aligned import AlignedTables, align_predictions, align_truth
 from ensembling.learned.cross_fitting import cross_fit, speaker_folds
-from ensembling.learned.recipes import Fused, Recipe, load_learned
+from ensembling.learned.recipes import Fused, Recipe
+from ensembling.learned.rules import load_learned
 from ensembling.voting.votes import plurality
 
 __all__ = ["FitResult", "FitScore", "apply_recipe", "fit_recipe"]
@@ -93,7 +94,7 @@ def fit_recipe(
             folds cannot be made, or the tables lack what the rule needs.
     """
     learned, settings = load_learned(rule), dict(options or {})
-    whole = stack_tables(tables, rows=rows)
+    whole = align_predictions(tables, rows=rows)
     truth.emotions.require_same_order(
         whole.emotions, what=f"Table {whole.names[0]!r}", where=truth.where
     )
@@ -106,43 +107,43 @@ def fit_recipe(
             "from. Predict a labelled selection."
         )
     labelled = np.flatnonzero(is_labelled)
-    stack, labels = whole.take(labelled), all_labels[labelled]
+    aligned, labels = whole.take(labelled), all_labels[labelled]
     speakers = tuple(all_speakers[idx] for idx in labelled.tolist())
     if by_speaker and not any(speakers):
         raise BadValueError(
-            f"{truth.where} names no speaker of the {len(stack)} labelled utterances, so the "
+            f"{truth.where} names no speaker of the {len(aligned)} labelled utterances, so the "
             "interval cannot be taken over speakers. Give a manifest with speakers, or resample "
             "utterances."
         )
 
     folds = speaker_folds(labels, speakers, n_folds=n_folds, seed=seed)
     # On all rows first: if the tables lack something, the message then counts all rows.
-    parameters = learned.fit(stack, labels, speakers, settings)
-    held_out = cross_fit(learned, stack, labels, speakers, settings, folds)
+    parameters = learned.fit(aligned, labels, speakers, settings)
+    held_out = cross_fit(learned, aligned, labels, speakers, settings, folds)
 
     ways = [
         (f"{rule}, cross-fitted", held_out.labels),
-        ("plain vote", plurality(stack.labels, len(stack.emotions)).labels),
-        *zip(stack.names, stack.labels, strict=True),
+        ("plain vote", plurality(aligned.labels, len(aligned.emotions)).labels),
+        *zip(aligned.names, aligned.labels, strict=True),
     ]
     score = partial(
         _score,
         labels,
         speakers=speakers if by_speaker else None,
-        n_classes=len(stack.emotions),
+        n_classes=len(aligned.emotions),
         n_resamples=n_resamples,
         seed=seed,
     )
     found = tuple(score(name=name, predicted=predicted) for name, predicted in ways)
     recipe = Recipe(
         rule=rule,
-        tables=stack.names,
-        emotions=stack.emotions,
+        tables=aligned.names,
+        emotions=aligned.emotions,
         parameters=parameters,
         options=settings,
         facts={
-            "n_utts": len(stack),
-            "n_dropped": len(whole) - len(stack),
+            "n_utts": len(aligned),
+            "n_dropped": len(whole) - len(aligned),
             "n_speakers": len({speaker for speaker in speakers if speaker is not None}),
             "n_unknown_speakers": sum(speaker is None for speaker in speakers),
             "n_folds": n_folds,
@@ -154,10 +155,10 @@ def fit_recipe(
             "interval_plain_vote": list(found[1].interval),
             "version": __version__,
         },
-        fitted_on=tuple(sorted(_digests(stack.utterances))),
+        fitted_on=tuple(sorted(_digests(aligned.utterances))),
     )
-    meta = {"rule": rule, "tables": list(stack.names), "out_of_fold": True, "n_folds": n_folds}
-    return FitResult(recipe, found, _as_table(held_out, stack, rule, meta))
+    meta = {"rule": rule, "tables": list(aligned.names), "out_of_fold": True, "n_folds": n_folds}
+    return FitResult(recipe, found, _as_table(held_out, aligned, rule, meta))
 
 
 def apply_recipe(
@@ -196,32 +197,32 @@ def apply_recipe(
     learned = load_learned(recipe.rule)
     if fallback is not None and fallback not in recipe.emotions.codes:
         raise UnknownNameError("class", fallback, recipe.emotions.codes)
-    given = stack_tables(tables, rows=rows)
+    given = align_predictions(tables, rows=rows)
     recipe.emotions.require_same_order(
         given.emotions, what=f"Table {given.names[0]!r}", where="the recipe"
     )
     _check_names(recipe.tables, given.names)
-    stack = given.members([given.names.index(table) for table in recipe.tables])
+    aligned = given.members([given.names.index(table) for table in recipe.tables])
     fitted = set(recipe.fitted_on)
     seen = [
         utterance
-        for utterance, digest in zip(stack.utterances, _digests(stack.utterances), strict=True)
+        for utterance, digest in zip(aligned.utterances, _digests(aligned.utterances), strict=True)
         if digest in fitted
     ]
     if seen and not allow_fitted_rows:
         raise BadValueError(
-            f"The recipe was fitted on {len(seen)} of these {len(stack)} utterances: "
+            f"The recipe was fitted on {len(seen)} of these {len(aligned)} utterances: "
             f"{list_some(seen)}. A score on them would flatter: the honest one is that of the "
             "fit, and its table is written by abhinaya fit --out-of-fold. Apply the recipe to "
             "other utterances, or give --allow-fitted-rows."
         )
-    speakers: tuple[str | None, ...] = (None,) * len(stack)
+    speakers: tuple[str | None, ...] = (None,) * len(aligned)
     if truth is not None:
-        _, speakers = align_truth(stack.utterances, truth)
-    fused = learned.apply(recipe.parameters, stack, speakers)
+        _, speakers = align_truth(aligned.utterances, truth)
+    fused = learned.apply(recipe.parameters, aligned, speakers)
     meta = {
         "rule": recipe.rule,
-        "tables": list(stack.names),
+        "tables": list(aligned.names),
         "fallback": fallback,
         "n_fitted_rows": len(seen),
         "version": __version__,
@@ -231,7 +232,7 @@ def apply_recipe(
             fused.labels == ABSTAIN, recipe.emotions.codes.index(fallback), fused.labels
         )
         fused = Fused(labels, fused.probs)
-    return _as_table(fused, stack, name or recipe.rule, meta)
+    return _as_table(fused, aligned, name or recipe.rule, meta)
 
 
 def _check_names(wanted: Sequence[str], given: Sequence[str]) -> None:
@@ -273,11 +274,13 @@ def _digests(utterances: Sequence[str]) -> list[str]:
     return [hashlib.sha256(name.encode("utf-8")).hexdigest()[:12] for name in utterances]
 
 
-def _as_table(fused: Fused, stack: Stack, name: str, meta: Mapping[str, Any]) -> PredictionTable:
+def _as_table(
+    fused: Fused, aligned: AlignedTables, name: str, meta: Mapping[str, Any]
+) -> PredictionTable:
     return PredictionTable(
         name=name,
-        emotions=stack.emotions,
-        utterances=stack.utterances,
+        emotions=aligned.emotions,
+        utterances=aligned.utterances,
         labels=fused.labels,
         reasons=tuple(
             "every member abstained" if label == ABSTAIN else None for label in fused.labels

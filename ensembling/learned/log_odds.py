@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from abhinaya.errors import BadValueError
 from abhinaya.evaluation.metrics import scores
-from ensembling.aligned import Stack
-from ensembling.learned.recipes import Fused, LearnedRule, read_options
-from ensembling.voting.soft_votes import fuse, log_probs, require_probs, softmax
+from ensembling.aligned import AlignedTables
+from ensembling.learned.recipes import Fused, LearnedRule, fuse, read_options
+from ensembling.voting.soft_votes import log_probs, require_probs, softmax
 
 __all__ = ["LOG_ODDS", "add_log_odds", "remaining_log_priors"]
 
@@ -22,7 +22,7 @@ _IMPROVEMENT = 1e-12
 
 
 def add_log_odds(
-    stack: Stack, log_priors: NDArray[np.float64], log_target: NDArray[np.float64]
+    aligned: AlignedTables, log_priors: NDArray[np.float64], log_target: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """Unnormalised log posterior of each class, shape (U, K).
 
@@ -32,17 +32,17 @@ def add_log_odds(
     Source: Kittler et al., "On Combining Classifiers", 1998, eq. 7, there with one prior for all.
 
     Args:
-        stack: what the members say.
+        aligned: what the members say.
         log_priors: what is taken off each member's log probabilities, shape (M, K).
         log_target: log of the class prior where the result will be used, shape (K,).
     """
-    takes_part = (stack.has_voted & stack.has_probs)[:, :, None]
-    odds = log_probs(stack.probs) - log_priors[:, None, :]
+    takes_part = (aligned.has_voted & aligned.has_probs)[:, :, None]
+    odds = log_probs(aligned.probs) - log_priors[:, None, :]
     return np.asarray(np.where(takes_part, odds, 0.0).sum(axis=0) + log_target)
 
 
 def remaining_log_priors(
-    stack: Stack, shares: NDArray[np.float64], prior: NDArray[np.float64] | None = None
+    aligned: AlignedTables, shares: NDArray[np.float64], prior: NDArray[np.float64] | None = None
 ) -> NDArray[np.float64]:
     """Log of the class prior that is still in each member's probabilities, shape (M, K).
 
@@ -52,19 +52,19 @@ def remaining_log_priors(
     in for it; as they need not be those the loss was told, nothing remains for such a member then.
 
     Args:
-        stack: the members.
+        aligned: the members.
         shares: class shares in the labelled data, shape (K,), all positive.
         prior: class shares in the members' training data, shape (K,), all positive.
 
     Raises:
         BadValueError: if a table's `absorbed_prior` is not one positive number per class.
     """
-    remaining = np.tile(np.log(shares if prior is None else prior), (len(stack.names), 1))
-    for member, (name, meta) in enumerate(zip(stack.names, stack.metas, strict=True)):
+    remaining = np.tile(np.log(shares if prior is None else prior), (len(aligned.names), 1))
+    for member, (name, meta) in enumerate(zip(aligned.names, aligned.metas, strict=True)):
         absorbed = meta.get("absorbed_prior")
         if absorbed is None:
             continue
-        freed_from = _shares(absorbed, stack, f"The absorbed_prior of table {name!r}")
+        freed_from = _shares(absorbed, aligned, f"The absorbed_prior of table {name!r}")
         remaining[member] = 0.0 if prior is None else np.log(prior) - np.log(freed_from)
     return remaining
 
@@ -86,27 +86,27 @@ class _LogOdds:
 
     def fit(
         self,
-        stack: Stack,
+        aligned: AlignedTables,
         truth: NDArray[np.int64],
         speakers: Sequence[str | None],
         options: Mapping[str, Any],
     ) -> dict[str, Any]:
         settings = read_options(self.name, options, {"prior": [], "target": []})
-        require_probs(stack)
-        n_members, n_classes = len(stack.names), len(stack.emotions)
+        require_probs(aligned)
+        n_members, n_classes = len(aligned.names), len(aligned.emotions)
         prior, target = (
-            _shares(settings[key], stack, f"The option {key}") if settings[key] else None
+            _shares(settings[key], aligned, f"The option {key}") if settings[key] else None
             for key in ("prior", "target")
         )
         counts = np.bincount(truth, minlength=n_classes) + 1.0
         parameters: dict[str, Any] = {
             "strengths": [0.0] * n_members,
-            "log_priors": remaining_log_priors(stack, counts / counts.sum(), prior).tolist(),
+            "log_priors": remaining_log_priors(aligned, counts / counts.sum(), prior).tolist(),
             "log_target": [0.0] * n_classes if target is None else np.log(target).tolist(),
         }
 
         def macro_f1(strengths: list[float]) -> float:
-            fused = self.apply({**parameters, "strengths": strengths}, stack, speakers)
+            fused = self.apply({**parameters, "strengths": strengths}, aligned, speakers)
             return scores(truth, fused.labels, n_classes).macro_f1
 
         strengths = parameters["strengths"]
@@ -124,17 +124,17 @@ class _LogOdds:
         return {**parameters, "strengths": strengths}
 
     def apply(
-        self, parameters: Mapping[str, Any], stack: Stack, speakers: Sequence[str | None]
+        self, parameters: Mapping[str, Any], aligned: AlignedTables, speakers: Sequence[str | None]
     ) -> Fused:
-        require_probs(stack)
+        require_probs(aligned)
         taken_off = np.array(parameters["strengths"])[:, None] * np.array(parameters["log_priors"])
-        odds = add_log_odds(stack, taken_off, np.array(parameters["log_target"]))
-        return fuse(softmax(odds), stack)
+        odds = add_log_odds(aligned, taken_off, np.array(parameters["log_target"]))
+        return fuse(softmax(odds), aligned)
 
 
-def _shares(values: Any, stack: Stack, what: str) -> NDArray[np.float64]:
+def _shares(values: Any, aligned: AlignedTables, what: str) -> NDArray[np.float64]:
     """Positive numbers, one per class, scaled to sum to one, shape (K,)."""
-    codes = stack.emotions.codes
+    codes = aligned.emotions.codes
     try:
         shares = np.array(values, dtype=np.float64)
     except (TypeError, ValueError):

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,13 +14,14 @@ from numpy.typing import NDArray
 from abhinaya.data.labels import EmotionSet
 from abhinaya.errors import BadValueError, MissingFileError, UnknownNameError
 from abhinaya.files import write_text
-from ensembling.aligned import Stack
+from ensembling.aligned import AlignedTables
+from ensembling.voting.soft_votes import pick_classes
 
 __all__ = [
     "Fused",
     "LearnedRule",
     "Recipe",
-    "load_learned",
+    "fuse",
     "read_choice",
     "read_options",
     "read_recipe",
@@ -34,7 +34,7 @@ _KEYS = ("rule", "tables", "emotions", "parameters", "options", "facts", "fitted
 
 @dataclass(frozen=True, eq=False)
 class Fused:
-    """What a rule makes of a stack.
+    """What a rule makes of aligned tables.
 
     Args:
         labels: class index per utterance, shape (U,); `ABSTAIN` where nothing can be said.
@@ -59,7 +59,7 @@ class LearnedRule(Protocol):
 
     def fit(
         self,
-        stack: Stack,
+        aligned: AlignedTables,
         truth: NDArray[np.int64],
         speakers: Sequence[str | None],
         options: Mapping[str, Any],
@@ -67,7 +67,7 @@ class LearnedRule(Protocol):
         """The parameters that suit the data.
 
         Args:
-            stack: what the members say about U utterances.
+            aligned: what the members say about U utterances.
             truth: true class indices, shape (U,), values in [0, K).
             speakers: speaker of each utterance, null where unknown.
             options: the rule's settings; see `read_options`. `seed` is one of them if the rule
@@ -79,13 +79,13 @@ class LearnedRule(Protocol):
         """
 
     def apply(
-        self, parameters: Mapping[str, Any], stack: Stack, speakers: Sequence[str | None]
+        self, parameters: Mapping[str, Any], aligned: AlignedTables, speakers: Sequence[str | None]
     ) -> Fused:
         """What the rule says with those parameters.
 
         Args:
             parameters: what `fit` returned, for the same members in the same order.
-            stack: what these members say about U utterances.
+            aligned: what these members say about U utterances.
             speakers: speaker of each utterance, null where unknown.
 
         Raises:
@@ -117,18 +117,19 @@ class Recipe:
     fitted_on: tuple[str, ...] = ()
 
 
-def load_learned(name: str) -> LearnedRule:
-    """The learned rule registered under `name`.
+def fuse(scores: NDArray[np.float64], aligned: AlignedTables) -> Fused:
+    """Turn scores into labels and probabilities, an abstention where all members abstained.
 
-    Raises:
-        UnknownNameError: if there is none; the message gives near matches and all names.
+    Args:
+        scores: not negative, shape (U, K); what stands in a row on which all members abstained is
+            ignored.
+        aligned: what the members say; ties go to the first of them that named a tied class.
     """
-    from ensembling import LEARNED
-
-    if name not in LEARNED:
-        raise UnknownNameError("learned rule", name, LEARNED)
-    module, _, attribute = LEARNED[name].partition(":")
-    return cast("LearnedRule", getattr(importlib.import_module(module), attribute))
+    has_any = np.asarray(aligned.has_voted.any(axis=0))
+    result = pick_classes(np.where(has_any[:, None], scores, 0.0), aligned.labels)
+    probs = result.shares.copy()
+    probs[result.all_abstained] = np.nan
+    return Fused(result.labels, probs)
 
 
 def read_options(

@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from abhinaya.errors import BadValueError
-from ensembling.aligned import Stack
+from ensembling.aligned import AlignedTables
 from ensembling.learned import stacked_models
-from ensembling.learned.recipes import Fused, LearnedRule, read_choice, read_options
-from ensembling.voting.soft_votes import fuse, log_probs, require_probs
+from ensembling.learned.recipes import Fused, LearnedRule, fuse, read_choice, read_options
+from ensembling.voting.soft_votes import log_probs, require_probs
 
 __all__ = ["STACKING", "stacking_features"]
 
@@ -37,12 +37,12 @@ _MODEL_DEFAULTS: dict[str, dict[str, Any]] = {
 
 
 def stacking_features(
-    stack: Stack, label_only: Sequence[bool], *, kind: str = "log-probs"
+    aligned: AlignedTables, label_only: Sequence[bool], *, kind: str = "log-probs"
 ) -> NDArray[np.float64]:
     """What the classifier sees: K numbers of each member side by side, shape (U, M * K).
 
     Args:
-        stack: what the members say.
+        aligned: what the members say.
         label_only: for each member whether its labels are used in place of probabilities: a label
             is a probability of one, and stays a 1 among zeros also as `log-probs`.
         kind: `probs`, or `log-probs`, from which each row's mean over the classes is taken off. A
@@ -51,10 +51,10 @@ def stacking_features(
     Raises:
         BadValueError: if a member not named in `label_only` gives labels without probabilities.
     """
-    require_probs(stack.members(np.flatnonzero(~np.asarray(label_only))))
-    n_classes = len(stack.emotions)
+    require_probs(aligned.members(np.flatnonzero(~np.asarray(label_only))))
+    n_classes = len(aligned.emotions)
     blocks = []
-    for labels, probs, is_label_only in zip(stack.labels, stack.probs, label_only, strict=True):
+    for labels, probs, is_label_only in zip(aligned.labels, aligned.probs, label_only, strict=True):
         has_voted = labels >= 0
         if is_label_only:
             values = np.eye(n_classes)[labels]  # an abstention takes some row, replaced below
@@ -87,7 +87,7 @@ class _Stacking:
 
     def fit(
         self,
-        stack: Stack,
+        aligned: AlignedTables,
         truth: NDArray[np.int64],
         speakers: Sequence[str | None],
         options: Mapping[str, Any],
@@ -100,11 +100,11 @@ class _Stacking:
         _require_positive({key: value for key, value in own.items() if key != "seed"})
         label_only = [
             bool(voted.any() and not given.any())
-            for voted, given in zip(stack.has_voted, stack.has_probs, strict=True)
+            for voted, given in zip(aligned.has_voted, aligned.has_probs, strict=True)
         ]
-        features = stacking_features(stack, label_only, kind=kind)
+        features = stacking_features(aligned, label_only, kind=kind)
         # A row on which nobody said anything teaches the classifier only the prior.
-        is_said = stack.has_voted.any(axis=0)
+        is_said = aligned.has_voted.any(axis=0)
         features, truth = features[is_said], truth[is_said]
         classes = np.unique(truth)
         if len(classes) < 2:
@@ -122,14 +122,14 @@ class _Stacking:
         }
 
     def apply(
-        self, parameters: Mapping[str, Any], stack: Stack, speakers: Sequence[str | None]
+        self, parameters: Mapping[str, Any], aligned: AlignedTables, speakers: Sequence[str | None]
     ) -> Fused:
-        features = stacking_features(stack, parameters["label_only"], kind=parameters["features"])
-        probs = np.zeros((len(stack), len(stack.emotions)))
-        if len(stack):
+        features = stacking_features(aligned, parameters["label_only"], kind=parameters["features"])
+        probs = np.zeros((len(aligned), len(aligned.emotions)))
+        if len(aligned):
             _, model_probs = _MODELS[parameters["model"]]
             probs[:, parameters["classes"]] = model_probs(parameters, features)
-        return fuse(probs, stack)
+        return fuse(probs, aligned)
 
 
 def _require_positive(numbers: Mapping[str, float]) -> None:

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ensembling.aligned import Stack
-from ensembling.learned.recipes import Fused, LearnedRule, read_choice, read_options
-from ensembling.voting.soft_votes import fuse, log_probs, mean_probs, require_probs, softmax
+from ensembling.aligned import AlignedTables
+from ensembling.learned.recipes import Fused, LearnedRule, fuse, read_choice, read_options
+from ensembling.voting.soft_votes import log_probs, mean_probs, require_probs, softmax
 
 __all__ = ["TEMPERATURE", "fit_temperature", "sharpen"]
 
@@ -65,33 +65,35 @@ class _Temperature:
 
     def fit(
         self,
-        stack: Stack,
+        aligned: AlignedTables,
         truth: NDArray[np.int64],
         speakers: Sequence[str | None],
         options: Mapping[str, Any],
     ) -> dict[str, Any]:
         settings = read_options(self.name, options, {"mean": "arithmetic"})
         mean = read_choice(self.name, "mean", settings["mean"], ("arithmetic", "geometric"))
-        require_probs(stack)
-        takes_part = stack.has_voted & stack.has_probs
+        require_probs(aligned)
+        takes_part = aligned.has_voted & aligned.has_probs
         temperatures = [
             fit_temperature(probs[rows], truth[rows])
-            for probs, rows in zip(stack.probs, takes_part, strict=True)
+            for probs, rows in zip(aligned.probs, takes_part, strict=True)
         ]
         return {"temperatures": temperatures, "mean": mean}
 
     def apply(
-        self, parameters: Mapping[str, Any], stack: Stack, speakers: Sequence[str | None]
+        self, parameters: Mapping[str, Any], aligned: AlignedTables, speakers: Sequence[str | None]
     ) -> Fused:
-        require_probs(stack)
+        require_probs(aligned)
         probs = np.stack(
             [
                 sharpen(member, temperature)
-                for member, temperature in zip(stack.probs, parameters["temperatures"], strict=True)
+                for member, temperature in zip(
+                    aligned.probs, parameters["temperatures"], strict=True
+                )
             ]
         )
-        means = mean_probs(stack.with_probs(probs), geometric=parameters["mean"] == "geometric")
-        return fuse(means, stack)
+        means = mean_probs(aligned.with_probs(probs), geometric=parameters["mean"] == "geometric")
+        return fuse(means, aligned)
 
 
 TEMPERATURE: LearnedRule = _Temperature()

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from abhinaya.evaluation.metrics import scores
-from ensembling.aligned import Stack
-from ensembling.learned.recipes import Fused, LearnedRule, read_choice, read_options
-from ensembling.voting.soft_votes import fuse, log_probs, mean_probs, require_probs, softmax
+from ensembling.aligned import AlignedTables
+from ensembling.learned.recipes import Fused, LearnedRule, fuse, read_choice, read_options
+from ensembling.voting.soft_votes import log_probs, mean_probs, require_probs, softmax
 
 __all__ = ["THRESHOLDS", "best_offset"]
 
@@ -83,21 +83,21 @@ class _Thresholds:
 
     def fit(
         self,
-        stack: Stack,
+        aligned: AlignedTables,
         truth: NDArray[np.int64],
         speakers: Sequence[str | None],
         options: Mapping[str, Any],
     ) -> dict[str, Any]:
         settings = read_options(self.name, options, {"mean": "arithmetic"})
         mean = read_choice(self.name, "mean", settings["mean"], ("arithmetic", "geometric"))
-        n_classes = len(stack.emotions)
+        n_classes = len(aligned.emotions)
 
         def macro_f1(offsets: NDArray[np.float64]) -> float:
-            fused = self.apply({"offsets": offsets, "mean": mean}, stack, speakers)
+            fused = self.apply({"offsets": offsets, "mean": mean}, aligned, speakers)
             return scores(truth, fused.labels, n_classes).macro_f1
 
-        require_probs(stack)
-        means = mean_probs(stack, geometric=mean == "geometric")
+        require_probs(aligned)
+        means = mean_probs(aligned, geometric=mean == "geometric")
         has_any = ~np.isnan(means).any(axis=1)
         logs = log_probs(means[has_any])
         offsets = np.zeros(n_classes)
@@ -115,11 +115,11 @@ class _Thresholds:
         return {"offsets": offsets.tolist(), "mean": mean}
 
     def apply(
-        self, parameters: Mapping[str, Any], stack: Stack, speakers: Sequence[str | None]
+        self, parameters: Mapping[str, Any], aligned: AlignedTables, speakers: Sequence[str | None]
     ) -> Fused:
-        require_probs(stack)
-        means = mean_probs(stack, geometric=parameters["mean"] == "geometric")
-        return fuse(softmax(log_probs(means) + np.asarray(parameters["offsets"])), stack)
+        require_probs(aligned)
+        means = mean_probs(aligned, geometric=parameters["mean"] == "geometric")
+        return fuse(softmax(log_probs(means) + np.asarray(parameters["offsets"])), aligned)
 
 
 THRESHOLDS: LearnedRule = _Thresholds()

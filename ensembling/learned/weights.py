@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from abhinaya.evaluation.metrics import scores
-from ensembling.aligned import Stack
-from ensembling.learned.recipes import Fused, LearnedRule, read_choice, read_options
-from ensembling.voting.soft_votes import fuse, weighted_vote
+from ensembling.aligned import AlignedTables
+from ensembling.learned.recipes import Fused, LearnedRule, fuse, read_choice, read_options
+from ensembling.voting.soft_votes import weighted_vote
 
 __all__ = ["WEIGHTS"]
 
@@ -30,17 +30,17 @@ class _Weights:
 
     def fit(
         self,
-        stack: Stack,
+        aligned: AlignedTables,
         truth: NDArray[np.int64],
         speakers: Sequence[str | None],
         options: Mapping[str, Any],
     ) -> dict[str, Any]:
         settings = read_options(self.name, options, {"per": "class"})
         per = read_choice(self.name, "per", settings["per"], ("class", "member"))
-        n_classes = len(stack.emotions)
-        weights = np.zeros((len(stack.names), n_classes))
+        n_classes = len(aligned.emotions)
+        weights = np.zeros((len(aligned.names), n_classes))
         for member, (labels, has_voted) in enumerate(
-            zip(stack.labels, stack.has_voted, strict=True)
+            zip(aligned.labels, aligned.has_voted, strict=True)
         ):
             if has_voted.any():
                 result = scores(truth[has_voted], labels[has_voted], n_classes)
@@ -48,10 +48,10 @@ class _Weights:
         return {"weights": weights.tolist()}
 
     def apply(
-        self, parameters: Mapping[str, Any], stack: Stack, speakers: Sequence[str | None]
+        self, parameters: Mapping[str, Any], aligned: AlignedTables, speakers: Sequence[str | None]
     ) -> Fused:
         weights = np.array(parameters["weights"])
-        return fuse(weighted_vote(stack.labels, weights, len(stack.emotions)).shares, stack)
+        return fuse(weighted_vote(aligned.labels, weights, len(aligned.emotions)).shares, aligned)
 
 
 WEIGHTS: LearnedRule = _Weights()

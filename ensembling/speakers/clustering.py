@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from abhinaya.errors import BadValueError, UnknownNameError
 
-__all__ = ["Clustering", "cluster_points", "standardise_columns"]
+__all__ = ["Clustering", "cluster_points"]
 
 FloatArray = NDArray[np.float64]
 
@@ -24,13 +24,16 @@ _N_STARTS = 10
 def cluster_points(
     points: FloatArray, n_clusters: int, *, clustering: Clustering = "k-means", seed: int = 0
 ) -> NDArray[np.int64]:
-    """The cluster of each point.
+    """Return the cluster of each point.
 
     There are never more clusters than distinct points; with as many, every point is its own
     cluster. Otherwise: k-means with the best of ten k-means++ starts; agglomerative clustering with
     Ward's linkage; or a mixture of Gaussians, each with one variance for all directions of the
-    subspace that the points span. All three see only distances, so more dimensions than points
-    are first turned into as many as there are points, which changes no distance.
+    subspace that the points span.
+
+    The points go to k-means as they are. A rotation into fewer dimensions would keep all distances,
+    but k-means++ meets exact ties (of two neighbours far from all others, either lowers the
+    potential by the same amount), which rounding settles: other numbers, other starts.
 
     Args:
         points: shape (N, D), finite.
@@ -61,21 +64,7 @@ def cluster_points(
         return which
     if n_clusters == 1:
         return np.zeros(len(points), dtype=np.int64)
-    return _number_by_appearance(_fit(_rotate(points), n_clusters, clustering, seed))
-
-
-def standardise_columns(points: FloatArray) -> FloatArray:
-    """Each column with mean 0 and standard deviation 1 (divisor N); a constant one becomes 0.
-
-    Example:
-        >>> standardise_columns(np.array([[1.0, 5.0], [3.0, 5.0]])).tolist()
-        [[-1.0, 0.0], [1.0, 0.0]]
-    """
-    centred = points - points.mean(axis=0)
-    scale = points.std(axis=0)
-    # A constant column can have a standard deviation of some 1e-17 from rounding its mean.
-    is_constant = (points == points[0]).all(axis=0)
-    return np.asarray(np.where(is_constant, 0.0, centred / np.where(is_constant, 1.0, scale)))
+    return _number_by_appearance(_fit(points, n_clusters, clustering, seed))
 
 
 def _fit(
@@ -94,11 +83,12 @@ def _fit(
             model = AgglomerativeClustering(n_clusters, linkage="ward")
         else:
             model = GaussianMixture(n_clusters, covariance_type="spherical", random_state=seed)
+            points = _rotate(points)
         return np.asarray(model.fit_predict(points), dtype=np.int64)
 
 
 def _rotate(points: FloatArray) -> FloatArray:
-    """Points in at most N dimensions with the same distances between them.
+    """Turn points into at most N dimensions, with the same distances between them.
 
     With the centred points X, the eigenvectors V and eigenvalues w of X Xᵀ give V sqrt(w), whose
     rows have the same inner products as those of X.
@@ -112,7 +102,7 @@ def _rotate(points: FloatArray) -> FloatArray:
 
 
 def _number_distinct(points: FloatArray) -> NDArray[np.int64]:
-    """A number per point, equal for equal points, in order of first appearance."""
+    """Number points in order of first appearance, equal ones alike."""
     numbers: dict[bytes, int] = {}
     # Adding 0 turns -0 into 0; bytes are far faster here than np.unique over rows.
     keys = [row.tobytes() for row in points + 0.0]

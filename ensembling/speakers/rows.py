@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from abhinaya.data.labels import ABSTAIN
 from abhinaya.errors import BadShapeError, BadValueError, UnknownNameError
-from ensembling.aligned import Stack
+from ensembling.aligned import AlignedTables
 
 __all__ = [
     "ABSTAINED",
@@ -27,7 +27,6 @@ __all__ = [
     "keep_all",
     "read_head",
     "require_min_utts",
-    "softmax",
     "speaker_rows",
     "speaker_seed",
 ]
@@ -205,66 +204,66 @@ class Adapted:
 
 
 def speaker_rows(
-    stack: Stack, speakers: Sequence[str | None], *, embeddings: str | None = None
+    aligned: AlignedTables, speakers: Sequence[str | None], *, embeddings: str | None = None
 ) -> SpeakerRows:
-    """The rows of the one table of a stack that is to be adapted.
+    """The rows of the one of the aligned tables that is to be adapted.
 
     Args:
-        stack: that table and, where another one lends its embeddings, that one too.
+        aligned: that table and, where another one lends its embeddings, that one too.
         speakers: U names, null where unknown.
         embeddings: name of the table that lends its embeddings.
 
     Raises:
-        BadValueError: if the stack has other tables than these.
+        BadValueError: if there are other tables than these.
         UnknownNameError: if no table has the name `embeddings`.
         BadShapeError: if a head does not fit its embeddings.
     """
-    if embeddings is not None and embeddings not in stack.names:
-        raise UnknownNameError("table for the embeddings", embeddings, stack.names)
-    own = [idx for idx, name in enumerate(stack.names) if name != embeddings]
+    if embeddings is not None and embeddings not in aligned.names:
+        raise UnknownNameError("table for the embeddings", embeddings, aligned.names)
+    own = [idx for idx, name in enumerate(aligned.names) if name != embeddings]
     # A table may name itself.
     main = own[0] if own else 0
     if len(own) > 1:
         raise BadValueError(
-            f"Speakers are adapted to in one table, got {len(own)}: {', '.join(stack.names)}. "
+            f"Speakers are adapted to in one table, got {len(own)}: {', '.join(aligned.names)}. "
             "Vote first and give the vote's table, or name the table that only lends its "
             "embeddings."
         )
-    lender = main if embeddings is None else stack.names.index(embeddings)
-    vectors = stack.embeddings[lender]
-    probs = stack.probs[main]
+    lender = main if embeddings is None else aligned.names.index(embeddings)
+    vectors = aligned.embeddings[lender]
+    probs = aligned.probs[main]
     return SpeakerRows(
-        name=stack.names[main],
-        utterances=stack.utterances,
+        name=aligned.names[main],
+        utterances=aligned.utterances,
         speakers=tuple(speakers),
-        labels=stack.labels[main],
-        n_classes=len(stack.emotions),
+        labels=aligned.labels[main],
+        n_classes=len(aligned.emotions),
         probs=None if np.isnan(probs).all() else probs,
         embeddings=None if vectors is None else vectors.astype(np.float64),
-        head=None if vectors is None else read_head(stack, lender),
+        head=None if vectors is None else read_head(aligned, lender),
         has_own_embeddings=lender == main,
-        absorbed_prior=stack.metas[main].get("absorbed_prior") is not None,
+        absorbed_prior=aligned.metas[main].get("absorbed_prior") is not None,
     )
 
 
-def read_head(stack: Stack, idx: int) -> Head | None:
+def read_head(aligned: AlignedTables, idx: int) -> Head | None:
     """The head in the metadata of the table at `idx`, or null.
 
     Raises:
         BadShapeError: if it does not fit the classes or the embeddings.
     """
-    stored: Mapping[str, Any] | None = stack.metas[idx].get("head")
+    stored: Mapping[str, Any] | None = aligned.metas[idx].get("head")
     if stored is None:
         return None
     head = Head(
         np.array(stored["weight"], dtype=np.float64), np.array(stored["bias"], dtype=np.float64)
     )
-    vectors = stack.embeddings[idx]
-    n_classes, width = len(stack.emotions), None if vectors is None else vectors.shape[1]
+    vectors = aligned.embeddings[idx]
+    n_classes, width = len(aligned.emotions), None if vectors is None else vectors.shape[1]
     if head.weight.shape != (n_classes, width) or head.bias.shape != (n_classes,):
         raise BadShapeError(
-            f"The head of table {stack.names[idx]!r} has a weight of shape {head.weight.shape} and "
-            f"a bias of shape {head.bias.shape}, expected ({n_classes}, {width}) and "
+            f"The head of table {aligned.names[idx]!r} has a weight of shape {head.weight.shape} "
+            f"and a bias of shape {head.bias.shape}, expected ({n_classes}, {width}) and "
             f"({n_classes},) for its classes and embeddings. Predict the table again."
         )
     return head
@@ -325,12 +324,6 @@ def require_min_utts(min_utts: int) -> None:
             f"min_utts is {min_utts}, expected at least 2: one utterance has nothing to be "
             "compared with. Leave it at 2 to adapt to every speaker."
         )
-
-
-def softmax(logits: FloatArray) -> FloatArray:
-    """Probabilities of logits, over the last axis."""
-    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return np.asarray(powers / powers.sum(axis=-1, keepdims=True))
 
 
 def speaker_seed(speaker: str, seed: int) -> int:

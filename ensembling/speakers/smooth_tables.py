@@ -11,7 +11,7 @@ import numpy as np
 
 from abhinaya import __version__
 from abhinaya.errors import BadValueError, UnknownNameError, list_some
-from ensembling.aligned import align_truth, stack_tables
+from ensembling.aligned import align_predictions, align_truth
 from ensembling.speakers.prior import TrainingPrior, reestimate_rows
 from ensembling.speakers.rows import ADAPTED, Adapted, SpeakerRows, speaker_rows
 from ensembling.speakers.smoothing import ClusterSettings, smooth_rows
@@ -127,7 +127,7 @@ def rows_of_table(
         ClassOrderError: if the tables differ in class order.
     """
     if embeddings is None:
-        return speaker_rows(stack_tables([table]), speakers)
+        return speaker_rows(align_predictions([table]), speakers)
     place = {utterance: idx for idx, utterance in enumerate(embeddings.utterances)}
     missing = [utterance for utterance in table.utterances if utterance not in place]
     if missing:
@@ -138,9 +138,9 @@ def rows_of_table(
         )
     # Table and lender may have one name, such as a table and its recalibrated form.
     lender = f"{embeddings.name} (embeddings)"
-    aligned = embeddings.take([place[utterance] for utterance in table.utterances])
-    stack = stack_tables([table, replace(aligned, name=lender)])
-    return speaker_rows(stack, speakers, embeddings=lender)
+    taken = embeddings.take([place[utterance] for utterance in table.utterances])
+    aligned = align_predictions([table, replace(taken, name=lender)])
+    return speaker_rows(aligned, speakers, embeddings=lender)
 
 
 def _report(rows: SpeakerRows, adapted: Adapted) -> SmoothReport:

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from abhinaya.errors import BadShapeError, BadValueError, UnknownNameError
-from ensembling.speakers.clustering import Clustering, cluster_points, standardise_columns
+from ensembling.speakers.clustering import Clustering, cluster_points
 from ensembling.speakers.rows import (
     Adapted,
     Head,
@@ -29,9 +29,9 @@ from ensembling.speakers.rows import (
     group_speakers,
     keep_all,
     require_min_utts,
-    softmax,
     speaker_seed,
 )
+from ensembling.voting.soft_votes import softmax
 
 __all__ = [
     "Assignment",
@@ -297,12 +297,14 @@ def _run_some(plan: _Plan, speakers: Sequence[_Speaker]) -> list[_Result]:
 
 
 def _smooth_speaker(plan: _Plan, speaker: _Speaker) -> _Result:
-    """Labels (n,) and probabilities (n, K) of one speaker."""
+    """Return labels (n,) and probabilities (n, K) of one speaker."""
+    from sklearn.preprocessing import StandardScaler
+
     settings = plan.settings
     vectors = _vectors(plan, speaker)
     is_embedding = settings.space == "embedding"
     if settings.standardised == "always" or (settings.standardised == "auto" and is_embedding):
-        vectors = standardise_columns(vectors)
+        vectors = StandardScaler().fit_transform(vectors)
     clusters = cluster_points(
         vectors,
         settings.n_clusters or plan.n_classes,

@@ -17,8 +17,8 @@ from ensembling.speakers.rows import (
     group_speakers,
     keep_all,
     require_min_utts,
-    softmax,
 )
+from ensembling.voting.soft_votes import softmax
 
 __all__ = ["standardise_rows", "standardise_speakers"]
 

@@ -14,14 +14,12 @@ from numpy.typing import NDArray
 
 from abhinaya.data.labels import ABSTAIN
 from abhinaya.errors import BadShapeError, BadValueError, list_some
-from ensembling.aligned import Stack
-from ensembling.learned.recipes import Fused
+from ensembling.aligned import AlignedTables
 from ensembling.voting.votes import VoteResult, rank_members, settle_ties
 
 __all__ = [
     "SMALLEST_PROB",
     "check_weights",
-    "fuse",
     "log_probs",
     "mean_probs",
     "pick_classes",
@@ -42,7 +40,7 @@ _ROUNDING = 1e-9
 
 
 def soft_vote(
-    stack: Stack,
+    aligned: AlignedTables,
     tiebreak_order: Sequence[int] = (),
     *,
     weights: FloatArray | None = None,
@@ -51,7 +49,7 @@ def soft_vote(
     """The class of the highest mean probability.
 
     Args:
-        stack: what the members say.
+        aligned: what the members say.
         tiebreak_order: member indices that settle ties, first one first; the members left out
             follow as they stand.
         weights: of the members in the mean, shape (M,); all alike by default.
@@ -64,9 +62,9 @@ def soft_vote(
     Raises:
         BadValueError: if a member gives labels without probabilities, or see `check_weights`.
     """
-    require_probs(stack)
-    means = mean_probs(stack, weights=weights, geometric=geometric)
-    return pick_classes(means, stack.labels, tiebreak_order)
+    require_probs(aligned)
+    means = mean_probs(aligned, weights=weights, geometric=geometric)
+    return pick_classes(means, aligned.labels, tiebreak_order)
 
 
 def weighted_vote(
@@ -137,28 +135,13 @@ def pick_classes(
     return VoteResult(winners, decided_by, shares, nobody)
 
 
-def fuse(scores: FloatArray, stack: Stack) -> Fused:
-    """Labels and probabilities from scores; an abstention where all members abstained.
-
-    Args:
-        scores: not negative, shape (U, K); what stands in a row on which all members abstained is
-            ignored.
-        stack: what the members say; ties go to the first of them that named a tied class.
-    """
-    has_any = np.asarray(stack.has_voted.any(axis=0))
-    result = pick_classes(np.where(has_any[:, None], scores, 0.0), stack.labels)
-    probs = result.shares.copy()
-    probs[result.all_abstained] = np.nan
-    return Fused(result.labels, probs)
-
-
 def mean_probs(
-    stack: Stack, *, weights: FloatArray | None = None, geometric: bool = False
+    aligned: AlignedTables, *, weights: FloatArray | None = None, geometric: bool = False
 ) -> FloatArray:
     """Mean of the members' probabilities, shape (U, K); NaN where no member takes part.
 
     Args:
-        stack: what the members say.
+        aligned: what the members say.
         weights: of the members, shape (M,); all alike by default.
         geometric: whether to take the geometric mean, scaled to sum to one.
 
@@ -166,13 +149,13 @@ def mean_probs(
         BadShapeError: see `check_weights`.
         BadValueError: see `check_weights`.
     """
-    n_members = len(stack.names)
+    n_members = len(aligned.names)
     weights = np.ones(n_members) if weights is None else check_weights(weights, n_members)
-    takes_part = stack.has_voted & stack.has_probs
+    takes_part = aligned.has_voted & aligned.has_probs
     share = weights[:, None] * takes_part  # (M, U)
     total = share.sum(axis=0)
     share = np.divide(share, total, out=np.zeros_like(share), where=total > 0)
-    values = log_probs(stack.probs) if geometric else stack.probs
+    values = log_probs(aligned.probs) if geometric else aligned.probs
     # A product would turn a weight of zero times NaN into NaN.
     values = np.where(takes_part[:, :, None], values, 0.0)
     means: FloatArray = np.einsum("mu,muk->uk", share, values)
@@ -193,16 +176,16 @@ def softmax(logits: FloatArray) -> FloatArray:
     return np.asarray(exps / exps.sum(axis=-1, keepdims=True))
 
 
-def require_probs(stack: Stack) -> None:
+def require_probs(aligned: AlignedTables) -> None:
     """Refuse members that give labels without probabilities.
 
     Raises:
         BadValueError: naming every such member, and on how many utterances.
     """
-    is_bare = stack.has_voted & ~stack.has_probs
+    is_bare = aligned.has_voted & ~aligned.has_probs
     bare = [
-        f"{name!r} on {count} of {len(stack)} utterances"
-        for name, count in zip(stack.names, is_bare.sum(axis=1).tolist(), strict=True)
+        f"{name!r} on {count} of {len(aligned)} utterances"
+        for name, count in zip(aligned.names, is_bare.sum(axis=1).tolist(), strict=True)
         if count
     ]
     if bare:

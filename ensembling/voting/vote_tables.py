@@ -11,7 +11,7 @@ from abhinaya import __version__
 from abhinaya.data.labels import EmotionSet
 from abhinaya.data.predictions import PredictionTable
 from abhinaya.errors import BadValueError, UnknownNameError, list_some
-from ensembling.aligned import Stack, stack_tables
+from ensembling.aligned import AlignedTables, align_predictions
 from ensembling.voting.soft_votes import check_weights, soft_vote, weighted_vote
 from ensembling.voting.votes import VoteResult, plurality
 
@@ -75,14 +75,14 @@ def vote_tables(
     if rule not in VOTE_RULES:
         raise UnknownNameError("vote rule", rule, VOTE_RULES)
     _check_names([table.name for table in tables], tiebreakers)
-    stack = stack_tables(tables, rows=rows)
-    names, emotions = stack.names, stack.emotions
+    aligned = align_predictions(tables, rows=rows)
+    names, emotions = aligned.names, aligned.emotions
     if fallback is not None and fallback not in emotions.codes:
         raise UnknownNameError("class", fallback, emotions.codes)
     order = [names.index(tiebreaker) for tiebreaker in tiebreakers]
-    result = _vote(stack, rule, _weights_in_order(weights, names, rule), order)
+    result = _vote(aligned, rule, _weights_in_order(weights, names, rule), order)
 
-    utterances = stack.utterances
+    utterances = aligned.utterances
     nobody = result.all_abstained
     if nobody.any() and fallback is None:
         _raise_nobody_voted(
@@ -120,14 +120,14 @@ def vote_tables(
 
 
 def _vote(
-    stack: Stack, rule: str, weights: NDArray[np.float64] | None, order: Sequence[int]
+    aligned: AlignedTables, rule: str, weights: NDArray[np.float64] | None, order: Sequence[int]
 ) -> VoteResult:
-    n_classes = len(stack.emotions)
+    n_classes = len(aligned.emotions)
     if rule in ("soft", "geometric"):
-        return soft_vote(stack, order, weights=weights, geometric=rule == "geometric")
+        return soft_vote(aligned, order, weights=weights, geometric=rule == "geometric")
     if weights is not None:
-        return weighted_vote(stack.labels, weights, n_classes, order)
-    return plurality(stack.labels, n_classes, order, strict=rule == "strict")
+        return weighted_vote(aligned.labels, weights, n_classes, order)
+    return plurality(aligned.labels, n_classes, order, strict=rule == "strict")
 
 
 def _weights_in_order(

@@ -5,7 +5,7 @@ import pytest
 
 from abhinaya.data.labels import ABSTAIN, EmotionSet
 from abhinaya.data.predictions import PredictionTable
-from ensembling.aligned import Stack
+from ensembling.aligned import AlignedTables
 
 
 @pytest.fixture
@@ -55,8 +55,8 @@ def make_corpus():
 
 
 @pytest.fixture
-def stack_of():
-    """A function that makes a stack of members' rows; a row is a list of probabilities, a class
+def aligned_of():
+    """A function that aligns members' rows; a row is a list of probabilities, a class
     index (a label without probabilities) or None (an abstention)."""
 
     def make(*members, n_classes=3, metas=None):
@@ -71,7 +71,7 @@ def stack_of():
                 elif row is not None:
                     probs[member, utt] = row
                     labels[member, utt] = int(np.argmax(row))
-        return Stack(
+        return AlignedTables(
             names=tuple(f"m{member}" for member in range(len(members))),
             emotions=emotions,
             utterances=tuple(f"u{utt}" for utt in range(n_utts)),

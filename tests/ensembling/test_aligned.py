@@ -9,7 +9,7 @@ from abhinaya.data.labels import EmotionSet
 from abhinaya.data.predictions import PredictionTable
 from abhinaya.errors import BadValueError, ClassOrderError
 from abhinaya.evaluation.scoring import Truth
-from ensembling.aligned import align_truth, stack_tables
+from ensembling.aligned import align_predictions, align_truth
 
 EMOTIONS = EmotionSet.from_codes("AHN")
 
@@ -20,60 +20,60 @@ def table(name, letters, utterances, probs=None, **further):
     return PredictionTable(name, EMOTIONS, tuple(utterances), labels, probs=probs, **further)
 
 
-def test_stack_puts_every_table_into_the_order_of_the_first():
+def test_align_predictions_puts_every_table_into_the_order_of_the_first():
     p = table("p", "AH", "uv", [[0.5, 0.25, 0.25], [0, 1, 0]], meta={"seed": 1})
     q = table("q", "N-", "vu", embeddings=np.array([[1.0], [np.nan]], dtype=np.float32))
-    stack = stack_tables([p, q])
-    assert (stack.names, stack.utterances, len(stack)) == (("p", "q"), ("u", "v"), 2)
-    assert stack.labels.tolist() == [[0, 1], [-1, 2]]
-    assert stack.probs[0].tolist() == [[0.5, 0.25, 0.25], [0, 1, 0]]
-    assert np.isnan(stack.probs[1]).all()
-    assert stack.probs.dtype == np.float64
-    assert stack.metas == ({"seed": 1}, {})
-    assert stack.embeddings[0] is None
-    np.testing.assert_array_equal(stack.embeddings[1], [[np.nan], [1.0]])
-    assert stack.has_voted.tolist() == [[True, True], [False, True]]
-    assert stack.has_probs.tolist() == [[True, True], [False, False]]
+    aligned = align_predictions([p, q])
+    assert (aligned.names, aligned.utterances, len(aligned)) == (("p", "q"), ("u", "v"), 2)
+    assert aligned.labels.tolist() == [[0, 1], [-1, 2]]
+    assert aligned.probs[0].tolist() == [[0.5, 0.25, 0.25], [0, 1, 0]]
+    assert np.isnan(aligned.probs[1]).all()
+    assert aligned.probs.dtype == np.float64
+    assert aligned.metas == ({"seed": 1}, {})
+    assert aligned.embeddings[0] is None
+    np.testing.assert_array_equal(aligned.embeddings[1], [[np.nan], [1.0]])
+    assert aligned.has_voted.tolist() == [[True, True], [False, True]]
+    assert aligned.has_probs.tolist() == [[True, True], [False, False]]
 
 
-def test_stack_of_some_utterances_and_some_members():
+def test_aligned_of_some_utterances_and_some_members():
     p = table("p", "AH", "uv", embeddings=np.array([[1.0], [2.0]], dtype=np.float32))
-    stack = stack_tables([p, table("q", "NN", "uv"), table("r", "HA", "uv")])
-    part = stack.take([1]).members([2, 0])
+    aligned = align_predictions([p, table("q", "NN", "uv"), table("r", "HA", "uv")])
+    part = aligned.take([1]).members([2, 0])
     assert (part.names, part.utterances) == (("r", "p"), ("v",))
     assert part.labels.tolist() == [[0], [1]]
     assert part.embeddings[0] is None
     assert part.embeddings[1].tolist() == [[2.0]]
 
 
-def test_stack_of_the_rows_that_all_tables_have():
+def test_aligned_of_the_rows_that_all_tables_have():
     tables = [table("p", "AHN", "uvw"), table("q", "HN", "wu")]
-    assert stack_tables(tables, rows="intersection").utterances == ("u", "w")
+    assert align_predictions(tables, rows="intersection").utterances == ("u", "w")
 
 
-def test_stack_of_tables_of_different_splits_raises():
+def test_aligned_of_tables_of_different_splits_raises():
     with pytest.raises(BadValueError, match=r"lacks 2: 'u', 'v'.*has 1 more: 'x'.*--rows"):
-        stack_tables([table("p", "AH", "uv"), table("q", "A", "x")])
+        align_predictions([table("p", "AH", "uv"), table("q", "A", "x")])
     with pytest.raises(BadValueError, match="share no utterance"):
-        stack_tables([table("p", "AH", "uv"), table("q", "A", "x")], rows="intersection")
+        align_predictions([table("p", "AH", "uv"), table("q", "A", "x")], rows="intersection")
 
 
-def test_stack_without_tables_or_with_one_name_twice_raises():
+def test_align_predictions_without_tables_or_with_one_name_twice_raises():
     with pytest.raises(BadValueError, match="No tables were given"):
-        stack_tables([])
+        align_predictions([])
     with pytest.raises(
         BadValueError, match=r"Two tables are named 'p'. Rename one with NAME=TABLE"
     ):
-        stack_tables([table("p", "A", "u"), table("p", "H", "u")])
+        align_predictions([table("p", "A", "u"), table("p", "H", "u")])
 
 
-def test_stack_of_other_class_order_raises():
+def test_align_predictions_of_other_class_order_raises():
     other = replace(table("q", "A", "u"), emotions=EmotionSet.from_codes("HAN"))
     with pytest.raises(ClassOrderError, match=r"Table 'q' has the class order H A N.*table 'p'"):
-        stack_tables([table("p", "A", "u"), other])
+        align_predictions([table("p", "A", "u"), other])
 
 
-def test_duplicated_utterances_and_wrong_probabilities_never_become_a_stack():
+def test_duplicated_utterances_and_wrong_probabilities_are_never_aligned():
     # The table itself refuses them, so no rule has to.
     with pytest.raises(BadValueError, match="1 utterances appear more than once: 'u'"):
         table("p", "AH", "uu")

@@ -5,7 +5,7 @@ import pytest
 from sklearn.model_selection import StratifiedKFold
 
 from abhinaya.errors import BadValueError
-from ensembling.aligned import stack_tables
+from ensembling.aligned import align_predictions
 from ensembling.learned.cross_fitting import cross_fit, speaker_folds
 from ensembling.learned.recipes import Fused
 
@@ -72,27 +72,29 @@ class RemembersRows:
     def __init__(self, with_probs):
         self.with_probs = with_probs
 
-    def fit(self, stack, truth, speakers, options):
-        assert len(stack) == len(truth) == len(speakers)
-        return {"seen": [*stack.utterances, *speakers], **options}
+    def fit(self, aligned, truth, speakers, options):
+        assert len(aligned) == len(truth) == len(speakers)
+        return {"seen": [*aligned.utterances, *speakers], **options}
 
-    def apply(self, parameters, stack, speakers):
+    def apply(self, parameters, aligned, speakers):
         assert parameters["option"] == "kept"
         labels = np.array(
             [
                 int(utterance in parameters["seen"] or speaker in parameters["seen"])
-                for utterance, speaker in zip(stack.utterances, speakers, strict=True)
+                for utterance, speaker in zip(aligned.utterances, speakers, strict=True)
             ]
         )
-        return Fused(labels, np.eye(len(stack.emotions))[labels] if self.with_probs else None)
+        return Fused(labels, np.eye(len(aligned.emotions))[labels] if self.with_probs else None)
 
 
 @pytest.mark.parametrize("with_probs", [True, False])
 def test_cross_fit_never_shows_a_row_or_its_speaker_to_the_fit(make_corpus, with_probs):
     tables, truth, speakers = make_corpus()
-    stack = stack_tables(tables)
+    aligned = align_predictions(tables)
     folds = speaker_folds(truth, speakers)
-    fused = cross_fit(RemembersRows(with_probs), stack, truth, speakers, {"option": "kept"}, folds)
+    fused = cross_fit(
+        RemembersRows(with_probs), aligned, truth, speakers, {"option": "kept"}, folds
+    )
     assert fused.labels.tolist() == [0] * 60
     assert (fused.probs is not None) == with_probs
     if with_probs:

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score
 
-import ensembling
 from abhinaya.data.labels import ABSTAIN, EmotionSet
 from abhinaya.errors import BadValueError, ClassOrderError, UnknownNameError
 from abhinaya.evaluation.scoring import Truth
-from ensembling.aligned import stack_tables
+from ensembling.aligned import align_predictions
 from ensembling.learned.cross_fitting import cross_fit, speaker_folds
 from ensembling.learned.fitting import apply_recipe, fit_recipe
-from ensembling.learned.recipes import load_learned, read_recipe, write_recipe
+from ensembling.learned.recipes import read_recipe, write_recipe
+from ensembling.learned.rules import LEARNED, load_learned
 from ensembling.voting.votes import plurality
 
 ON_PROBABILITIES = ("log-odds", "stacking", "temperature", "thresholds", "weights")
@@ -34,7 +34,7 @@ def corpus(make_corpus):
 
 
 def test_the_rules_of_this_test_are_all_there_are_on_probabilities():
-    assert set(ON_PROBABILITIES) == set(ensembling.LEARNED) - {"adaptation"}
+    assert set(ON_PROBABILITIES) == set(LEARNED) - {"adaptation"}
 
 
 @pytest.mark.parametrize("rule", ON_PROBABILITIES)
@@ -42,14 +42,14 @@ def test_fit_scores_out_of_fold_and_applies_to_other_rows(corpus, make_corpus, r
     tables, truth = corpus
     result = fit_recipe(rule, tables, truth, n_resamples=50, n_folds=3, seed=4)
 
-    stack = stack_tables(tables)
+    aligned = align_predictions(tables)
     folds = speaker_folds(truth.labels, truth.speakers, n_folds=3, seed=4)
-    held_out = cross_fit(load_learned(rule), stack, truth.labels, truth.speakers, {}, folds)
+    held_out = cross_fit(load_learned(rule), aligned, truth.labels, truth.speakers, {}, folds)
     by_name = {score.name: score for score in result.scores}
     assert list(by_name) == [f"{rule}, cross-fitted", "plain vote", "m0", "m1", "m2"]
     for name, labels in [
         (f"{rule}, cross-fitted", held_out.labels),
-        ("plain vote", plurality(stack.labels, 4).labels),
+        ("plain vote", plurality(aligned.labels, 4).labels),
         ("m1", tables[1].labels),
     ]:
         score = by_name[name]
@@ -66,8 +66,8 @@ def test_fit_scores_out_of_fold_and_applies_to_other_rows(corpus, make_corpus, r
     # Tables are matched by name, whatever their order.
     fused = apply_recipe(read_recipe(tmp_path / "r.json"), [fresh[2], fresh[0], fresh[1]])
     learned = load_learned(rule)
-    parameters = learned.fit(stack, truth.labels, truth.speakers, {})
-    expected = learned.apply(parameters, stack_tables(fresh), [None] * 60)
+    parameters = learned.fit(aligned, truth.labels, truth.speakers, {})
+    expected = learned.apply(parameters, align_predictions(fresh), [None] * 60)
     np.testing.assert_array_equal(fused.labels, expected.labels)
     np.testing.assert_allclose(fused.probs, expected.probs, rtol=1e-6)
     assert (fused.name, fused.meta["rule"], fused.meta["n_fitted_rows"]) == (rule, rule, 0)
@@ -238,10 +238,10 @@ class SpeakersOnly:
 
     name = "speakers-only"
 
-    def fit(self, stack, truth, speakers, options):
+    def fit(self, aligned, truth, speakers, options):
         return {}
 
-    def apply(self, parameters, stack, speakers):
+    def apply(self, parameters, aligned, speakers):
         from ensembling.learned.recipes import Fused
 
         return Fused(np.array([int(speaker is not None) for speaker in speakers]))

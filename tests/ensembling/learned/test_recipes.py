@@ -3,14 +3,15 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
-import ensembling
-from abhinaya.data.labels import EmotionSet
+from abhinaya.data.labels import ABSTAIN, EmotionSet
 from abhinaya.errors import BadValueError, MissingFileError, UnknownNameError
-from ensembling.learned.recipes import Recipe, load_learned, read_choice, read_options
+from ensembling.learned.recipes import Recipe, fuse, read_choice, read_options
 from ensembling.learned.recipes import read_recipe as read
 from ensembling.learned.recipes import write_recipe as write
+from ensembling.learned.rules import LEARNED, load_learned
 
 RECIPE = Recipe(
     rule="thresholds",
@@ -33,8 +34,8 @@ def test_recipe_comes_back_with_every_bit(tmp_path):
 
 
 def test_every_learned_rule_is_known_by_its_name():
-    assert len(ensembling.LEARNED) >= 5
-    for name in ensembling.LEARNED:
+    assert len(LEARNED) >= 5
+    for name in LEARNED:
         assert load_learned(name).name == name
 
 
@@ -110,3 +111,11 @@ def test_unknown_option_and_unknown_choice_raise():
         read_options("r", {"mien": 1}, {"mean": "a"})
     with pytest.raises(UnknownNameError, match=r"option mean of the rule 'r' 'x'.*Known: a, b"):
         read_choice("r", "mean", "x", ["a", "b"])
+
+
+def test_fuse_abstains_where_all_members_did(aligned_of):
+    aligned = aligned_of([None, 1], [None, None])
+    fused = fuse(np.array([[0.2, 0.8, 0.0], [3.0, 1.0, 0.0]]), aligned)
+    assert fused.labels.tolist() == [ABSTAIN, 0]
+    assert np.isnan(fused.probs[0]).all()
+    assert fused.probs[1].tolist() == [0.75, 0.25, 0]

@@ -6,7 +6,7 @@ from scipy.special import softmax
 from sklearn.metrics import log_loss
 
 from abhinaya.errors import BadValueError, UnknownNameError
-from ensembling.aligned import stack_tables
+from ensembling.aligned import align_predictions
 from ensembling.learned.temperature import TEMPERATURE, fit_temperature, sharpen
 
 
@@ -52,15 +52,15 @@ def test_sharpen_by_hand():
     )
 
 
-def test_temperature_rule_averages_after_scaling(stack_of):
-    stack = stack_of([[0.6, 0.3, 0.1], None], [[0.2, 0.2, 0.6], [0.5, 0.25, 0.25]])
+def test_temperature_rule_averages_after_scaling(aligned_of):
+    aligned = aligned_of([[0.6, 0.3, 0.1], None], [[0.2, 0.2, 0.6], [0.5, 0.25, 0.25]])
     for mean, expected in (
         # (.36 / .46 + .2) / 2, (.09 / .46 + .2) / 2, (.01 / .46 + .6) / 2
         ("arithmetic", [0.491304, 0.197826, 0.31087]),
         # roots of .36 * .2, .09 * .2, .01 * .6: .26833, .13416, .07746, sum .47995
         ("geometric", [0.559072, 0.279536, 0.161390]),
     ):
-        fused = TEMPERATURE.apply({"temperatures": [0.5, 1.0], "mean": mean}, stack, [None] * 2)
+        fused = TEMPERATURE.apply({"temperatures": [0.5, 1.0], "mean": mean}, aligned, [None] * 2)
         np.testing.assert_allclose(fused.probs[0], expected, atol=2e-6)
         np.testing.assert_allclose(fused.probs[1], [0.5, 0.25, 0.25], rtol=1e-12)
         assert fused.labels.tolist() == [0, 0]
@@ -68,20 +68,20 @@ def test_temperature_rule_averages_after_scaling(stack_of):
 
 def test_temperature_rule_fits_each_member_on_the_rows_where_it_spoke(make_corpus):
     tables, truth, speakers = make_corpus(n_utts=120, n_abstained=20)
-    stack = stack_tables(tables)
-    fitted = TEMPERATURE.fit(stack, truth, speakers, {"mean": "geometric"})
+    aligned = align_predictions(tables)
+    fitted = TEMPERATURE.fit(aligned, truth, speakers, {"mean": "geometric"})
     assert fitted["mean"] == "geometric"
     for member, temperature in enumerate(fitted["temperatures"]):
-        rows = stack.labels[member] >= 0
+        rows = aligned.labels[member] >= 0
         assert rows.sum() == 100
-        assert temperature == fit_temperature(stack.probs[member][rows], truth[rows])
+        assert temperature == fit_temperature(aligned.probs[member][rows], truth[rows])
 
 
-def test_temperature_wrong_input_raises(stack_of):
-    stack, truth = stack_of([[1.0, 0, 0]], [2]), np.array([0])
+def test_temperature_wrong_input_raises(aligned_of):
+    aligned, truth = aligned_of([[1.0, 0, 0]], [2]), np.array([0])
     with pytest.raises(BadValueError, match="only labels from 'm1'"):
-        TEMPERATURE.fit(stack, truth, [None], {})
+        TEMPERATURE.fit(aligned, truth, [None], {})
     with pytest.raises(BadValueError, match="only labels from 'm1'"):
-        TEMPERATURE.apply({"temperatures": [1, 1], "mean": "arithmetic"}, stack, [None])
+        TEMPERATURE.apply({"temperatures": [1, 1], "mean": "arithmetic"}, aligned, [None])
     with pytest.raises(UnknownNameError, match="option mean of the rule 'temperature' 'harmonic'"):
-        TEMPERATURE.fit(stack, truth, [None], {"mean": "harmonic"})
+        TEMPERATURE.fit(aligned, truth, [None], {"mean": "harmonic"})

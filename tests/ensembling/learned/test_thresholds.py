@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from abhinaya.data.labels import EmotionSet
 from abhinaya.errors import BadValueError
 from abhinaya.evaluation.metrics import scores
-from ensembling.aligned import Stack, stack_tables
+from ensembling.aligned import AlignedTables, align_predictions
 from ensembling.learned.thresholds import THRESHOLDS, best_offset
 from ensembling.voting.soft_votes import soft_vote
 
@@ -20,7 +20,7 @@ def macro_f1(truth, predicted, n_classes):
     return scores(truth, predicted, n_classes).macro_f1
 
 
-def random_stack(seed, n_utts=40, n_classes=4, n_members=2):
+def random_aligned(seed, n_utts=40, n_classes=4, n_members=2):
     """Members of a skewed corpus that know a little; class 0 has most rows."""
     rng = np.random.default_rng(seed)
     shares = np.array([0.7, 0.15, 0.1, 0.05])[:n_classes]
@@ -30,7 +30,7 @@ def random_stack(seed, n_utts=40, n_classes=4, n_members=2):
     probs = np.exp(logits) / np.exp(logits).sum(axis=2, keepdims=True)
     names = tuple(f"m{idx}" for idx in range(n_members))
     utterances = tuple(f"u{idx}" for idx in range(n_utts))
-    stack = Stack(
+    aligned = AlignedTables(
         names,
         EmotionSet.from_codes("ACDF"[:n_classes]),
         utterances,
@@ -39,7 +39,7 @@ def random_stack(seed, n_utts=40, n_classes=4, n_members=2):
         ({},) * n_members,
         (None,) * n_members,
     )
-    return stack, truth
+    return aligned, truth
 
 
 def test_best_offset_by_hand():
@@ -77,8 +77,8 @@ def test_best_offset_cannot_part_rows_that_turn_together():
 @quick
 @given(seeds, st.integers(0, 3))
 def test_best_offset_is_as_good_as_any_of_a_fine_grid(seed, class_idx):
-    stack, truth = random_stack(seed, n_members=1)
-    logs = np.log(stack.probs[0])
+    aligned, truth = random_aligned(seed, n_members=1)
+    logs = np.log(aligned.probs[0])
     offsets = np.random.default_rng(seed).normal(size=4)
 
     def at(offset):
@@ -93,27 +93,27 @@ def test_best_offset_is_as_good_as_any_of_a_fine_grid(seed, class_idx):
 @quick
 @given(seeds, st.sampled_from(["arithmetic", "geometric"]))
 def test_thresholds_never_lower_macro_f1_on_their_own_rows(seed, mean):
-    stack, truth = random_stack(seed)
-    plain = soft_vote(stack, geometric=mean == "geometric")
-    fitted = THRESHOLDS.fit(stack, truth, [None] * 40, {"mean": mean})
-    fused = THRESHOLDS.apply(fitted, stack, [None] * 40)
+    aligned, truth = random_aligned(seed)
+    plain = soft_vote(aligned, geometric=mean == "geometric")
+    fitted = THRESHOLDS.fit(aligned, truth, [None] * 40, {"mean": mean})
+    fused = THRESHOLDS.apply(fitted, aligned, [None] * 40)
     assert macro_f1(truth, fused.labels, 4) >= macro_f1(truth, plain.labels, 4)
     np.testing.assert_allclose(fused.probs.sum(axis=1), 1, rtol=1e-12)
 
 
-def test_thresholds_leave_ties_that_the_first_member_settles_rightly(stack_of):
+def test_thresholds_leave_ties_that_the_first_member_settles_rightly(aligned_of):
     # Both rows are tied, and m0 is right on both; any offset would decide them alike.
-    stack = stack_of([[0.6, 0.4, 0.0], [0.4, 0.6, 0.0]], [[0.4, 0.6, 0.0], [0.6, 0.4, 0.0]])
+    aligned = aligned_of([[0.6, 0.4, 0.0], [0.4, 0.6, 0.0]], [[0.4, 0.6, 0.0], [0.6, 0.4, 0.0]])
     truth = np.array([0, 1])
-    fitted = THRESHOLDS.fit(stack, truth, [None] * 2, {})
-    assert THRESHOLDS.apply(fitted, stack, [None] * 2).labels.tolist() == [0, 1]
+    fitted = THRESHOLDS.fit(aligned, truth, [None] * 2, {})
+    assert THRESHOLDS.apply(fitted, aligned, [None] * 2).labels.tolist() == [0, 1]
 
 
 def test_thresholds_help_rare_classes_on_unseen_rows():
-    stack, truth = random_stack(0, n_utts=3000)
+    aligned, truth = random_aligned(0, n_utts=3000)
     half = np.arange(1500)
-    fitted = THRESHOLDS.fit(stack.take(half), truth[half], [None] * 1500, {})
-    rest = stack.take(half + 1500)
+    fitted = THRESHOLDS.fit(aligned.take(half), truth[half], [None] * 1500, {})
+    rest = aligned.take(half + 1500)
     fused = THRESHOLDS.apply(fitted, rest, [None] * 1500)
     gain = macro_f1(truth[1500:], fused.labels, 4) - macro_f1(
         truth[1500:], soft_vote(rest).labels, 4
@@ -123,11 +123,11 @@ def test_thresholds_help_rare_classes_on_unseen_rows():
     assert np.argmin(fitted["offsets"]) == 0
 
 
-def test_thresholds_apply_by_hand(stack_of):
+def test_thresholds_apply_by_hand(aligned_of):
     # (.6, .3, .1) times (1, 3, 1): .6, .9, .1, sum 1.6
-    stack = stack_of([[0.6, 0.3, 0.1], None])
+    aligned = aligned_of([[0.6, 0.3, 0.1], None])
     fitted = {"offsets": [0.0, np.log(3), 0.0], "mean": "arithmetic"}
-    fused = THRESHOLDS.apply(fitted, stack, [None] * 2)
+    fused = THRESHOLDS.apply(fitted, aligned, [None] * 2)
     np.testing.assert_allclose(fused.probs[0], [0.375, 0.5625, 0.0625], rtol=1e-12)
     assert fused.labels.tolist() == [1, -1]
 
@@ -135,17 +135,17 @@ def test_thresholds_apply_by_hand(stack_of):
 def test_thresholds_with_abstentions_and_a_class_that_never_occurs(make_corpus):
     tables, truth, speakers = make_corpus(n_abstained=15, strengths=(2.0,))
     truth = np.where(truth == 3, 0, truth)
-    fitted = THRESHOLDS.fit(stack_tables(tables), truth, speakers, {})
+    fitted = THRESHOLDS.fit(align_predictions(tables), truth, speakers, {})
     assert np.isfinite(fitted["offsets"]).all()
-    fused = THRESHOLDS.apply(fitted, stack_tables(tables), speakers)
+    fused = THRESHOLDS.apply(fitted, align_predictions(tables), speakers)
     assert (fused.labels == -1).sum() == 15
 
 
-def test_thresholds_when_every_member_abstains_everywhere_stay_at_zero(stack_of):
-    fitted = THRESHOLDS.fit(stack_of([None, None]), np.array([0, 1]), [None] * 2, {})
+def test_thresholds_when_every_member_abstains_everywhere_stay_at_zero(aligned_of):
+    fitted = THRESHOLDS.fit(aligned_of([None, None]), np.array([0, 1]), [None] * 2, {})
     assert fitted["offsets"] == [0, 0, 0]
 
 
-def test_thresholds_of_labels_alone_raise(stack_of):
+def test_thresholds_of_labels_alone_raise(aligned_of):
     with pytest.raises(BadValueError, match="only labels from 'm0' on 2 of 2"):
-        THRESHOLDS.fit(stack_of([0, 1]), np.array([0, 1]), [None] * 2, {})
+        THRESHOLDS.fit(aligned_of([0, 1]), np.array([0, 1]), [None] * 2, {})

@@ -15,7 +15,6 @@ from ensembling.speakers.rows import (
     NO_VECTOR,
     Head,
     SpeakerRows,
-    softmax,
     speaker_seed,
 )
 from ensembling.speakers.smoothing import (
@@ -24,6 +23,7 @@ from ensembling.speakers.smoothing import (
     assign_optimally,
     smooth_rows,
 )
+from ensembling.voting.soft_votes import softmax
 
 IDENTITY = Head(np.eye(2), np.zeros(2))
 

@@ -9,17 +9,17 @@ import pytest
 
 from abhinaya.data.labels import EmotionSet
 from abhinaya.errors import BadShapeError, BadValueError, UnknownNameError
-from ensembling.aligned import Stack
-from ensembling.speakers.clustering import cluster_points, standardise_columns
+from ensembling.aligned import AlignedTables
+from ensembling.speakers.clustering import cluster_points
 from ensembling.speakers.rows import (
     NO_VECTOR,
     Head,
     SpeakerRows,
-    softmax,
     speaker_rows,
     speaker_seed,
 )
 from ensembling.speakers.smoothing import ClusterSettings, smooth_rows
+from ensembling.voting.soft_votes import softmax
 
 CLUSTERINGS = ("k-means", "agglomerative", "gaussian-mixture")
 
@@ -70,15 +70,6 @@ def test_cluster_points_wrong_input_raises():
         cluster_points(np.zeros((2, 1)), 2, clustering="dbscan")
     with pytest.raises(BadValueError, match="2 clusters of 0 points cannot be made"):
         cluster_points(np.zeros((0, 1)), 2)
-
-
-def test_standardise_columns_constant_column_becomes_zero():
-    # First column 1 2 6: mean 3, sd sqrt((4 + 1 + 9) / 3) = 2.1602. The mean of three times .1 is
-    # not .1 in floating point.
-    points = np.array([[1, 0.1], [2, 0.1], [6, 0.1]])
-    np.testing.assert_allclose(
-        standardise_columns(points), [[-0.9258, 0], [-0.4629, 0], [1.3887, 0]], atol=1e-4
-    )
 
 
 def test_smooth_rows_k_can_be_set():
@@ -221,9 +212,9 @@ def test_smooth_rows_table_without_the_needed_numbers_raises(rows, fields, match
         smooth_rows(rows, ClusterSettings(**fields))
 
 
-def make_stack(heads, embeddings, names=("a", "b")):
+def make_aligned(heads, embeddings, names=("a", "b")):
     n_members = len(heads)
-    return Stack(
+    return AlignedTables(
         names=names[:n_members],
         emotions=EmotionSet.from_codes("AH"),
         utterances=("u0", "u1"),
@@ -238,7 +229,7 @@ HEAD = {"weight": [[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]], "bias": [7.0, 8.0]}
 
 
 def test_speaker_rows_reads_the_head_of_the_table():
-    rows = speaker_rows(make_stack([HEAD], [np.ones((2, 3))]), ["p", None])
+    rows = speaker_rows(make_aligned([HEAD], [np.ones((2, 3))]), ["p", None])
     # 1 + 2 + 3 + 7 = 13; 4 + 5 + 6 + 8 = 23
     assert rows.head.logits(rows.embeddings).tolist() == [[13, 23], [13, 23]]
     assert rows.has_own_embeddings
@@ -246,22 +237,22 @@ def test_speaker_rows_reads_the_head_of_the_table():
 
 
 def test_speaker_rows_takes_embeddings_and_head_of_the_lender_only():
-    stack = make_stack([None, HEAD], [np.zeros((2, 9)), np.ones((2, 3))])
-    rows = speaker_rows(stack, ["p", "p"], embeddings="b")
+    aligned = make_aligned([None, HEAD], [np.zeros((2, 9)), np.ones((2, 3))])
+    rows = speaker_rows(aligned, ["p", "p"], embeddings="b")
     assert rows.name == "a"
     assert rows.embeddings.shape == (2, 3)
     assert rows.labels.tolist() == [0, 1]
     assert not rows.has_own_embeddings
-    assert speaker_rows(make_stack([HEAD], [np.ones((2, 3))]), "pp", embeddings="a").name == "a"
+    assert speaker_rows(make_aligned([HEAD], [np.ones((2, 3))]), "pp", embeddings="a").name == "a"
 
 
 def test_speaker_rows_wrong_tables_raise():
-    stack = make_stack([None, HEAD], [None, np.ones((2, 3))])
+    aligned = make_aligned([None, HEAD], [None, np.ones((2, 3))])
     with pytest.raises(BadValueError, match=r"adapted to in one table, got 2: a, b. Vote first"):
-        speaker_rows(stack, ["p", "p"])
+        speaker_rows(aligned, ["p", "p"])
     with pytest.raises(UnknownNameError, match="Unknown table for the embeddings 'c'"):
-        speaker_rows(stack, ["p", "p"], embeddings="c")
-    wrong = make_stack([HEAD], [np.ones((2, 5))])
+        speaker_rows(aligned, ["p", "p"], embeddings="c")
+    wrong = make_aligned([HEAD], [np.ones((2, 5))])
     with pytest.raises(BadShapeError, match=r"head of table 'a' .* \(2, 3\) .* expected \(2, 5\)"):
         speaker_rows(wrong, ["p", "p"])
 

@@ -12,9 +12,9 @@ from abhinaya.errors import BadValueError, ClassOrderError, UnknownNameError
 from abhinaya.evaluation.scoring import Truth
 from abhinaya.registry import load_rule
 from ensembling.speakers.prior import estimate_prior
-from ensembling.speakers.rows import softmax
 from ensembling.speakers.smooth_tables import smooth_table
 from ensembling.speakers.standardize import standardise_speakers
+from ensembling.voting.soft_votes import softmax
 
 EMOTIONS = EmotionSet.from_codes("AH")
 EMBEDDINGS = np.array([(6, 0), (6, 1), (3, 2), (0, 6), (1, 6), (2, 3), (2, 3), (9, 9)], np.float32)

@@ -16,9 +16,9 @@ from ensembling.speakers.rows import (
     NO_VECTOR,
     Head,
     SpeakerRows,
-    softmax,
 )
 from ensembling.speakers.standardize import standardise_rows, standardise_speakers
+from ensembling.voting.soft_votes import softmax
 
 
 def make_rows(embeddings, speakers, head):

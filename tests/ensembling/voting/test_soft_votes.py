@@ -9,11 +9,10 @@ from hypothesis import strategies as st
 
 from abhinaya.data.labels import ABSTAIN, EmotionSet
 from abhinaya.errors import BadShapeError, BadValueError
-from ensembling.aligned import Stack
+from ensembling.aligned import AlignedTables
 from ensembling.voting.soft_votes import (
     SMALLEST_PROB,
     check_weights,
-    fuse,
     log_probs,
     mean_probs,
     pick_classes,
@@ -26,71 +25,71 @@ quick = settings(max_examples=40, deadline=None)
 seeds = st.integers(0, 2**16)
 
 
-def test_soft_vote_is_the_mean_of_those_that_answered(stack_of):
+def test_soft_vote_is_the_mean_of_those_that_answered(aligned_of):
     # u0: mean (.6+.2, .3+.5, .1+.3)/2 = (.4, .4, .2): a tie of 0 and 1, m0 says 0.
     # u1: only m1 answers.
-    stack = stack_of([[0.6, 0.3, 0.1], None], [[0.2, 0.5, 0.3], [0.1, 0.2, 0.7]])
-    result = soft_vote(stack)
+    aligned = aligned_of([[0.6, 0.3, 0.1], None], [[0.2, 0.5, 0.3], [0.1, 0.2, 0.7]])
+    result = soft_vote(aligned)
     np.testing.assert_allclose(result.shares, [[0.4, 0.4, 0.2], [0.1, 0.2, 0.7]], rtol=1e-12)
     assert result.labels.tolist() == [0, 2]
     assert result.decided_by.tolist() == [0, MAJORITY]
     # With m1 first in line the tie goes to its class 1.
-    assert soft_vote(stack, [1]).labels.tolist() == [1, 2]
+    assert soft_vote(aligned, [1]).labels.tolist() == [1, 2]
 
 
-def test_soft_vote_can_overrule_the_plurality(stack_of):
+def test_soft_vote_can_overrule_the_plurality(aligned_of):
     # Two members lean to 0 with .5, one is sure of 1: means .35 and .6.
-    stack = stack_of([[0.5, 0.45, 0.05]], [[0.5, 0.45, 0.05]], [[0.05, 0.9, 0.05]])
-    assert plurality(stack.labels, 3).labels.tolist() == [0]
-    assert soft_vote(stack).labels.tolist() == [1]
+    aligned = aligned_of([[0.5, 0.45, 0.05]], [[0.5, 0.45, 0.05]], [[0.05, 0.9, 0.05]])
+    assert plurality(aligned.labels, 3).labels.tolist() == [0]
+    assert soft_vote(aligned).labels.tolist() == [1]
 
 
-def test_geometric_vote_is_the_scaled_root_of_the_product(stack_of):
+def test_geometric_vote_is_the_scaled_root_of_the_product(aligned_of):
     # sqrt(.9 * .1) = .3, sqrt(.05 * .45) = .15, and again .15: sum .6 -> .5, .25, .25
-    stack = stack_of([[0.9, 0.05, 0.05]], [[0.1, 0.45, 0.45]])
-    result = soft_vote(stack, geometric=True)
+    aligned = aligned_of([[0.9, 0.05, 0.05]], [[0.1, 0.45, 0.45]])
+    result = soft_vote(aligned, geometric=True)
     np.testing.assert_allclose(result.shares, [[0.5, 0.25, 0.25]], rtol=1e-12)
 
 
-def test_geometric_vote_zero_is_no_veto(stack_of):
+def test_geometric_vote_zero_is_no_veto(aligned_of):
     # One member's zero counts as 1e-7: sqrt(1e-7 * .98) = 3.1e-4, sqrt(.5 * .01) = .07
-    stack = stack_of([[0.0, 0.5, 0.5]], [[0.98, 0.01, 0.01]])
-    shares = soft_vote(stack, geometric=True).shares[0]
+    aligned = aligned_of([[0.0, 0.5, 0.5]], [[0.98, 0.01, 0.01]])
+    shares = soft_vote(aligned, geometric=True).shares[0]
     assert shares[0] == pytest.approx((SMALLEST_PROB * 0.98) ** 0.5 / (2 * 0.005**0.5), rel=1e-2)
 
 
-def test_weights_pull_the_mean(stack_of):
+def test_weights_pull_the_mean(aligned_of):
     # (3 * .2 + 1 * .6) / 4 = .3; where m0 is silent its weight is too.
-    stack = stack_of([[0.2, 0.8, 0.0], None], [[0.6, 0.4, 0.0], [0.1, 0.9, 0.0]])
-    means = mean_probs(stack, weights=np.array([3.0, 1.0]))
+    aligned = aligned_of([[0.2, 0.8, 0.0], None], [[0.6, 0.4, 0.0], [0.1, 0.9, 0.0]])
+    means = mean_probs(aligned, weights=np.array([3.0, 1.0]))
     np.testing.assert_allclose(means, [[0.3, 0.7, 0], [0.1, 0.9, 0]], rtol=1e-12)
     # 2 ** (2/3) * ... : .2^(3/4) * .6^(1/4) against .8^(3/4) * .4^(1/4), zeros aside
     a, b = 0.2**0.75 * 0.6**0.25, 0.8**0.75 * 0.4**0.25
-    geometric = mean_probs(stack, weights=np.array([3.0, 1.0]), geometric=True)
+    geometric = mean_probs(aligned, weights=np.array([3.0, 1.0]), geometric=True)
     assert geometric[0, 0] == pytest.approx(a / (a + b), rel=1e-5)
 
 
-def test_soft_vote_nobody_answers_is_flagged(stack_of):
-    stack = stack_of([None, [1.0, 0.0, 0.0]], [None, None])
-    result = soft_vote(stack)
+def test_soft_vote_nobody_answers_is_flagged(aligned_of):
+    aligned = aligned_of([None, [1.0, 0.0, 0.0]], [None, None])
+    result = soft_vote(aligned)
     assert result.labels.tolist() == [ABSTAIN, 0]
     assert result.all_abstained.tolist() == [True, False]
     assert result.shares[0].tolist() == [0, 0, 0]
-    assert np.isnan(mean_probs(stack)[0]).all()
+    assert np.isnan(mean_probs(aligned)[0]).all()
 
 
-def test_soft_vote_probabilities_of_a_row_that_abstained_do_not_count(stack_of):
-    stack = stack_of([[0.0, 1.0, 0.0]], [[0.6, 0.4, 0.0]])
-    silent = replace(stack, labels=np.array([[ABSTAIN], [0]]))
+def test_soft_vote_probabilities_of_a_row_that_abstained_do_not_count(aligned_of):
+    aligned = aligned_of([[0.0, 1.0, 0.0]], [[0.6, 0.4, 0.0]])
+    silent = replace(aligned, labels=np.array([[ABSTAIN], [0]]))
     assert soft_vote(silent).shares.tolist() == [[0.6, 0.4, 0.0]]
 
 
-def test_soft_vote_labels_without_probabilities_raise_and_name_all(stack_of):
-    stack = stack_of([0, 1, None], [[1.0, 0, 0], 2, [0, 1.0, 0]], [[1.0, 0, 0]] * 3)
+def test_soft_vote_labels_without_probabilities_raise_and_name_all(aligned_of):
+    aligned = aligned_of([0, 1, None], [[1.0, 0, 0], 2, [0, 1.0, 0]], [[1.0, 0, 0]] * 3)
     with pytest.raises(
         BadValueError, match=r"only labels from 'm0' on 2 of 3 .*, 'm1' on 1 of 3.*plurality"
     ):
-        soft_vote(stack)
+        soft_vote(aligned)
 
 
 def test_weighted_vote_counts_ballots_by_weight():
@@ -133,14 +132,6 @@ def test_pick_classes_tie_that_no_member_named_goes_to_the_smallest():
     assert (result.labels.tolist(), result.decided_by.tolist()) == ([1], [MAJORITY])
 
 
-def test_fuse_abstains_where_all_members_did(stack_of):
-    stack = stack_of([None, 1], [None, None])
-    fused = fuse(np.array([[0.2, 0.8, 0.0], [3.0, 1.0, 0.0]]), stack)
-    assert fused.labels.tolist() == [ABSTAIN, 0]
-    assert np.isnan(fused.probs[0]).all()
-    assert fused.probs[1].tolist() == [0.75, 0.25, 0]
-
-
 def test_log_probs_have_a_floor_and_keep_nan():
     assert log_probs(np.array([1.0, 0.0])).tolist() == [0.0, np.log(SMALLEST_PROB)]
     assert np.isnan(log_probs(np.array([np.nan]))[0])
@@ -159,14 +150,14 @@ def test_weights_of_wrong_number_or_value_raise():
         weighted_vote(labels, np.array([1.0, -1.0]), 4)
 
 
-def random_stack(seed, n_members=4, n_utts=12, n_classes=4):
+def random_aligned(seed, n_members=4, n_utts=12, n_classes=4):
     """Random members, a fifth of their rows abstentions."""
     rng = np.random.default_rng(seed)
     probs = rng.dirichlet(np.full(n_classes, 0.5), size=(n_members, n_utts))
     labels = probs.argmax(axis=2)
     silent = rng.random((n_members, n_utts)) < 0.2
     labels[silent], probs[silent] = ABSTAIN, np.nan
-    return Stack(
+    return AlignedTables(
         tuple(f"m{idx}" for idx in range(n_members)),
         EmotionSet.from_codes("ACDFHNSU"[:n_classes]),
         tuple(f"u{idx}" for idx in range(n_utts)),
@@ -177,10 +168,10 @@ def random_stack(seed, n_members=4, n_utts=12, n_classes=4):
     )
 
 
-def decide(rule, stack, weights):
+def decide(rule, aligned, weights):
     if rule == "weighted":
-        return weighted_vote(stack.labels, weights, len(stack.emotions))
-    return soft_vote(stack, weights=weights, geometric=rule == "geometric")
+        return weighted_vote(aligned.labels, weights, len(aligned.emotions))
+    return soft_vote(aligned, weights=weights, geometric=rule == "geometric")
 
 
 rules = st.sampled_from(["soft", "geometric", "weighted"])
@@ -189,13 +180,13 @@ rules = st.sampled_from(["soft", "geometric", "weighted"])
 @quick
 @given(rules, seeds)
 def test_shuffled_utterances_and_renamed_classes_change_nothing_else(rule, seed):
-    stack, rng = random_stack(seed), np.random.default_rng(seed + 1)
+    aligned, rng = random_aligned(seed), np.random.default_rng(seed + 1)
     weights = rng.uniform(0.5, 2, 4)
     shuffled, new_name = rng.permutation(12), rng.permutation(4)
-    renamed = np.where(stack.labels == ABSTAIN, ABSTAIN, new_name[stack.labels])
-    other = replace(stack, labels=renamed, probs=stack.probs[:, :, np.argsort(new_name)])
+    renamed = np.where(aligned.labels == ABSTAIN, ABSTAIN, new_name[aligned.labels])
+    other = replace(aligned, labels=renamed, probs=aligned.probs[:, :, np.argsort(new_name)])
 
-    before, after = decide(rule, stack, weights), decide(rule, other.take(shuffled), weights)
+    before, after = decide(rule, aligned, weights), decide(rule, other.take(shuffled), weights)
 
     expected = np.where(before.labels == ABSTAIN, ABSTAIN, new_name[before.labels])[shuffled]
     np.testing.assert_array_equal(after.labels, expected)
@@ -208,14 +199,14 @@ def test_shuffled_utterances_and_renamed_classes_change_nothing_else(rule, seed)
 @quick
 @given(rules, seeds)
 def test_member_that_always_abstains_changes_nothing(rule, seed):
-    stack = random_stack(seed)
+    aligned = random_aligned(seed)
     silent = replace(
-        stack,
-        names=(*stack.names, "silent"),
-        labels=np.vstack([stack.labels, np.full((1, 12), ABSTAIN)]),
-        probs=np.concatenate([stack.probs, np.full((1, 12, 4), np.nan)]),
+        aligned,
+        names=(*aligned.names, "silent"),
+        labels=np.vstack([aligned.labels, np.full((1, 12), ABSTAIN)]),
+        probs=np.concatenate([aligned.probs, np.full((1, 12, 4), np.nan)]),
     )
-    before, after = decide(rule, stack, np.ones(4)), decide(rule, silent, np.ones(5))
+    before, after = decide(rule, aligned, np.ones(4)), decide(rule, silent, np.ones(5))
     np.testing.assert_array_equal(after.labels, before.labels)
     np.testing.assert_allclose(after.shares, before.shares, rtol=1e-12)
 
@@ -223,8 +214,8 @@ def test_member_that_always_abstains_changes_nothing(rule, seed):
 @quick
 @given(rules, seeds, st.floats(0.01, 100))
 def test_weights_on_another_scale_change_nothing(rule, seed, factor):
-    stack, weights = random_stack(seed), np.array([1.0, 2.0, 3.0, 4.0])
-    before, after = decide(rule, stack, weights), decide(rule, stack, weights * factor)
+    aligned, weights = random_aligned(seed), np.array([1.0, 2.0, 3.0, 4.0])
+    before, after = decide(rule, aligned, weights), decide(rule, aligned, weights * factor)
     np.testing.assert_array_equal(after.labels, before.labels)
     np.testing.assert_allclose(after.shares, before.shares, rtol=1e-9, atol=1e-12)
 
@@ -232,8 +223,8 @@ def test_weights_on_another_scale_change_nothing(rule, seed, factor):
 @quick
 @given(seeds)
 def test_weighted_vote_with_equal_weights_is_the_plurality(seed):
-    stack = random_stack(seed)
-    ours, plain = weighted_vote(stack.labels, np.full(4, 0.7), 4), plurality(stack.labels, 4)
+    aligned = random_aligned(seed)
+    ours, plain = weighted_vote(aligned.labels, np.full(4, 0.7), 4), plurality(aligned.labels, 4)
     np.testing.assert_array_equal(ours.labels, plain.labels)
     np.testing.assert_array_equal(ours.decided_by, plain.decided_by)
     np.testing.assert_allclose(ours.shares, plain.shares, rtol=1e-12)
@@ -242,7 +233,7 @@ def test_weighted_vote_with_equal_weights_is_the_plurality(seed):
 @quick
 @given(st.sampled_from(["soft", "geometric"]), seeds)
 def test_one_member_keeps_its_labels_and_probabilities(rule, seed):
-    stack = random_stack(seed, n_members=1)
-    result = decide(rule, stack, None)
-    np.testing.assert_array_equal(result.labels, stack.labels[0])
-    np.testing.assert_allclose(result.shares, np.nan_to_num(stack.probs[0]), rtol=1e-4, atol=1e-6)
+    aligned = random_aligned(seed, n_members=1)
+    result = decide(rule, aligned, None)
+    np.testing.assert_array_equal(result.labels, aligned.labels[0])
+    np.testing.assert_allclose(result.shares, np.nan_to_num(aligned.probs[0]), rtol=1e-4, atol=1e-6)

@@ -10,13 +10,14 @@ from abhinaya.data.labels import EmotionSet
 from abhinaya.data.predictions import PredictionTable
 from abhinaya.errors import BadValueError, UnknownNameError
 from abhinaya.evaluation.scoring import Truth
-from ensembling.aligned import stack_tables
+from ensembling.aligned import align_predictions
+from ensembling.learned.adaptation import ADAPTATION
 from ensembling.learned.fitting import apply_recipe, fit_recipe
-from ensembling.learned.recipes import load_learned
-from ensembling.speakers.adaptation import ADAPTATION
+from ensembling.learned.rules import load_learned
 from ensembling.speakers.pseudo_tests import draw_pseudo_test
-from ensembling.speakers.rows import softmax, speaker_rows
+from ensembling.speakers.rows import speaker_rows
 from ensembling.speakers.variants import VARIANTS, adapt, lacking_for, usable_variants
+from ensembling.voting.soft_votes import softmax
 
 EMOTIONS = EmotionSet.from_codes("AHNS")
 FAST = {"pseudo_tests": 4, "resamples": 300}
@@ -54,7 +55,7 @@ def bare(table, **fields):
 
 def test_gate_applies_what_helps_and_says_why():
     table, truth, speakers = draw_table()
-    found = ADAPTATION.fit(stack_tables([table]), truth, speakers, FAST)
+    found = ADAPTATION.fit(align_predictions([table]), truth, speakers, FAST)
     best = found["candidates"][found["variant"]]
     assert best["gain"] > 0.1
     assert best["interval"][0] > 0
@@ -76,13 +77,13 @@ def test_gate_leaves_the_table_alone_where_nothing_helps():
     # No voices to remove, and clusters of the noise in dimensions that tell nothing.
     table, truth, speakers = draw_table(voice=0.0, noise=1.5)
     options = {**FAST, "variants": "cluster-embedding,cluster-logits"}
-    found = ADAPTATION.fit(stack_tables([table]), truth, speakers, options)
+    found = ADAPTATION.fit(align_predictions([table]), truth, speakers, options)
     assert found["variant"] == "none"
     assert list(found["candidates"]) == ["cluster-embedding", "cluster-logits"]
     assert found["candidates"]["cluster-embedding"]["gain"] < 0
     assert found["reason"].startswith("cluster-logits moves macro-F1 from ")
     assert found["reason"].endswith("and is the best tried: not applied, since nothing helps.")
-    applied = ADAPTATION.apply(found, stack_tables([table]), speakers)
+    applied = ADAPTATION.apply(found, align_predictions([table]), speakers)
     assert applied.labels.tolist() == table.labels.tolist()
 
 
@@ -90,7 +91,7 @@ def test_gate_gain_that_may_be_luck_is_not_applied():
     # Five speakers tell little about others.
     table, truth, speakers = draw_table(n_speakers=5, voice=0.5, noise=1.5, seed=2)
     options = {**FAST, "variants": "standardise"}
-    found = ADAPTATION.fit(stack_tables([table]), truth, speakers, options)
+    found = ADAPTATION.fit(align_predictions([table]), truth, speakers, options)
     candidate = found["candidates"]["standardise"]
     assert candidate["gain"] > 0 > candidate["interval"][0]
     assert found["variant"] == "none"
@@ -101,8 +102,8 @@ def test_gate_scores_equal_scikit_learns_and_intervals_a_plain_bootstrap():
     table, truth, speakers = draw_table(n_speakers=10, n_clips=16)
     options = {**FAST, "pseudo_tests": 2, "resamples": 2000, "variants": "standardise", "seed": 7}
     options["clips_per_speaker"] = 8.0
-    found = ADAPTATION.fit(stack_tables([table]), truth, speakers, options)
-    rows = speaker_rows(stack_tables([table]), speakers)
+    found = ADAPTATION.fit(align_predictions([table]), truth, speakers, options)
+    rows = speaker_rows(align_predictions([table]), speakers)
     drawn = []
     for seed in (7, 8):
         idx = draw_pseudo_test(truth, speakers, clips_per_speaker=8.0, seed=seed).indices
@@ -137,9 +138,9 @@ def test_gate_scores_equal_scikit_learns_and_intervals_a_plain_bootstrap():
 
 def test_gate_intervals_widen_with_every_further_candidate():
     table, truth, speakers = draw_table()
-    stack = stack_tables([table])
-    alone = ADAPTATION.fit(stack, truth, speakers, {**FAST, "variants": "prior"})
-    among = ADAPTATION.fit(stack, truth, speakers, {**FAST, "variants": "prior, soft-logits"})
+    aligned = align_predictions([table])
+    alone = ADAPTATION.fit(aligned, truth, speakers, {**FAST, "variants": "prior"})
+    among = ADAPTATION.fit(aligned, truth, speakers, {**FAST, "variants": "prior, soft-logits"})
     (low, high), (wider_low, wider_high) = (
         found["candidates"]["prior"]["interval"] for found in (alone, among)
     )
@@ -149,7 +150,7 @@ def test_gate_intervals_widen_with_every_further_candidate():
 def test_gate_says_when_the_labelled_clips_cannot_have_the_shape():
     table, truth, speakers = draw_table(n_clips=6)
     options = {**FAST, "variants": "prior"}
-    found = ADAPTATION.fit(stack_tables([table]), truth, speakers, options)
+    found = ADAPTATION.fit(align_predictions([table]), truth, speakers, options)
     assert found["pseudo_tests"]["clips_per_speaker"] < 6
     assert "(asked for 12.5, which the labelled clips do not give)" in found["reason"]
 
@@ -157,23 +158,25 @@ def test_gate_says_when_the_labelled_clips_cannot_have_the_shape():
 def test_gate_abstentions_count_as_wrong():
     table, truth, speakers = draw_table(n_speakers=6)
     silent = bare(table, labels=np.full(len(table), -1))
-    found = ADAPTATION.fit(stack_tables([silent]), truth, speakers, {**FAST, "variants": "prior"})
+    found = ADAPTATION.fit(
+        align_predictions([silent]), truth, speakers, {**FAST, "variants": "prior"}
+    )
     assert found["macro_f1"] == 0
     assert found["candidates"]["prior"]["gain"] == 0
     assert found["reason"].endswith("not applied, since nothing helps.")
 
 
 def test_gate_in_two_processes_decides_the_same(monkeypatch):
-    monkeypatch.setattr("ensembling.speakers.adaptation._MIN_WORK_FOR_PROCESSES", 1)
+    monkeypatch.setattr("ensembling.learned.adaptation._MIN_WORK_FOR_PROCESSES", 1)
     table, truth, speakers = draw_table(n_speakers=6)
-    stack = stack_tables([table])
-    one, two = (ADAPTATION.fit(stack, truth, speakers, {**FAST, "jobs": jobs}) for jobs in (1, 2))
+    aligned = align_predictions([table])
+    one, two = (ADAPTATION.fit(aligned, truth, speakers, {**FAST, "jobs": jobs}) for jobs in (1, 2))
     assert one == two
 
 
 def test_gate_skips_what_a_table_cannot_do_and_says_so():
     table, truth, speakers = draw_table(n_speakers=6)
-    found = ADAPTATION.fit(stack_tables([bare(table)]), truth, speakers, FAST)
+    found = ADAPTATION.fit(align_predictions([bare(table)]), truth, speakers, FAST)
     assert list(found["candidates"]) == ["cluster-probabilities", "soft-probabilities", "prior"]
     assert found["skipped"] == {
         "cluster-embedding": "table 'm' has no embeddings",
@@ -185,24 +188,24 @@ def test_gate_skips_what_a_table_cannot_do_and_says_so():
 def test_gate_fused_table_can_borrow_a_members_embeddings():
     table, truth, speakers = draw_table(n_speakers=6, name="wavlm")
     fused = PredictionTable("vote", EMOTIONS, table.utterances, table.labels, probs=table.probs)
-    stack = stack_tables([fused, table])
-    found = ADAPTATION.fit(stack, truth, speakers, {**FAST, "embeddings": "wavlm"})
+    aligned = align_predictions([fused, table])
+    found = ADAPTATION.fit(aligned, truth, speakers, {**FAST, "embeddings": "wavlm"})
     assert found["embeddings"] == "wavlm"
     assert "cluster-embedding" in found["candidates"]
     assert found["skipped"] == {"standardise": "the embeddings of table 'vote' are another's"}
     forced = {**found, "variant": "cluster-embedding"}
-    applied = ADAPTATION.apply(forced, stack, speakers)
-    rows = speaker_rows(stack, speakers, embeddings="wavlm")
+    applied = ADAPTATION.apply(forced, aligned, speakers)
+    rows = speaker_rows(aligned, speakers, embeddings="wavlm")
     assert applied.labels.tolist() == adapt(rows, "cluster-embedding").labels.tolist()
 
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_every_variant_can_be_rehearsed_and_applied(name):
     table, truth, speakers = draw_table(n_speakers=6)
-    stack = stack_tables([table])
+    aligned = align_predictions([table])
     options = {**FAST, "pseudo_tests": 1, "variants": name}
-    found = ADAPTATION.fit(stack, truth, speakers, options)
-    applied = ADAPTATION.apply({**found, "variant": name}, stack, speakers)
+    found = ADAPTATION.fit(aligned, truth, speakers, options)
+    applied = ADAPTATION.apply({**found, "variant": name}, aligned, speakers)
     assert applied.labels.shape == (len(table),)
     np.testing.assert_allclose(applied.probs.sum(axis=1), 1, atol=1e-5)
     assert len(VARIANTS) == 9
@@ -227,16 +230,21 @@ def test_gate_through_a_recipe_is_cross_fitted_and_applied_to_other_speakers():
 
 def test_gate_wrong_input_raises():
     table, truth, speakers = draw_table(n_speakers=3)
-    stack, unknown = stack_tables([table]), [None] * len(table)
-    fused = stack_tables([bare(table)])
-    label_only = stack_tables([bare(table, probs=None)])
+    aligned, unknown = align_predictions([table]), [None] * len(table)
+    fused = align_predictions([bare(table)])
+    label_only = align_predictions([bare(table, probs=None)])
     cases = [
-        (stack, unknown, {}, "No speaker is known of the 72"),
-        (stack, ["s0"] * 72, FAST, "pseudo-tests have one speaker only"),
-        (stack, speakers, {"pseudo_tests": 0}, "option pseudo_tests .* is 0, expected at least 1"),
-        (stack, speakers, {"resamples": 0}, "option resamples .* is 0"),
-        (stack, speakers, {"clips_per_speaker": 1.0}, r"clips_per_speaker is 1\.0"),
-        (stack, speakers, {"variants": "none"}, "'none' cannot be tried: it is no adaptation"),
+        (aligned, unknown, {}, "No speaker is known of the 72"),
+        (aligned, ["s0"] * 72, FAST, "pseudo-tests have one speaker only"),
+        (
+            aligned,
+            speakers,
+            {"pseudo_tests": 0},
+            "option pseudo_tests .* is 0, expected at least 1",
+        ),
+        (aligned, speakers, {"resamples": 0}, "option resamples .* is 0"),
+        (aligned, speakers, {"clips_per_speaker": 1.0}, r"clips_per_speaker is 1\.0"),
+        (aligned, speakers, {"variants": "none"}, "'none' cannot be tried: it is no adaptation"),
         (fused, speakers, {"variants": "standardise"}, "'standardise' cannot be tried: table 'm'"),
         (label_only, speakers, {}, "'m' has neither embeddings nor probabilities"),
     ]
@@ -244,15 +252,15 @@ def test_gate_wrong_input_raises():
         with pytest.raises(BadValueError, match=match):
             ADAPTATION.fit(given, truth, names, options)
     with pytest.raises(UnknownNameError, match=r"Unknown adaptation 'standardize'. Did you mean"):
-        ADAPTATION.fit(stack, truth, speakers, {"variants": "standardize"})
+        ADAPTATION.fit(aligned, truth, speakers, {"variants": "standardize"})
     with pytest.raises(UnknownNameError, match="option of the rule 'adaptation' 'variant'"):
-        ADAPTATION.fit(stack, truth, speakers, {"variant": "prior"})
+        ADAPTATION.fit(aligned, truth, speakers, {"variant": "prior"})
 
 
 def test_adapt_hands_its_seed_to_the_clustering():
     # Twelve clips of pure noise have many clusterings.
     table, _, speakers = draw_table(n_speakers=30, n_clips=12, noise=9.0)
-    rows = speaker_rows(stack_tables([table]), speakers)
+    rows = speaker_rows(align_predictions([table]), speakers)
     labels = [adapt(rows, "cluster-embedding", seed=seed).labels.tolist() for seed in (0, 0, 1)]
     assert labels[0] == labels[1]
     assert labels[0] != labels[2]
@@ -266,11 +274,11 @@ def test_adaptation_is_registered_under_its_name():
 def test_lacking_for_names_what_is_missing():
     table, _, speakers = draw_table(n_speakers=2)
     headless, _, _ = draw_table(n_speakers=2, head=False)
-    no_head = speaker_rows(stack_tables([headless]), speakers)
+    no_head = speaker_rows(align_predictions([headless]), speakers)
     assert lacking_for("cluster-logits", no_head).endswith("without the last layer of a head")
     assert lacking_for("cluster-embedding", no_head) == ""
     rows = speaker_rows(
-        stack_tables([bare(table, probs=None, embeddings=table.embeddings)]), speakers
+        align_predictions([bare(table, probs=None, embeddings=table.embeddings)]), speakers
     )
     assert lacking_for("cluster-embedding", rows) == "table 'm' has no probabilities"
     assert lacking_for("none", rows) == ""

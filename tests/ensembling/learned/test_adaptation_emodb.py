@@ -29,7 +29,6 @@ from abhinaya.member import Utterance
 from abhinaya.nn.whisper import load_encoder, load_feature_extractor
 from ensembling.learned.fitting import apply_recipe, fit_recipe
 from ensembling.speakers.smooth_tables import smooth_table
-from ensembling.speakers.speaker_errors import robustness_curve
 from members.whisper_encoder.member import LogMelInputs
 
 pytestmark = pytest.mark.slow
@@ -219,17 +218,3 @@ def test_gate_of_some_speakers_does_not_hurt_the_others(corpus, halves, fitted_o
     other = halves[applied_to]
     applied = apply_recipe(fitted.recipe, [other], truth=corpus.truth)
     assert corpus.macro_f1(applied) >= corpus.macro_f1(other)
-
-
-def test_wrong_speakers_cost_clusters_of_logits_more_than_those_of_probabilities(corpus, halves):
-    variants = ("cluster-logits", "cluster-probabilities")
-    losses = dict.fromkeys(variants, 0.0)
-    for table in halves:
-        points = robustness_curve(
-            table, corpus.truth, variants=variants, kinds=["shuffled"], shares=[0.0, 0.5]
-        )
-        for name in variants:
-            right, wrong = (point.macro_f1 for point in points if point.variant == name)
-            losses[name] += (right - wrong) / len(halves)
-    assert losses["cluster-logits"] > 0.02
-    assert abs(losses["cluster-probabilities"]) < 0.02

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from abhinaya.data.labels import ABSTAIN
 from abhinaya.errors import BadValueError
 from abhinaya.evaluation.metrics import metric_of_counts
-from ensembling.aligned import Stack
-from ensembling.learned.recipes import Fused, read_options
+from ensembling.aligned import AlignedTables
+from ensembling.learned.recipes import Fused, LearnedRule, read_options
 from ensembling.speakers.pseudo_tests import CLIPS_PER_SPEAKER, PseudoTest, draw_pseudo_test
 from ensembling.speakers.rows import SpeakerRows, speaker_rows
 from ensembling.speakers.variants import NONE, VARIANTS, adapt, lacking_for, usable_variants
@@ -52,7 +52,7 @@ class _Adaptation:
 
     def fit(
         self,
-        stack: Stack,
+        aligned: AlignedTables,
         truth: NDArray[np.int64],
         speakers: Sequence[str | None],
         options: Mapping[str, Any],
@@ -84,7 +84,7 @@ class _Adaptation:
                     "least 1."
                 )
         lender = settings["embeddings"] or None
-        rows = speaker_rows(stack, speakers, embeddings=lender)
+        rows = speaker_rows(aligned, speakers, embeddings=lender)
         rows.require_speakers()
         names, skipped = _candidates(rows, settings["variants"])
         tests = [
@@ -126,19 +126,19 @@ class _Adaptation:
         }
 
     def apply(
-        self, parameters: Mapping[str, Any], stack: Stack, speakers: Sequence[str | None]
+        self, parameters: Mapping[str, Any], aligned: AlignedTables, speakers: Sequence[str | None]
     ) -> Fused:
         """The table after the chosen adaptation.
 
         Raises:
             BadValueError: if no speaker is known or the table lacks what the adaptation needs.
         """
-        rows = speaker_rows(stack, speakers, embeddings=parameters["embeddings"])
+        rows = speaker_rows(aligned, speakers, embeddings=parameters["embeddings"])
         adapted = adapt(rows, parameters["variant"], seed=parameters["seed"])
         return Fused(adapted.labels, adapted.probs)
 
 
-ADAPTATION = _Adaptation()
+ADAPTATION: LearnedRule = _Adaptation()
 """The rule that `abhinaya fit adaptation` fits."""
 
 
