@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import types
 import typing
@@ -9,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -18,8 +18,11 @@ from pydantic import (
     ValidationError,
     field_validator,
 )
+from ruamel.yaml import YAML
+from ruamel.yaml.constructor import DuplicateKeyError
+from ruamel.yaml.error import YAMLError
 
-from abhinaya.errors import MissingFileError, ProblemsError, did_you_mean
+from abhinaya.errors import BadValueError, MissingFileError, ProblemsError, did_you_mean
 from abhinaya.files import digest_of
 
 __all__ = [
@@ -35,6 +38,7 @@ __all__ = [
     "dump_yaml",
     "load_yaml",
     "merge",
+    "parse_yaml",
 ]
 
 _ConfigT = TypeVar("_ConfigT", bound=BaseModel)
@@ -99,39 +103,21 @@ class TrainedConfig(MemberConfig):
     """Folder that training writes to."""
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML in which 1e-5 is a number and `no` a word, as in YAML 1.2 and as everybody means it.
+def parse_yaml(text: str) -> Any:
+    """Return the value of a YAML 1.2 document, in which 1e-5 is a number and `no` a word.
 
-    A key that stands twice in one mapping is an error; PyYAML would keep the last one silently.
+    Raises:
+        BadValueError: if it is not YAML, or a key stands twice in one mapping.
     """
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[str] = set()
-        scalars = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        for key_node in scalars:
-            if key_node.value in seen:
-                raise yaml.constructor.ConstructorError(
-                    None,
-                    None,
-                    f"the key {key_node.value!r} stands there twice",
-                    key_node.start_mark,
-                )
-            seen.add(key_node.value)
-        return super().construct_mapping(node, deep=deep)
-
-
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":bool")]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:bool", re.compile("^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
-)
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(?:\d[\d_]*\.?\d*|\.\d+)[eE][-+]?\d+$"),
-    list("-+0123456789."),
-)
+    try:
+        return _yaml().load(text)
+    except DuplicateKeyError as err:
+        key = re.search('duplicate key "(.*?)"', err.problem)
+        raise BadValueError(
+            f"duplicate key {key[1] if key else ''!r} (line {err.problem_mark.line + 1})"
+        ) from err
+    except (YAMLError, ValueError) as err:  # a date that does not exist is a ValueError
+        raise BadValueError(f"it is not YAML: {' '.join(str(err).split())}") from err
 
 
 def load_yaml(path: Path) -> dict[str, Any]:
@@ -144,10 +130,11 @@ def load_yaml(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise MissingFileError(f"There is no config {str(path)!r}. Give the path of a YAML file.")
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
-    except (yaml.YAMLError, UnicodeDecodeError) as err:
-        reason = " ".join(str(err).split())
-        raise ProblemsError(str(path), [f"it is not YAML: {reason}"]) from err
+        content = parse_yaml(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as err:
+        raise ProblemsError(str(path), [f"it is not YAML: {err}"]) from err
+    except BadValueError as err:
+        raise ProblemsError(str(path), [str(err)]) from err
     if not isinstance(content, dict):
         raise ProblemsError(
             str(path), [f"it holds a {type(content).__name__}, expected keys with values"]
@@ -156,8 +143,10 @@ def load_yaml(path: Path) -> dict[str, Any]:
 
 
 def dump_yaml(config: BaseModel) -> str:
-    """A config as YAML that `load_yaml` and `check_config` turn into the same config again."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    """Return a config as YAML that `load_yaml` and `check_config` turn into the same config."""
+    text = io.StringIO()
+    _yaml().dump(config.model_dump(mode="json"), text)
+    return text.getvalue()
 
 
 def apply_overrides(content: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
@@ -175,8 +164,8 @@ def apply_overrides(content: Mapping[str, Any], overrides: Sequence[str]) -> dic
             problems.append(f"the override {override!r} is not of the form some.key=value")
             continue
         try:
-            value = yaml.load(text, Loader=_Loader)
-        except yaml.YAMLError:
+            value = parse_yaml(text)
+        except BadValueError:
             problems.append(f"the value of the override {override!r} is not YAML")
             continue
         place = result
@@ -239,6 +228,19 @@ def config_digest(config: BaseModel, *, without: Sequence[str] = ()) -> str:
             place = place.get(key) or {}
         place.pop(last, None)
     return digest_of(content)
+
+
+def _yaml() -> YAML:
+    """Return a reader and writer of YAML 1.2; a new one, because a document may change it."""
+    yaml = YAML(typ="safe", pure=True)
+    yaml.default_flow_style = False
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]  # typed as None
+    # ruamel.yaml 0.19 takes .5e1 for a word; the table of its own resolvers must be there first.
+    assert yaml.resolver.versioned_resolver
+    yaml.resolver.add_version_implicit_resolver(
+        (1, 2), "tag:yaml.org,2002:float", re.compile(r"[-+]?\.\d+[eE]\d+$"), list("-+.")
+    )
+    return yaml
 
 
 def _copy(content: Mapping[str, Any]) -> dict[str, Any]:

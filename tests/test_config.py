@@ -14,8 +14,11 @@ from abhinaya.config import (
     config_digest,
     dump_yaml,
     load_yaml,
+    merge,
 )
 from abhinaya.errors import MissingFileError, ProblemsError
+from abhinaya.member_config import check_member_config
+from abhinaya.resources import configs_dir
 
 
 class Engine(Config):
@@ -56,10 +59,15 @@ def save(tmp_path: Path, text: str) -> Path:
 
 
 def test_load_yaml_1e_minus_5_is_a_number(tmp_path: Path) -> None:
-    # YAML 1.1, which PyYAML follows, wants a dot in it.
+    # YAML 1.1 wants a dot in it.
     path = save(tmp_path, "a: 1e-5\nb: -2E+3\nc: 1.5e3\nd: '1e-5'\ne: 1e\nf: .5e1\ng: e5\n")
     assert load_yaml(path) == {
-        **{"a": 0.00001, "b": -2000.0, "c": 1500.0, "d": "1e-5", "e": "1e", "f": 5.0},
+        "a": 0.00001,
+        "b": -2000.0,
+        "c": 1500.0,
+        "d": "1e-5",
+        "e": "1e",
+        "f": 5.0,
         "g": "e5",
     }
 
@@ -68,7 +76,12 @@ def test_load_yaml_no_is_a_word(tmp_path: Path) -> None:
     # transformers has `save_strategy: no`; YAML 1.1 reads that as false.
     path = save(tmp_path, "a: no\nb: [yes, on, Off]\nc: true\nd: False\ne: ~\nf: 0x10\n")
     assert load_yaml(path) == {
-        **{"a": "no", "b": ["yes", "on", "Off"], "c": True, "d": False, "e": None, "f": 16},
+        "a": "no",
+        "b": ["yes", "on", "Off"],
+        "c": True,
+        "d": False,
+        "e": None,
+        "f": 16,
     }
 
 
@@ -84,9 +97,9 @@ def test_load_yaml_broken_file_raises_with_the_place(tmp_path: Path, text: str) 
 
 
 def test_load_yaml_repeated_key_raises_with_its_place(tmp_path: Path) -> None:
-    """PyYAML keeps the last of two equal keys; a member of a chain was lost without a word."""
+    """Readers that keep the last of two equal keys lose a member of a chain without a word."""
     text = "members:\n  a: {config: x}\n  b: {config: y}\n  a: {config: z}\n"
-    with pytest.raises(ProblemsError, match=r"the key 'a' stands there twice.*line 4"):
+    with pytest.raises(ProblemsError, match=r"\(1\) duplicate key 'a' \(line 4\)"):
         load_yaml(save(tmp_path, text))
 
 
@@ -111,7 +124,10 @@ def test_apply_overrides_sets_leaves_and_reads_values_as_yaml() -> None:
     changes = ["a.b=1e-3", "a.e.f=[A, 2]", "d=null", "g=true", "h=a=b", "i="]
     assert apply_overrides(content, changes) == {
         "a": {"b": 0.001, "c": 2, "e": {"f": ["A", 2]}},
-        **{"d": None, "g": True, "h": "a=b", "i": None},
+        "d": None,
+        "g": True,
+        "h": "a=b",
+        "i": None,
     }
     assert content == {"a": {"b": 1, "c": 2}, "d": "x"}
 
@@ -211,7 +227,11 @@ def test_check_config_each_form_of_a_union_is_explained() -> None:
 def test_check_config_all_mistakes_are_reported_together() -> None:
     problems = problems_of({"engine": {"power_w": -1, "fuel": "x", "color": "red"}, "size": 3})
     assert {problem.split()[0] for problem in problems} == {
-        *("title", "engine.power_w", "engine.fuel", "engine.color", "size"),
+        "title",
+        "engine.power_w",
+        "engine.fuel",
+        "engine.color",
+        "size",
     }
     assert len(problems) == 5
 
@@ -236,6 +256,41 @@ def test_dump_yaml_read_again_is_the_same_config(tmp_path: Path) -> None:
     machine = Machine(title="ä: 'b' # 1e5", spare=engine, crop=4, folder=Path("x y/z"))
     path = save(tmp_path, dump_yaml(machine))
     assert check_config(load_yaml(path), Machine, "again") == machine
+
+
+def test_dump_yaml_quotes_words_that_look_like_something_else(tmp_path: Path) -> None:
+    gears = (1e-5, 0.5, 1e20)
+    for title in (
+        "no",
+        "true",
+        "null",
+        "~",
+        "1e-5",
+        ".5e1",
+        "007",
+        "0x10",
+        "1:30",
+        "2020-01-01",
+        "",
+    ):
+        machine = Machine(title=title, engine=Engine(gears=gears))
+        path = save(tmp_path, dump_yaml(machine))
+        assert check_config(load_yaml(path), Machine, "again") == machine
+
+
+def test_load_yaml_date_that_does_not_exist_raises(tmp_path: Path) -> None:
+    with pytest.raises(ProblemsError, match="it is not YAML: month must be in"):
+        load_yaml(save(tmp_path, "a: 2001-13-45"))
+
+
+def test_config_digest_of_shipped_configs_is_what_it_was() -> None:
+    """Runs of earlier versions go on: they are known by these digests."""
+    digests = {}
+    for name in ("wavlm", "llama-8b-lora"):
+        content = load_yaml(configs_dir() / "members" / f"{name}.yaml")
+        content = merge(content, {"run_dir": "runs/probe", "data": {"manifest": "m.parquet"}})
+        digests[name] = config_digest(check_member_config(content, name))
+    assert digests == {"wavlm": "631767409e16dc0e", "llama-8b-lora": "b302e884d24b21fc"}
 
 
 def test_config_digest_of_equal_configs_is_equal() -> None:

@@ -19,7 +19,12 @@ from typing import TYPE_CHECKING, Any
 from abhinaya.asr.decoding import DecodingSettings, Recogniser, cut_windows
 from abhinaya.data.manifest import Manifest
 from abhinaya.data.problems import Problem, write_problems
-from abhinaya.data.transcripts import HUMAN, read_transcript_rows, write_transcripts
+from abhinaya.data.transcripts import (
+    HUMAN,
+    read_transcript_rows,
+    transcripts_path,
+    write_transcripts,
+)
 from abhinaya.errors import BadValueError, UnknownNameError
 from abhinaya.files import digest_of
 from abhinaya.loading.clips import Clip, Cropping, collect_clips
@@ -33,7 +38,6 @@ __all__ = ["DETECT", "TranscribeSummary", "TranscriptRun", "WindowInputs", "tran
 DETECT = "detect"
 """Language that means: whatever the model hears."""
 
-_TABLE = "transcripts.parquet"
 _REASON = "reason"
 _MADE_WITH = "made_with"
 
@@ -136,7 +140,7 @@ def transcribe(
     made_with = f"weights={weights} {replace(settings, language=recogniser.language).describe()}"
     inputs = WindowInputs(recogniser.window_samples)
 
-    run = TranscriptRun(manifest.root / _TABLE, source, made_with, anew=replace_source)
+    run = TranscriptRun(transcripts_path(manifest.root), source, made_with, anew=replace_source)
     done = run.read_done()
     clips, problems = collect_clips(rows, manifest, inputs)
     problems = [problem for problem in problems if problem.utterance not in done]

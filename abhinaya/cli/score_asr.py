@@ -44,11 +44,11 @@ def score_asr(
     """
     from abhinaya.asr.wer import WordErrors, score_transcripts
     from abhinaya.data.manifest import read_manifest
-    from abhinaya.data.transcripts import read_transcripts
+    from abhinaya.data.transcripts import read_transcripts, transcripts_path
 
     corpus = read_manifest(manifest)
     rows = corpus.select(select or ["all"])
-    file = corpus.root / "transcripts.parquet"
+    file = transcripts_path(corpus.root)
     references, hypotheses = (read_transcripts(file, name) for name in (against, source))
     languages = {
         utterance: known if isinstance(known, str) else language

@@ -83,7 +83,7 @@ def speakers(
     """
     from abhinaya.cli.processes import quiet_libraries
     from abhinaya.data.manifest import ALL, read_manifest
-    from abhinaya.data.problems import write_problems
+    from abhinaya.data.problems import problems_beside, write_problems
     from abhinaya.registry import load_rule
     from abhinaya.speakers.estimates import (
         name_speakers,
@@ -135,7 +135,7 @@ def speakers(
         {"speakers": f"of {', '.join(selection)} estimated by {model or embeddings}, {rule}"},
     )
     write_copy(estimated, out)
-    write_problems(out.with_suffix(".problems.csv"), problems)
+    write_problems(problems_beside(out), problems)
     show_table(
         [
             *("rows", "clips", "with a voice", "threshold", "clusters"),
@@ -147,7 +147,7 @@ def speakers(
         table_format=table_format,
     )
     if problems:
-        listed = out.with_suffix(".problems.csv")
+        listed = problems_beside(out)
         typer.echo(
             f"Note: {len(problems)} clips have no embedding and got no speaker; see {listed}.",
             err=True,

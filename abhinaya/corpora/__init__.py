@@ -75,8 +75,9 @@ def prepare_corpus(
     # Late, because these load pandas and the command line wants only the names.
     from abhinaya.corpora.base import Prepared, PrepareOptions, measure_audio, move_root
     from abhinaya.corpora.transcript_csv import read_transcript_csv
-    from abhinaya.data.manifest import write_manifest
-    from abhinaya.data.problems import write_problems
+    from abhinaya.data.manifest import MANIFEST, write_manifest
+    from abhinaya.data.problems import PROBLEMS, write_problems
+    from abhinaya.data.transcripts import transcripts_path
 
     options = options or PrepareOptions()
     corpus = load_corpus(name)
@@ -94,9 +95,9 @@ def prepare_corpus(
         manifest, found = measure_audio(manifest)
         problems |= set(found)
     prepared = Prepared(move_root(manifest, Path(out)), texts, sorted(problems))
-    _write_texts(texts, options.transcripts, Path(out) / "transcripts.parquet")
-    write_problems(Path(out) / "problems.csv", prepared.problems)
-    write_manifest(prepared.manifest, Path(out) / "manifest.parquet")
+    _write_texts(texts, options.transcripts, transcripts_path(Path(out)))
+    write_problems(Path(out) / PROBLEMS, prepared.problems)
+    write_manifest(prepared.manifest, Path(out) / MANIFEST)
     return prepared
 
 

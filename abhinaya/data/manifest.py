@@ -40,6 +40,7 @@ from abhinaya.files import atomic_path, write_text
 
 __all__ = [
     "ALL",
+    "MANIFEST",
     "TEXT_COLUMNS",
     "Manifest",
     "make_manifest",
@@ -47,6 +48,9 @@ __all__ = [
     "summarise_manifest",
     "write_manifest",
 ]
+
+MANIFEST = "manifest.parquet"
+"""Name of the file in a prepared corpus."""
 
 ALL = "all"
 """Selection that means every row."""

@@ -8,7 +8,10 @@ from pathlib import Path
 
 from abhinaya.files import write_csv
 
-__all__ = ["Problem", "write_problems"]
+__all__ = ["PROBLEMS", "Problem", "problems_beside", "write_problems"]
+
+PROBLEMS = "problems.csv"
+"""Name of the list in a prepared corpus and in a run directory."""
 
 
 @dataclass(frozen=True, order=True)
@@ -22,6 +25,11 @@ class Problem:
 
     utterance: str
     reason: str
+
+
+def problems_beside(table: Path) -> Path:
+    """Return where the problems of a table lie, such as `wavlm.problems.csv`."""
+    return table.with_suffix(f".{PROBLEMS}")
 
 
 def write_problems(path: Path, problems: Iterable[Problem]) -> int:

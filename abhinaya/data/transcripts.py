@@ -22,12 +22,23 @@ from abhinaya.errors import (
 )
 from abhinaya.files import atomic_path
 
-__all__ = ["HUMAN", "read_transcript_rows", "read_transcripts", "write_transcripts"]
+__all__ = [
+    "HUMAN",
+    "read_transcript_rows",
+    "read_transcripts",
+    "transcripts_path",
+    "write_transcripts",
+]
 
 HUMAN = "human"
 """Source of transcripts that people wrote."""
 
 _KEYS = ("utterance", "source", "text")
+
+
+def transcripts_path(folder: Path) -> Path:
+    """Return where the transcripts of the manifest in a folder lie."""
+    return folder / "transcripts.parquet"
 
 
 def write_transcripts(rows: Sequence[Mapping[str, Any]], path: Path) -> None:

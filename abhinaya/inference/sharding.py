@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from abhinaya.data.labels import ABSTAIN, EmotionSet
 from abhinaya.data.predictions import PredictionTable, read_table, write_table
-from abhinaya.data.problems import Problem, write_problems
+from abhinaya.data.problems import Problem, problems_beside, write_problems
 from abhinaya.errors import AudioError, BadValueError
 from abhinaya.loading.clips import Clip
 from abhinaya.loading.dataset import PieceLoader
@@ -169,7 +169,7 @@ def predict_in_parts(
             for utterance, reason in zip(table.utterances, table.reasons, strict=True)
             if reason is not None
         ]
-        write_problems(request.out.with_suffix(".problems.csv"), unusable)
+        write_problems(problems_beside(request.out), unusable)
         write_table(table, request.out)
         # There are no parts where the manifest names no audio at all.
         shutil.rmtree(parts.parent, ignore_errors=True)

@@ -22,7 +22,7 @@ from abhinaya.data.audio import (
 )
 from abhinaya.data.manifest import Manifest
 from abhinaya.data.problems import Problem
-from abhinaya.data.transcripts import read_transcripts
+from abhinaya.data.transcripts import read_transcripts, transcripts_path
 from abhinaya.errors import AudioError, BadValueError
 from abhinaya.member import InputBuilder, Utterance
 
@@ -107,7 +107,7 @@ def collect_clips(
                 "Set data.transcripts.train and .predict to sources such as 'human'."
             )
         source = getattr(transcripts[0], transcripts[1])
-        texts = read_transcripts(manifest.root / "transcripts.parquet", source)
+        texts = read_transcripts(transcripts_path(manifest.root), source)
     clips, problems = [], []
     columns = rows[["utterance", "audio", "duration_s"]].itertuples(index=False)
     for utterance, audio, duration_s in columns:

@@ -23,7 +23,12 @@ from abhinaya.config import (
 )
 from abhinaya.data.manifest import Manifest
 from abhinaya.data.predictions import PredictionTable
-from abhinaya.data.transcripts import HUMAN, read_transcript_rows, read_transcripts
+from abhinaya.data.transcripts import (
+    HUMAN,
+    read_transcript_rows,
+    read_transcripts,
+    transcripts_path,
+)
 from abhinaya.errors import (
     AbhinayaError,
     BadValueError,
@@ -103,7 +108,7 @@ def choose_source(manifest: Manifest) -> str:
         AbhinayaError: if there are no transcripts, or they cannot be read.
         BadValueError: if there is no such source, or several.
     """
-    path = manifest.root / "transcripts.parquet"
+    path = transcripts_path(manifest.root)
     sources: list[str] = sorted({row["source"] for row in read_transcript_rows(path)})
     machines = [source for source in sources if source != HUMAN]
     if len(machines) == 1:
@@ -122,7 +127,7 @@ def read_texts(manifest: Manifest, source: str | None) -> dict[str, str | None]:
     """
     if source is None:
         return {}
-    return read_transcripts(manifest.root / "transcripts.parquet", source)
+    return read_transcripts(transcripts_path(manifest.root), source)
 
 
 def plan_cells(experiment: PromptExperiment, manifest: Manifest) -> list[Cell]:

@@ -12,7 +12,7 @@ from pydantic import Field, PositiveInt
 from abhinaya.config import Config
 from abhinaya.data.labels import EmotionSet
 from abhinaya.data.manifest import Manifest
-from abhinaya.data.transcripts import read_transcripts
+from abhinaya.data.transcripts import read_transcripts, transcripts_path
 from abhinaya.errors import BadValueError, ProblemsError, list_some
 from abhinaya.prompting.acoustics import Hints, HintsConfig
 from abhinaya.prompting.answers import class_words
@@ -101,9 +101,7 @@ class PromptFiller:
         )
         self._pool = None
         if "examples" in prompt.slots:
-            texts = read_transcripts(
-                manifest.root / "transcripts.parquet", settings.examples.source
-            )
+            texts = read_transcripts(transcripts_path(manifest.root), settings.examples.source)
             self._pool = ExamplePool(manifest, texts, settings.examples, seed)
             self._pool.check(tuple(rows["utterance"]))
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import pandas as pd
 
 from abhinaya.data.manifest import Manifest, make_manifest, write_manifest
+from abhinaya.data.transcripts import transcripts_path
 from abhinaya.errors import BadValueError
 from abhinaya.files import atomic_path
 
@@ -33,7 +34,6 @@ OFFICIAL_COLUMN = "speaker_official"
 """Column of the corpus' own speakers, where estimates stand in `speaker`."""
 
 _OFFICIAL, _ESTIMATED = "official", "estimated"
-_TRANSCRIPTS = "transcripts.parquet"
 
 
 def official_speakers(rows: pd.DataFrame) -> list[str | None]:
@@ -127,9 +127,9 @@ def write_copy(manifest: Manifest, path: Path) -> None:
             else None
             for audio in rows["audio"]
         ]
-        source = manifest.root / _TRANSCRIPTS
+        source = transcripts_path(manifest.root)
         if source.is_file():
-            with atomic_path(folder / _TRANSCRIPTS) as temporary:
+            with atomic_path(transcripts_path(folder)) as temporary:
                 shutil.copyfile(source, temporary)
         manifest = make_manifest(
             rows, manifest.emotions, folder, subsets=manifest.subsets, facts=manifest.facts

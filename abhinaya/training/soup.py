@@ -97,12 +97,7 @@ def read_parts(runs: Sequence[Path]) -> list[Part]:
     twice = [run for run, place in zip(runs, places, strict=True) if places.count(place) > 1]
     if twice:
         raise BadValueError(f"The run {str(twice[0])!r} is named more than once. Name each once.")
-    parts = []
-    for run in runs:
-        folder = run / "best" if (run / "best").is_dir() else run
-        info = read_info(folder)
-        config = check_member_config(info.config, str(folder / "config.yaml"))
-        parts.append(Part(run, folder, info, config))
+    parts = [_read_part(run) for run in runs]
     for part in parts[1:]:
         found = _first_difference(parts[0], part)
         if found is not None:
@@ -282,36 +277,42 @@ def greedy_choice(
     return chosen, best
 
 
+def _read_part(run: Path) -> Part:
+    folder = run / "best" if (run / "best").is_dir() else run
+    info = read_info(folder)
+    return Part(run, folder, info, check_member_config(info.config, str(folder / "config.yaml")))
+
+
 def _first_difference(first: Part, other: Part) -> str | None:
-    """What keeps two runs from being averaged, in words; null if nothing does."""
-    ours, theirs = first.config, other.config
-    if ours.member != theirs.member:
-        return f"the member is {ours.member!r} in the one and {theirs.member!r} in the other"
-    ours_classes, theirs_classes = first.info.emotions.codes, other.info.emotions.codes
-    if ours_classes != theirs_classes:
-        return (
-            f"the class order is {' '.join(ours_classes)} in the one and "
-            f"{' '.join(theirs_classes)} in the other"
-        )
-    settings = [_settings(part.config.model_dump(mode="json")) for part in (first, other)]
-    # The base weights first: where they differ, the rest says little.
-    for key in sorted(settings[0].keys() | settings[1].keys(), key=lambda key: key != "base"):
-        one, another = (values.get(key) for values in settings)
-        if one != another:
-            return f"{key} is {one!r} in the one and {another!r} in the other"
-    priors = [part.info.facts.get("absorbed_prior") for part in (first, other)]
-    if not _is_same_prior(*priors):
+    """Return what keeps two runs from being averaged, in words; None if nothing does."""
+    for ours, theirs in zip(_facts(first), _facts(other), strict=True):
+        # The base weights first: where they differ, the rest says little.
+        for name in sorted(ours.keys() | theirs.keys(), key=lambda name: (name != "base", name)):
+            one, another = ours.get(name), theirs.get(name)
+            if one != another:
+                return f"{name} is {one} in the one and {another} in the other"
+    if first.info.facts.get("absorbed_prior") != other.info.facts.get("absorbed_prior"):
         return "their losses absorbed different class priors"
     for name in (WEIGHTS, _ADAPTER):
         files = [part.checkpoint / name for part in (first, other)]
-        present = [file.is_file() for file in files]
-        if present[0] != present[1]:
+        n_present = sum(file.is_file() for file in files)
+        if n_present == 1:
             return f"only one of them has {name}"
-        if present[0]:
-            found = _tensor_difference(*(_layout(file) for file in files))
+        if n_present == 2:
+            found = _tensor_difference(*map(_layout, files))
             if found is not None:
                 return f"{found} in {name}"
     return None
+
+
+def _facts(part: Part) -> list[dict[str, Any]]:
+    """Return what two runs must have in common, by name, in the order in which to compare."""
+    settings = _settings(part.config.model_dump(mode="json"))
+    return [
+        {"the member": repr(part.config.member)},
+        {"the class order": " ".join(part.info.emotions.codes)},
+        {name: repr(value) for name, value in settings.items() if value is not None},
+    ]
 
 
 def _settings(values: Mapping[str, Any], before: str = "") -> dict[str, Any]:
@@ -327,18 +328,15 @@ def _settings(values: Mapping[str, Any], before: str = "") -> dict[str, Any]:
     return found
 
 
-def _is_same_prior(one: Sequence[float] | None, other: Sequence[float] | None) -> bool:
-    if one is None or other is None:
-        return one is other
-    return len(one) == len(other) and all(map(math.isclose, one, other))
-
-
-def _layout(file: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Type and shape of each tensor of a file, without reading its numbers."""
+def _layout(file: Path) -> dict[str, dict[str, Any]]:
+    """Return type and shape of each tensor of a file, without reading its numbers."""
     try:
         with safe_open(file, framework="pt") as tensors:
             slices = {name: tensors.get_slice(name) for name in tensors.keys()}
-            return {n: (part.get_dtype(), tuple(part.get_shape())) for n, part in slices.items()}
+            return {
+                name: {"type": view.get_dtype(), "shape": tuple(view.get_shape())}
+                for name, view in slices.items()
+            }
     except SafetensorError as err:
         raise CheckpointError(
             f"{str(file)!r} cannot be read: {err}. It is damaged; train again or copy it again."
@@ -346,14 +344,14 @@ def _layout(file: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
 
 
 def _tensor_difference(
-    one: Mapping[str, tuple[str, tuple[int, ...]]], other: Mapping[str, tuple[str, tuple[int, ...]]]
+    ours: Mapping[str, dict[str, Any]], theirs: Mapping[str, dict[str, Any]]
 ) -> str | None:
-    for name in sorted(one.keys() | other.keys()):
-        if name not in one or name not in other:
+    for name in sorted(ours.keys() | theirs.keys()):
+        if name not in ours or name not in theirs:
             return f"only one of them has the tensor {name!r}"
-        for what, ours, theirs in zip(("type", "shape"), one[name], other[name], strict=True):
-            if ours != theirs:
-                return f"the {what} of {name!r} is {ours} in the one and {theirs} in the other"
+        for what, one in ours[name].items():
+            if one != (another := theirs[name][what]):
+                return f"the {what} of {name!r} is {one} in the one and {another} in the other"
     return None
 
 

@@ -19,8 +19,8 @@ import abhinaya
 from abhinaya.config import config_digest, dump_yaml
 from abhinaya.data.labels import ABSTAIN, EmotionSet
 from abhinaya.data.manifest import Manifest
-from abhinaya.data.problems import Problem, write_problems
-from abhinaya.data.transcripts import read_transcripts
+from abhinaya.data.problems import PROBLEMS, Problem, write_problems
+from abhinaya.data.transcripts import read_transcripts, transcripts_path
 from abhinaya.errors import BadValueError
 from abhinaya.evaluation.metrics import scores
 from abhinaya.files import atomic_folder, digest_of, write_csv
@@ -79,9 +79,7 @@ def training_digest(config: ClassifierConfig, manifest: Manifest) -> str:
     # float16 features are other numbers; where and how large the store is does not matter.
     parts.append(config.cache.dtype if config.cache else "float32")
     if config.data.transcripts is not None:
-        texts = read_transcripts(
-            manifest.root / "transcripts.parquet", config.data.transcripts.train
-        )
+        texts = read_transcripts(transcripts_path(manifest.root), config.data.transcripts.train)
         parts.append(digest_of(texts))
     return digest_of(parts)
 
@@ -130,7 +128,7 @@ def train_classifier(member: ClassifierParts, config: ClassifierConfig, manifest
         config, inputs, model, train, validation, arguments.device
     )
     if state.is_main_process:
-        write_problems(run.path / "problems.csv", problems)
+        write_problems(run.path / PROBLEMS, problems)
     _logger.info(
         "%s: %d training clips, %d for validation, %d unusable",
         config.name,

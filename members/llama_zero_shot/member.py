@@ -21,7 +21,7 @@ from abhinaya.data.labels import ABSTAIN, EmotionSet
 from abhinaya.data.manifest import Manifest
 from abhinaya.data.predictions import PredictionTable
 from abhinaya.data.problems import Problem
-from abhinaya.data.transcripts import read_transcripts
+from abhinaya.data.transcripts import read_transcripts, transcripts_path
 from abhinaya.doctor.checks import Findings
 from abhinaya.errors import AudioError, BadValueError
 from abhinaya.files import digest_of
@@ -269,7 +269,7 @@ def _fill(
                 "Set data.transcripts.predict to a source such as 'whisper-large-v3'."
             )
         source = config.data.transcripts.predict
-        texts = read_transcripts(request.manifest.root / "transcripts.parquet", source)
+        texts = read_transcripts(transcripts_path(request.manifest.root), source)
     filler = PromptFiller(
         prompt,
         request.manifest,

@@ -285,7 +285,7 @@ def _check_quantisation(config: SalmonnParts, findings: Findings) -> None:
 
 
 def _check_transcripts(config: SalmonnParts, findings: Findings) -> None:
-    from abhinaya.data.transcripts import read_transcripts
+    from abhinaya.data.transcripts import read_transcripts, transcripts_path
 
     sources = config.data.transcripts
     if sources is None:
@@ -295,7 +295,7 @@ def _check_transcripts(config: SalmonnParts, findings: Findings) -> None:
             ".predict to sources such as 'human'.",
         )
         return
-    file = config.data.manifest.parent / "transcripts.parquet"
+    file = transcripts_path(config.data.manifest.parent)
     if not config.data.manifest.is_file():
         findings.add(
             *("data.transcripts", str(file), "note"),
