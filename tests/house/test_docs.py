@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib
 import re
 import shlex
 import sys
@@ -13,7 +14,9 @@ import pytest
 import soundfile
 from source_tree import ROOT
 
+import members
 from abhinaya.cli import main
+from abhinaya.data.predictions import read_table
 from abhinaya.demo.checkpoints.encoders import write_whisper
 
 DOCS = ROOT / "docs"
@@ -27,9 +30,9 @@ def commands_in(page: str) -> list[list[str]]:
 
 
 def files_in(page: str) -> dict[str, str]:
-    """Return the Python blocks that follow a line with a path in backquotes and a colon."""
+    """Return the blocks that follow a line of a path in backquotes and a colon."""
     text = (DOCS / page).read_text(encoding="utf-8")
-    return dict(re.findall(r"(?m)^`([\w/.]+\.py)`[^\n]*:\n\n```python\n(.*?)```", text, re.DOTALL))
+    return dict(re.findall(r"(?ms)^`([\w/.]+)`:\n\n```\w+\n(.*?)```", text))
 
 
 def run(args: list[str]) -> None:
@@ -115,6 +118,50 @@ def test_a_corpus_is_added_as_it_is_written(tmp_path, monkeypatch):
     ]
     assert len(rows) == 2
     assert "readme.wav" in (tmp_path / "out" / "problems.csv").read_text()
+
+
+def test_a_fusion_rule_is_added_as_it_is_written(own_corpus, monkeypatch):
+    from ensembling.learned import rules
+
+    page = "add-a-fusion-rule.md"
+    ((path, code),) = files_in(page).items()
+    module = f"{Path(path).stem}_from_docs"
+    (own_corpus / f"{module}.py").write_text(code, encoding="utf-8")
+    monkeypatch.syspath_prepend(own_corpus)
+    rule = importlib.import_module(module).BEST_MEMBER
+    monkeypatch.setattr(rules, "LEARNED", {**rules.LEARNED, rule.name: rule})
+    # Member b is right three times of four, a once; b abstains on the last row.
+    letters = {"truth": "AASS", "a": "SSAS", "b": "AAS"}
+    for name, labels in letters.items():
+        rows = [f"u{idx}.wav,{label}" for idx, label in enumerate(labels.ljust(4, "-"))]
+        text = "\n".join(["FileName,EmoClass", *rows, ""]).replace("-", "")
+        (own_corpus / f"{name}.csv").write_text(text)
+    for args in commands_in(page):
+        run(args)
+    fused = (own_corpus / "fused.csv").read_text().splitlines()
+    assert [row.split(",")[1] for row in fused[1:]] == ["A", "A", "S", "S"]
+
+
+def test_a_member_is_added_as_it_is_written(own_corpus, monkeypatch):
+    page = "add-a-member.md"
+    files = files_in(page)
+    assert set(files) == {"gru/config.py", "gru/model.py", "gru/member.py", "gru.yaml"}
+    for path, text in files.items():
+        (own_corpus / path).parent.mkdir(exist_ok=True)
+        (own_corpus / path).write_text(text, encoding="utf-8")
+    registered = re.search(r'^gru = "([\w.:]+)"$', (DOCS / page).read_text("utf-8"), re.MULTILINE)
+    assert registered is not None
+    monkeypatch.syspath_prepend(own_corpus)
+    monkeypatch.setitem(members.MEMBERS, "gru", registered.group(1))
+    run(["prepare", "folder", "mine", "--out", "runs/mine"])
+    for args in commands_in(page):
+        run(args)
+    table = read_table(own_corpus / "gru.parquet")
+    assert len(table) == 3
+    # A clip alone is labelled as among others: no padding leaks.
+    run([*commands_in(page)[1][:-1], "alone.parquet", "inference.batch_size=1"])
+    alone = read_table(own_corpus / "alone.parquet")
+    np.testing.assert_allclose(alone.probs, table.probs, atol=1e-6)
 
 
 def test_every_link_between_the_pages_leads_somewhere():

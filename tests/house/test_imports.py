@@ -61,8 +61,8 @@ ENSEMBLING_FLOORS = {
     "ensembling.aligned": 1,
     "ensembling.voting": 2,
     "ensembling.ablation": 3,
-    "ensembling.learned": 3,
-    "ensembling.speakers": 4,
+    "ensembling.learned": 4,
+    "ensembling.speakers": 3,
 }
 """The same within `ensembling/`."""
 
