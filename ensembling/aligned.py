@@ -10,13 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from abhinaya.data.labels import ABSTAIN, EmotionSet
-from abhinaya.errors import BadValueError, list_some
+from abhinaya.errors import BadValueError
 
 if TYPE_CHECKING:
     from abhinaya.data.predictions import PredictionTable
-    from abhinaya.evaluation.scoring import Truth
 
-__all__ = ["AlignedTables", "align_predictions", "align_truth"]
+__all__ = ["AlignedTables", "align_predictions"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,30 +124,3 @@ def align_predictions(tables: Sequence[PredictionTable], *, rows: str = "same") 
         metas=tuple(table.meta for table in aligned),
         embeddings=tuple(table.embeddings for table in aligned),
     )
-
-
-def align_truth(
-    utterances: Sequence[str], truth: Truth
-) -> tuple[NDArray[np.int64], tuple[str | None, ...]]:
-    """True class and speaker of each utterance.
-
-    Args:
-        utterances: U file names.
-        truth: labels and speakers of these and perhaps further utterances.
-
-    Returns:
-        labels: class indices, shape (U,); `ABSTAIN` where there is no label inside the set.
-        speakers: U names, null where unknown.
-
-    Raises:
-        BadValueError: if an utterance is not in the truth.
-    """
-    place = {utterance: idx for idx, utterance in enumerate(truth.utterances)}
-    unknown = [utterance for utterance in utterances if utterance not in place]
-    if unknown:
-        raise BadValueError(
-            f"{len(unknown)} of {len(utterances)} utterances of the tables are not in "
-            f"{truth.where}: {list_some(unknown)}. Give the manifest that was predicted from."
-        )
-    idx = np.array([place[utterance] for utterance in utterances], dtype=np.int64)
-    return truth.labels[idx], tuple(truth.speakers[i] for i in idx)

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from abhinaya.data.labels import ABSTAIN
-from abhinaya.errors import BadShapeError, BadValueError
-from abhinaya.evaluation.metrics import Metric, confusion_matrix, metric_of_counts, number_groups
+from abhinaya.errors import BadValueError
+from abhinaya.evaluation.metrics import Metric, check_groups, confusion_matrix, metric_of_counts
 
 __all__ = ["Difference", "compare_labels", "holm", "mcnemar"]
 
@@ -147,10 +147,10 @@ def mcnemar(n_only_first: int, n_only_second: int) -> float:
         raise BadValueError(
             f"The counts are {n_only_first} and {n_only_second}, expected none below 0."
         )
-    from scipy.special import bdtr
+    from scipy.stats import binomtest
 
-    fewer, both = min(n_only_first, n_only_second), n_only_first + n_only_second
-    return min(1.0, 2 * float(bdtr(fewer, both, 0.5)))
+    both = n_only_first + n_only_second
+    return float(binomtest(n_only_first, both).pvalue) if both else 1.0
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -206,17 +206,7 @@ def _paired_units(
         for side in (0, 1):
             units[np.arange(kinds.shape[1]), side, kinds[side]] = 1
     else:
-        group_idx, n_groups = number_groups(groups)
-        if len(group_idx) != len(truth):
-            raise BadShapeError(
-                f"groups has {len(group_idx)} entries, expected {len(truth)}, one per utterance. "
-                "Pass the groups of the same rows."
-            )
-        if n_groups < 2:
-            raise BadValueError(
-                "All utterances belong to one group, so nothing can be resampled; expected at "
-                "least two. Compare over utterances."
-            )
+        group_idx, n_groups = check_groups(groups, len(truth))
         places = group_idx * 2 * n_cells + np.array([[0], [n_cells]]) + cells
         per_group = np.bincount(places.ravel(), minlength=n_groups * 2 * n_cells)
         distinct, how_often = np.unique(

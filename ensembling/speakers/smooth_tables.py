@@ -11,7 +11,8 @@ import numpy as np
 
 from abhinaya import __version__
 from abhinaya.errors import BadValueError, UnknownNameError, list_some
-from ensembling.aligned import align_predictions, align_truth
+from abhinaya.evaluation.scoring import Truth, align_truth
+from ensembling.aligned import align_predictions
 from ensembling.speakers.prior import TrainingPrior, reestimate_rows
 from ensembling.speakers.rows import ADAPTED, Adapted, SpeakerRows, speaker_rows
 from ensembling.speakers.smoothing import ClusterSettings, smooth_rows
@@ -19,7 +20,6 @@ from ensembling.speakers.standardize import standardise_rows
 
 if TYPE_CHECKING:
     from abhinaya.data.predictions import PredictionTable
-    from abhinaya.evaluation.scoring import Truth
 
 __all__ = ["Method", "SmoothReport", "rows_of_table", "smooth_table"]
 
