@@ -30,7 +30,7 @@ class AlignedTables:
         probs: class probabilities, shape (M, U, K); NaN rows where a member gave none.
         metas: the tables' metadata (`absorbed_prior`, `head`, ...), length M.
         embeddings: per member the input of its head's last linear layer, shape (U, D), with NaN
-            rows where there is none; null for a member without any.
+            rows where there is none; None for a member without any.
     """
 
     names: tuple[str, ...]
@@ -46,16 +46,16 @@ class AlignedTables:
 
     @property
     def has_voted(self) -> NDArray[np.bool_]:
-        """True where a member gave a label, shape (M, U)."""
+        """Return True where a member gave a label, shape (M, U)."""
         return np.asarray(self.labels != ABSTAIN)
 
     @property
     def has_probs(self) -> NDArray[np.bool_]:
-        """True where a member gave probabilities, shape (M, U)."""
+        """Return True where a member gave probabilities, shape (M, U)."""
         return np.asarray(~np.isnan(self.probs).any(axis=2))
 
     def take(self, indices: Sequence[int] | NDArray[np.int64]) -> AlignedTables:
-        """The utterances at `indices`, in that order."""
+        """Take the utterances at `indices`, in that order."""
         idx = np.asarray(indices, dtype=np.int64)
         return replace(
             self,
@@ -66,11 +66,11 @@ class AlignedTables:
         )
 
     def with_probs(self, probs: NDArray[np.float64]) -> AlignedTables:
-        """The same members with other probabilities, shape (M, U, K)."""
+        """Give the same members other probabilities, shape (M, U, K)."""
         return replace(self, probs=probs)
 
     def members(self, indices: Sequence[int] | NDArray[np.int64]) -> AlignedTables:
-        """The members at `indices`, in that order."""
+        """Take the members at `indices`, in that order."""
         idx = np.asarray(indices, dtype=np.int64)
         return replace(
             self,
@@ -83,7 +83,7 @@ class AlignedTables:
 
 
 def align_predictions(tables: Sequence[PredictionTable], *, rows: str = "same") -> AlignedTables:
-    """Tables as arrays, with the utterances in the order of the first table.
+    """Turn tables into arrays, with the utterances in the order of the first table.
 
     Args:
         tables: M tables of one emotion set, under different names.

@@ -151,7 +151,7 @@ def _check_names(names: Sequence[str]) -> None:
 
 
 def _correct(comparisons: Sequence[Comparison]) -> tuple[Comparison, ...]:
-    """Holm's correction of each metric over all comparisons."""
+    """Correct each metric by Holm's procedure over all comparisons."""
     of_f1 = holm([comparison.macro_f1.p for comparison in comparisons])
     of_accuracy = holm([comparison.accuracy.p for comparison in comparisons])
     return tuple(

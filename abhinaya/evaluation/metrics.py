@@ -71,7 +71,7 @@ class Scores:
 
 
 def confusion_matrix(truth: IntArray, predicted: IntArray, n_classes: int) -> NDArray[np.int64]:
-    """How often each true class (row) was taken for each class (column).
+    """Count how often each true class (row) was taken for each class (column).
 
     Abstentions stand in no column, so a row may sum to less than the support of its class.
 
@@ -95,7 +95,7 @@ def confusion_matrix(truth: IntArray, predicted: IntArray, n_classes: int) -> ND
 
 
 def scores(truth: IntArray, predicted: IntArray, n_classes: int) -> Scores:
-    """All scores of one set of predictions.
+    """Score one set of predictions.
 
     Rows without a true label inside the emotion set must have been dropped before; they are refused
     here, so that nobody scores them by accident.
@@ -217,7 +217,7 @@ def _interval(
     confidence: float,
     seed: int,
 ) -> tuple[float, float]:
-    """Quantiles of a metric when sum(how_often) tables are drawn with replacement and added up.
+    """Draw sum(how_often) tables with replacement, and return quantiles of the metric of their sum.
 
     Args:
         tables: distinct tables of counts, flattened, shape (N, K * (K + 1)).
@@ -254,7 +254,7 @@ def _interval(
 
 
 def metric_of_counts(counts: NDArray[Any], metric: Metric) -> FloatArray:
-    """A metric of tables of counts, shape (...); they have the shape (..., K, K + 1).
+    """Compute a metric of tables of counts (..., K, K + 1), shape (...).
 
     Rows are true classes, columns predicted ones, the last column abstentions.
     """
@@ -262,14 +262,14 @@ def metric_of_counts(counts: NDArray[Any], metric: Metric) -> FloatArray:
 
 
 def _count(truth: IntArray, predicted: IntArray, n_classes: int) -> NDArray[np.int64]:
-    """Counts per true class and prediction, shape (K, K + 1); the last column is abstention."""
+    """Count per true class and prediction, shape (K, K + 1); the last column is abstention."""
     cells = _cells(truth, predicted, n_classes)
     counts = np.bincount(cells, minlength=n_classes * (n_classes + 1))
     return counts.reshape(n_classes, n_classes + 1)
 
 
 def _cells(truth: IntArray, predicted: IntArray, n_classes: int) -> NDArray[np.int64]:
-    """Position of each utterance in the flattened table of counts, shape (U,), after all checks."""
+    """Check labels and return each one's place in the flattened table of counts, shape (U,)."""
     truth, predicted = np.asarray(truth), np.asarray(predicted)
     if truth.ndim != 1 or truth.shape != predicted.shape:
         raise BadShapeError(
@@ -339,20 +339,20 @@ def number_groups(groups: Sequence[Hashable]) -> tuple[NDArray[np.int64], int]:
 
 
 def _margins(counts: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-    """Correct, true and predicted utterances per class, each of shape (..., K)."""
+    """Return correct, true and predicted utterances per class, each of shape (..., K)."""
     by_class = counts[..., :-1]
     correct = np.diagonal(by_class, axis1=-2, axis2=-1)
     return correct, counts.sum(axis=-1), by_class.sum(axis=-2)
 
 
 def _ratio(part: NDArray[Any], whole: NDArray[Any]) -> FloatArray:
-    """Quotient, and zero where it is undefined."""
+    """Divide, with zero where that is undefined."""
     zeros = np.zeros(np.broadcast_shapes(part.shape, whole.shape), dtype=np.float64)
     return np.asarray(np.divide(part, whole, out=zeros, where=whole > 0))
 
 
 def _f1(counts: NDArray[Any]) -> FloatArray:
-    """F1 per class, shape (..., K)."""
+    """Return F1 per class, shape (..., K)."""
     correct, support, n_predicted = _margins(counts)
     return _ratio(2 * correct, support + n_predicted)
 

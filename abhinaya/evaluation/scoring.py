@@ -41,7 +41,7 @@ class Truth:
         utterances: U unique file names.
         labels: class indices, shape (U,); `ABSTAIN` where there is no label inside the set.
         emotions: the classes and their order.
-        speakers: speaker of each utterance, null where unknown.
+        speakers: speaker of each utterance, None where unknown.
         where: the file they come from.
     """
 
@@ -97,7 +97,7 @@ class LabelledRows:
 def read_with_truth(
     tables: Sequence[str], path: Path, *, speaker_column: str = "speaker"
 ) -> tuple[list[PredictionTable], Truth]:
-    """Tables and the true labels that they are held against.
+    """Read tables and the true labels that they are held against.
 
     Args:
         tables: files, or NAME=FILE.
@@ -118,7 +118,7 @@ def read_with_truth(
 def read_truth(
     path: Path, emotions: EmotionSet | None = None, *, speaker_column: str = "speaker"
 ) -> Truth:
-    """True labels from a manifest, or from a CSV `FileName,EmoClass`.
+    """Read true labels from a manifest, or from a CSV `FileName,EmoClass`.
 
     Args:
         path: a manifest (.parquet, .csv or .jsonl), or a CSV with those two columns.
@@ -163,7 +163,7 @@ def score_table(
     seed: int = 0,
     by_speaker: bool = False,
 ) -> TableScore:
-    """Scores of one table, over the whole emotion set.
+    """Score one table, over the whole emotion set.
 
     Args:
         table: predictions; rows without a true label inside the set are dropped and counted.
@@ -279,7 +279,7 @@ def labelled_rows(
 
 
 def mean_and_sd(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and sample standard deviation (divisor n - 1) of scores, such as those of several seeds.
+    """Return mean and sample standard deviation (divisor n - 1) of scores, as of several seeds.
 
     Raises:
         BadValueError: if there are fewer than two.

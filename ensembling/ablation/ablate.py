@@ -70,7 +70,7 @@ class MemberValue:
     Args:
         name: the table's.
         alone: its own macro-F1.
-        without: macro-F1 of the vote of all others; null for the only table.
+        without: macro-F1 of the vote of all others; None for the only table.
         change: `without` less macro-F1 of all: negative where the table is needed.
         shapley: mean gain of macro-F1 from adding it, over all orders in which tables come in.
     """
@@ -94,7 +94,7 @@ class Ablation:
         n_dropped: utterances of the tables without one.
         n_not_in_tables: utterances with a true label inside the set that the tables do not cover.
         search: `exhaustive` if `subsets` has all of at most `max_size`, else `beam`.
-        beam_width: how many subsets of each size the beam search kept; null without one.
+        beam_width: how many subsets of each size the beam search kept; None without one.
         max_size: size of the largest subsets.
         subsets: what was scored, the best first.
         best: the best subset of each size.
@@ -104,7 +104,7 @@ class Ablation:
         oracle: macro-F1 and accuracy of a rule that follows a right table wherever there is one,
             and the vote of all elsewhere.
         combinations: the named ones.
-        optimism: of picking `subsets`' first; null where there was nothing to choose.
+        optimism: of picking `subsets`' first; None where there was nothing to choose.
     """
 
     names: tuple[str, ...]
@@ -246,7 +246,7 @@ class _Work:
     seed: int
 
     def describe(self, is_in: NDArray[np.bool_], name: str | None = None) -> SubsetScore:
-        """Scores and interval of the tables at the True places of `is_in`, shape (M,)."""
+        """Score the tables at the True places of `is_in`, shape (M,), with an interval."""
         labels = self.ballots.vote(is_in[np.newaxis])
         macro_f1, accuracy = score_labels(labels, self.ballots.truth, self.ballots.n_classes)
         interval = bootstrap_interval(

@@ -69,7 +69,7 @@ def fit_recipe(
     n_resamples: int = 10_000,
     by_speaker: bool = False,
 ) -> FitResult:
-    """A learned rule fitted to labelled tables, with a score that it has earned on unseen rows.
+    """Fit a learned rule to labelled tables, with a score that it has earned on unseen rows.
 
     Rows without a true label inside the set are dropped and counted.
 
@@ -162,7 +162,7 @@ def apply_recipe(
     allow_fitted_rows: bool = False,
     name: str | None = None,
 ) -> PredictionTable:
-    """What a fitted rule says about other tables of the same members.
+    """Apply a fitted rule to other tables of the same members.
 
     Args:
         recipe: the fitted rule.
@@ -240,7 +240,7 @@ def _check_names(wanted: Sequence[str], given: Sequence[str]) -> None:
 
 
 def _digests(utterances: Sequence[str]) -> list[str]:
-    """Twelve hexadecimal digits per name: enough to recognise it, without listing a corpus."""
+    """Digest each name into twelve digits: enough to recognise it, without listing a corpus."""
     return [hashlib.sha256(name.encode("utf-8")).hexdigest()[:12] for name in utterances]
 
 

@@ -137,7 +137,7 @@ def test_labelled_rows_are_those_with_a_label_in_the_set():
 
 
 def test_labelled_rows_to_learn_from_are_needed():
-    with pytest.raises(BadValueError, match="of the tables has a label .* nothing to learn from"):
+    with pytest.raises(BadValueError, match=r"of the tables has a label .* nothing to learn from"):
         labelled_rows(["u0"], truth_of([ABSTAIN]), purpose="learn")
 
 
