@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import f1_score
 
-from abhinaya.evaluation.metrics import bootstrap_by_group, bootstrap_interval
+from abhinaya.evaluation.metrics import bootstrap_interval
 
 N_UTTS = 3_200
 N_CLASSES = 8
@@ -72,11 +72,11 @@ def main() -> None:
 
     ours_s, ours = best_of(3, lambda: bootstrap_interval(truth, predicted, N_CLASSES, seed=0))
     groups_s, groups = best_of(
-        3, lambda: bootstrap_by_group(truth, predicted, speakers, N_CLASSES, seed=0)
+        3, lambda: bootstrap_interval(truth, predicted, N_CLASSES, groups=speakers, seed=0)
     )
     rows = [
         ("bootstrap_interval", N_RESAMPLES, ours_s, ours),
-        (f"bootstrap_by_group, {N_SPEAKERS} speakers", N_RESAMPLES, groups_s, groups),
+        (f"bootstrap_interval by {N_SPEAKERS} speakers", N_RESAMPLES, groups_s, groups),
     ]
     for name, metric, n_resamples in (
         ("row loop, numpy", numpy_macro_f1, N_NUMPY_LOOP),

@@ -10,13 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from abhinaya.data.labels import ABSTAIN, EmotionSet
-from abhinaya.errors import BadValueError, list_some
+from abhinaya.errors import BadValueError
 
 if TYPE_CHECKING:
     from abhinaya.data.predictions import PredictionTable
-    from abhinaya.evaluation.scoring import Truth
 
-__all__ = ["AlignedTables", "align_predictions", "align_truth"]
+__all__ = ["AlignedTables", "align_predictions"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +30,7 @@ class AlignedTables:
         probs: class probabilities, shape (M, U, K); NaN rows where a member gave none.
         metas: the tables' metadata (`absorbed_prior`, `head`, ...), length M.
         embeddings: per member the input of its head's last linear layer, shape (U, D), with NaN
-            rows where there is none; null for a member without any.
+            rows where there is none; None for a member without any.
     """
 
     names: tuple[str, ...]
@@ -47,16 +46,16 @@ class AlignedTables:
 
     @property
     def has_voted(self) -> NDArray[np.bool_]:
-        """True where a member gave a label, shape (M, U)."""
+        """Return True where a member gave a label, shape (M, U)."""
         return np.asarray(self.labels != ABSTAIN)
 
     @property
     def has_probs(self) -> NDArray[np.bool_]:
-        """True where a member gave probabilities, shape (M, U)."""
+        """Return True where a member gave probabilities, shape (M, U)."""
         return np.asarray(~np.isnan(self.probs).any(axis=2))
 
     def take(self, indices: Sequence[int] | NDArray[np.int64]) -> AlignedTables:
-        """The utterances at `indices`, in that order."""
+        """Take the utterances at `indices`, in that order."""
         idx = np.asarray(indices, dtype=np.int64)
         return replace(
             self,
@@ -67,11 +66,11 @@ class AlignedTables:
         )
 
     def with_probs(self, probs: NDArray[np.float64]) -> AlignedTables:
-        """The same members with other probabilities, shape (M, U, K)."""
+        """Give the same members other probabilities, shape (M, U, K)."""
         return replace(self, probs=probs)
 
     def members(self, indices: Sequence[int] | NDArray[np.int64]) -> AlignedTables:
-        """The members at `indices`, in that order."""
+        """Take the members at `indices`, in that order."""
         idx = np.asarray(indices, dtype=np.int64)
         return replace(
             self,
@@ -84,7 +83,7 @@ class AlignedTables:
 
 
 def align_predictions(tables: Sequence[PredictionTable], *, rows: str = "same") -> AlignedTables:
-    """Tables as arrays, with the utterances in the order of the first table.
+    """Turn tables into arrays, with the utterances in the order of the first table.
 
     Args:
         tables: M tables of one emotion set, under different names.
@@ -125,30 +124,3 @@ def align_predictions(tables: Sequence[PredictionTable], *, rows: str = "same") 
         metas=tuple(table.meta for table in aligned),
         embeddings=tuple(table.embeddings for table in aligned),
     )
-
-
-def align_truth(
-    utterances: Sequence[str], truth: Truth
-) -> tuple[NDArray[np.int64], tuple[str | None, ...]]:
-    """True class and speaker of each utterance.
-
-    Args:
-        utterances: U file names.
-        truth: labels and speakers of these and perhaps further utterances.
-
-    Returns:
-        labels: class indices, shape (U,); `ABSTAIN` where there is no label inside the set.
-        speakers: U names, null where unknown.
-
-    Raises:
-        BadValueError: if an utterance is not in the truth.
-    """
-    place = {utterance: idx for idx, utterance in enumerate(truth.utterances)}
-    unknown = [utterance for utterance in utterances if utterance not in place]
-    if unknown:
-        raise BadValueError(
-            f"{len(unknown)} of {len(utterances)} utterances of the tables are not in "
-            f"{truth.where}: {list_some(unknown)}. Give the manifest that was predicted from."
-        )
-    idx = np.array([place[utterance] for utterance in utterances], dtype=np.int64)
-    return truth.labels[idx], tuple(truth.speakers[i] for i in idx)

@@ -7,18 +7,15 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-
-from abhinaya.data.labels import ABSTAIN
 from abhinaya.errors import BadValueError
-from abhinaya.evaluation.metrics import bootstrap_by_group, bootstrap_interval, number_groups
+from abhinaya.evaluation.metrics import bootstrap_interval, number_groups
 from abhinaya.evaluation.significance import Difference, compare_labels, holm
 
 if TYPE_CHECKING:
     from abhinaya.data.predictions import PredictionTable
     from abhinaya.evaluation.scoring import TableScore, Truth
 
-__all__ = ["Comparison", "Report", "compare_tables"]
+__all__ = ["Comparison", "ComparisonReport", "compare_tables"]
 
 
 @dataclass(frozen=True)
@@ -43,7 +40,7 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class Report:
+class ComparisonReport:
     """Scores of all tables on the same utterances, and their comparisons.
 
     Args:
@@ -72,7 +69,7 @@ def compare_tables(
     rows: str = "same",
     n_resamples: int = 10_000,
     seed: int = 0,
-) -> Report:
+) -> ComparisonReport:
     """Compare every table with the first one, or every two of them.
 
     Args:
@@ -93,7 +90,7 @@ def compare_tables(
         ClassOrderError: if tables and truth differ in class order.
     """
     from abhinaya.data.predictions import align_tables
-    from abhinaya.evaluation.scoring import score_table
+    from abhinaya.evaluation.scoring import labelled_rows, score_table
 
     _check_names([table.name for table in tables])
     for table in tables[1:]:
@@ -104,32 +101,20 @@ def compare_tables(
     settings: dict[str, Any] = {"n_resamples": n_resamples, "seed": seed}
     scores = tuple(score_table(t, truth, by_speaker=by_speaker, **settings) for t in aligned)
 
-    # The rows of all tables are the same now, and `score_table` has found each in the truth.
-    place = {utterance: idx for idx, utterance in enumerate(truth.utterances)}
-    idx = np.array([place[utterance] for utterance in aligned[0].utterances], dtype=np.int64)
-    is_scored = truth.labels[idx] != ABSTAIN
-    true, n_classes = truth.labels[idx][is_scored], len(truth.emotions)
-    labels = [table.labels[is_scored] for table in aligned]
-    speakers = [truth.speakers[i] for i in idx[is_scored]]
-    groups = speakers if by_speaker else None
-
-    if groups is None:
-        intervals = [
-            bootstrap_interval(true, predicted, n_classes, metric="accuracy", **settings)
-            for predicted in labels
-        ]
-    else:
-        intervals = [
-            bootstrap_by_group(true, predicted, groups, n_classes, metric="accuracy", **settings)
-            for predicted in labels
-        ]
+    # The utterances of all tables are the same now.
+    scored = labelled_rows(aligned[0].utterances, truth, by_speaker=by_speaker)
+    true, n_classes = scored.labels, len(truth.emotions)
+    labels = [table.labels[scored.indices] for table in aligned]
+    settings["groups"] = scored.groups
+    intervals = [
+        bootstrap_interval(true, predicted, n_classes, metric="accuracy", **settings)
+        for predicted in labels
+    ]
     every = range(len(tables))
     pairs = list(combinations(every, 2)) if all_pairs else [(0, other) for other in every[1:]]
     comparisons = []
     for other, own in pairs:
-        macro_f1, accuracy = compare_labels(
-            true, labels[own], labels[other], n_classes, groups=groups, **settings
-        )
+        macro_f1, accuracy = compare_labels(true, labels[own], labels[other], n_classes, **settings)
         right, other_right = labels[own] == true, labels[other] == true
         comparisons.append(
             Comparison(
@@ -141,13 +126,13 @@ def compare_tables(
                 n_only_against=int((other_right & ~right).sum()),
             )
         )
-    return Report(
+    return ComparisonReport(
         scores=scores,
         accuracy_intervals=tuple(intervals),
         comparisons=_correct(comparisons),
         unit="speaker" if by_speaker else "utterance",
-        n_units=number_groups(speakers)[1] if by_speaker else len(true),
-        n_unknown=sum(speaker is None for speaker in speakers),
+        n_units=len(true) if scored.groups is None else number_groups(scored.groups)[1],
+        n_unknown=scored.speakers.count(None),
     )
 
 
@@ -166,7 +151,7 @@ def _check_names(names: Sequence[str]) -> None:
 
 
 def _correct(comparisons: Sequence[Comparison]) -> tuple[Comparison, ...]:
-    """Holm's correction of each metric over all comparisons."""
+    """Correct each metric by Holm's procedure over all comparisons."""
     of_f1 = holm([comparison.macro_f1.p for comparison in comparisons])
     of_accuracy = holm([comparison.accuracy.p for comparison in comparisons])
     return tuple(

@@ -20,8 +20,8 @@ from abhinaya.errors import BadShapeError, BadValueError, UnknownNameError, list
 __all__ = [
     "Metric",
     "Scores",
-    "bootstrap_by_group",
     "bootstrap_interval",
+    "check_groups",
     "confusion_matrix",
     "metric_of_counts",
     "number_groups",
@@ -71,7 +71,7 @@ class Scores:
 
 
 def confusion_matrix(truth: IntArray, predicted: IntArray, n_classes: int) -> NDArray[np.int64]:
-    """How often each true class (row) was taken for each class (column).
+    """Count how often each true class (row) was taken for each class (column).
 
     Abstentions stand in no column, so a row may sum to less than the support of its class.
 
@@ -95,7 +95,7 @@ def confusion_matrix(truth: IntArray, predicted: IntArray, n_classes: int) -> ND
 
 
 def scores(truth: IntArray, predicted: IntArray, n_classes: int) -> Scores:
-    """All scores of one set of predictions.
+    """Score one set of predictions.
 
     Rows without a true label inside the emotion set must have been dropped before; they are refused
     here, so that nobody scores them by accident.
@@ -142,75 +142,32 @@ def bootstrap_interval(
     predicted: IntArray,
     n_classes: int,
     *,
+    groups: Sequence[Hashable] | None = None,
     metric: Metric = "macro_f1",
     n_resamples: int = 10_000,
     confidence: float = 0.95,
     seed: int,
 ) -> tuple[float, float]:
-    """Percentile bootstrap interval of a metric, over utterances.
+    """Return the percentile bootstrap interval of a metric, over utterances or groups of them.
 
     Drawing U utterances with replacement and counting them is one multinomial draw of U over the
     cells of the observed table of counts, with the observed frequencies as probabilities: the same
     distribution, without touching rows. A class that is missing from a resample counts as 0 in its
     macro-F1, and is left out of its UAR, as everywhere in this module.
 
-    Source: Efron & Tibshirani, "An Introduction to the Bootstrap", 1993, section 13.3.
-
-    Args:
-        truth: true class index, shape (U,), values in [0, K).
-        predicted: predicted class index, shape (U,), values in [0, K) or `ABSTAIN`.
-        n_classes: K.
-        metric: "macro_f1", "accuracy" or "uar".
-        n_resamples: number of resamples.
-        confidence: probability between the two ends, in (0, 1).
-        seed: the same seed gives the same interval.
-
-    Returns:
-        Lower and upper end.
-
-    Raises:
-        BadShapeError: if the arrays are not one-dimensional and of the same length.
-        BadValueError: if there are no utterances, an index is out of range, or `n_resamples` or
-            `confidence` is.
-        UnknownNameError: if the metric is unknown.
-
-    Example:
-        >>> bootstrap_interval(np.array([0, 1]), np.array([0, 1]), 2, metric="accuracy", seed=0)
-        (1.0, 1.0)
-    """
-    cells = _count(truth, predicted, n_classes).ravel()
-    occupied = np.flatnonzero(cells)
-    # Each kind of utterance is a table with a single 1: in its own cell.
-    tables = np.zeros((len(occupied), len(cells)), dtype=np.int64)
-    tables[np.arange(len(occupied)), occupied] = 1
-    return _interval(tables, cells[occupied], n_classes, metric, n_resamples, confidence, seed)
-
-
-def bootstrap_by_group(
-    truth: IntArray,
-    predicted: IntArray,
-    groups: Sequence[Hashable],
-    n_classes: int,
-    *,
-    metric: Metric = "macro_f1",
-    n_resamples: int = 10_000,
-    confidence: float = 0.95,
-    seed: int,
-) -> tuple[float, float]:
-    """Percentile bootstrap interval of a metric, over whole groups such as speakers.
-
     The utterances of one speaker resemble each other, so an interval over utterances is too
-    narrow. Here a resample draws as many groups as there are, with replacement, each with all its
-    utterances.
+    narrow. With groups, a resample draws as many groups as there are, with replacement, each with
+    all its utterances.
 
-    Source: Davison & Hinkley, "Bootstrap Methods and their Application", 1997, section 3.8.
+    Source: Efron & Tibshirani, "An Introduction to the Bootstrap", 1993, section 13.3; for groups
+    Davison & Hinkley, "Bootstrap Methods and their Application", 1997, section 3.8.
 
     Args:
         truth: true class index, shape (U,), values in [0, K).
         predicted: predicted class index, shape (U,), values in [0, K) or `ABSTAIN`.
-        groups: group of each utterance, length U. None and NaN mean unknown: such an utterance is a
-            group of its own.
         n_classes: K.
+        groups: group of each utterance such as its speaker, length U; None and NaN mean unknown:
+            such an utterance is a group of its own. By default every utterance is.
         metric: "macro_f1", "accuracy" or "uar".
         n_resamples: number of resamples.
         confidence: probability between the two ends, in (0, 1).
@@ -228,25 +185,26 @@ def bootstrap_by_group(
 
     Example:
         >>> truth, predicted = np.array([0, 1, 0]), np.array([0, 1, 1])
-        >>> bootstrap_by_group(truth, predicted, ["a", "a", "b"], 2, metric="accuracy", seed=0)
+        >>> bootstrap_interval(truth, truth, 2, metric="accuracy", seed=0)
+        (1.0, 1.0)
+        >>> bootstrap_interval(
+        ...     truth, predicted, 2, groups=["a", "a", "b"], metric="accuracy", seed=0
+        ... )
         (0.0, 1.0)
     """
     cells = _cells(truth, predicted, n_classes)
-    group_idx, n_groups = number_groups(groups)
-    if len(group_idx) != len(cells):
-        raise BadShapeError(
-            f"groups has {len(group_idx)} entries, expected {len(cells)}, one per utterance. "
-            "Pass the groups of the same rows."
-        )
-    if n_groups < 2:
-        raise BadValueError(
-            "All utterances belong to one group, so resampling groups cannot vary anything; "
-            "expected at least two. Use bootstrap_interval, which resamples utterances."
-        )
     n_cells = n_classes * (n_classes + 1)
-    per_group = np.bincount(group_idx * n_cells + cells, minlength=n_groups * n_cells)
-    # Groups with equal tables are interchangeable: draw among the distinct ones.
-    tables, how_often = np.unique(per_group.reshape(n_groups, n_cells), axis=0, return_counts=True)
+    if groups is None:
+        # Each kind of utterance is a table with a single 1: in its own cell.
+        occupied, how_often = np.unique(cells, return_counts=True)
+        tables = np.eye(n_cells, dtype=np.int64)[occupied]
+    else:
+        group_idx, n_groups = check_groups(groups, len(cells))
+        per_group = np.bincount(group_idx * n_cells + cells, minlength=n_groups * n_cells)
+        # Groups with equal tables are interchangeable: draw among the distinct ones.
+        tables, how_often = np.unique(
+            per_group.reshape(n_groups, n_cells), axis=0, return_counts=True
+        )
     return _interval(tables, how_often, n_classes, metric, n_resamples, confidence, seed)
 
 
@@ -259,7 +217,7 @@ def _interval(
     confidence: float,
     seed: int,
 ) -> tuple[float, float]:
-    """Quantiles of a metric when sum(how_often) tables are drawn with replacement and added up.
+    """Draw sum(how_often) tables with replacement, and return quantiles of the metric of their sum.
 
     Args:
         tables: distinct tables of counts, flattened, shape (N, K * (K + 1)).
@@ -296,7 +254,7 @@ def _interval(
 
 
 def metric_of_counts(counts: NDArray[Any], metric: Metric) -> FloatArray:
-    """A metric of tables of counts, shape (...); they have the shape (..., K, K + 1).
+    """Compute a metric of tables of counts (..., K, K + 1), shape (...).
 
     Rows are true classes, columns predicted ones, the last column abstentions.
     """
@@ -304,14 +262,14 @@ def metric_of_counts(counts: NDArray[Any], metric: Metric) -> FloatArray:
 
 
 def _count(truth: IntArray, predicted: IntArray, n_classes: int) -> NDArray[np.int64]:
-    """Counts per true class and prediction, shape (K, K + 1); the last column is abstention."""
+    """Count per true class and prediction, shape (K, K + 1); the last column is abstention."""
     cells = _cells(truth, predicted, n_classes)
     counts = np.bincount(cells, minlength=n_classes * (n_classes + 1))
     return counts.reshape(n_classes, n_classes + 1)
 
 
 def _cells(truth: IntArray, predicted: IntArray, n_classes: int) -> NDArray[np.int64]:
-    """Position of each utterance in the flattened table of counts, shape (U,), after all checks."""
+    """Check labels and return each one's place in the flattened table of counts, shape (U,)."""
     truth, predicted = np.asarray(truth), np.asarray(predicted)
     if truth.ndim != 1 or truth.shape != predicted.shape:
         raise BadShapeError(
@@ -340,8 +298,29 @@ def _cells(truth: IntArray, predicted: IntArray, n_classes: int) -> NDArray[np.i
     return cells
 
 
+def check_groups(groups: Sequence[Hashable], n_utts: int) -> tuple[NDArray[np.int64], int]:
+    """Number the groups that shall be resampled; see `number_groups`.
+
+    Raises:
+        BadShapeError: if there is not one group per utterance.
+        BadValueError: if there are fewer than two groups.
+    """
+    if len(groups) != n_utts:
+        raise BadShapeError(
+            f"groups has {len(groups)} entries, expected {n_utts}, one per utterance. "
+            "Pass the groups of the same rows."
+        )
+    group_idx, n_groups = number_groups(groups)
+    if n_groups < 2:
+        raise BadValueError(
+            "All utterances belong to one group, so resampling groups cannot vary anything; "
+            "expected at least two. Resample utterances."
+        )
+    return group_idx, n_groups
+
+
 def number_groups(groups: Sequence[Hashable]) -> tuple[NDArray[np.int64], int]:
-    """A number per utterance, equal for equal groups, and how many there are.
+    """Return a number per utterance, equal for equal groups, and how many groups there are.
 
     None and NaN mean unknown: such an utterance is a group of its own.
     """
@@ -360,20 +339,20 @@ def number_groups(groups: Sequence[Hashable]) -> tuple[NDArray[np.int64], int]:
 
 
 def _margins(counts: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-    """Correct, true and predicted utterances per class, each of shape (..., K)."""
+    """Return correct, true and predicted utterances per class, each of shape (..., K)."""
     by_class = counts[..., :-1]
     correct = np.diagonal(by_class, axis1=-2, axis2=-1)
     return correct, counts.sum(axis=-1), by_class.sum(axis=-2)
 
 
 def _ratio(part: NDArray[Any], whole: NDArray[Any]) -> FloatArray:
-    """Quotient, and zero where it is undefined."""
+    """Divide, with zero where that is undefined."""
     zeros = np.zeros(np.broadcast_shapes(part.shape, whole.shape), dtype=np.float64)
     return np.asarray(np.divide(part, whole, out=zeros, where=whole > 0))
 
 
 def _f1(counts: NDArray[Any]) -> FloatArray:
-    """F1 per class, shape (..., K)."""
+    """Return F1 per class, shape (..., K)."""
     correct, support, n_predicted = _margins(counts)
     return _ratio(2 * correct, support + n_predicted)
 

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -17,11 +18,14 @@ from abhinaya.data.labels import ABSTAIN, MSP_PODCAST, EmotionSet
 from abhinaya.data.manifest import read_manifest
 from abhinaya.data.predictions import PredictionTable, read_tables
 from abhinaya.errors import BadValueError, ProblemsError, UnknownNameError, list_some
-from abhinaya.evaluation.metrics import Scores, bootstrap_by_group, bootstrap_interval, scores
+from abhinaya.evaluation.metrics import Scores, bootstrap_interval, scores
 
 __all__ = [
+    "LabelledRows",
     "TableScore",
     "Truth",
+    "align_truth",
+    "labelled_rows",
     "mean_and_sd",
     "read_truth",
     "read_with_truth",
@@ -37,7 +41,7 @@ class Truth:
         utterances: U unique file names.
         labels: class indices, shape (U,); `ABSTAIN` where there is no label inside the set.
         emotions: the classes and their order.
-        speakers: speaker of each utterance, null where unknown.
+        speakers: speaker of each utterance, None where unknown.
         where: the file they come from.
     """
 
@@ -69,10 +73,31 @@ class TableScore:
     n_not_in_table: int
 
 
+@dataclass(frozen=True, eq=False)
+class LabelledRows:
+    """The utterances of tables that have a true label inside the set.
+
+    Args:
+        indices: where they stand in the tables, shape (R,).
+        labels: true class indices, shape (R,), values in [0, K).
+        speakers: R names, None where unknown.
+        groups: what to resample: the speakers, or None for single utterances.
+        n_dropped: utterances of the tables without such a label.
+        n_not_in_tables: utterances with such a label that the tables do not cover.
+    """
+
+    indices: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    speakers: tuple[str | None, ...]
+    groups: tuple[str | None, ...] | None
+    n_dropped: int
+    n_not_in_tables: int
+
+
 def read_with_truth(
     tables: Sequence[str], path: Path, *, speaker_column: str = "speaker"
 ) -> tuple[list[PredictionTable], Truth]:
-    """Tables and the true labels that they are held against.
+    """Read tables and the true labels that they are held against.
 
     Args:
         tables: files, or NAME=FILE.
@@ -93,7 +118,7 @@ def read_with_truth(
 def read_truth(
     path: Path, emotions: EmotionSet | None = None, *, speaker_column: str = "speaker"
 ) -> Truth:
-    """True labels from a manifest, or from a CSV `FileName,EmoClass`.
+    """Read true labels from a manifest, or from a CSV `FileName,EmoClass`.
 
     Args:
         path: a manifest (.parquet, .csv or .jsonl), or a CSV with those two columns.
@@ -138,7 +163,7 @@ def score_table(
     seed: int = 0,
     by_speaker: bool = False,
 ) -> TableScore:
-    """Scores of one table, over the whole emotion set.
+    """Score one table, over the whole emotion set.
 
     Args:
         table: predictions; rows without a true label inside the set are dropped and counted.
@@ -156,50 +181,105 @@ def score_table(
     truth.emotions.require_same_order(
         table.emotions, what=f"Table {table.name!r}", where=truth.where
     )
-    place = {utterance: idx for idx, utterance in enumerate(truth.utterances)}
-    unknown = [utterance for utterance in table.utterances if utterance not in place]
-    if unknown:
-        raise BadValueError(
-            f"{len(unknown)} of {len(table)} utterances of table {table.name!r} are not in "
-            f"{truth.where}: {list_some(unknown)}. Give the manifest that was predicted from."
-        )
-    idx = np.array([place[utterance] for utterance in table.utterances], dtype=np.int64)
-    is_scored = truth.labels[idx] != ABSTAIN
-    if not is_scored.any():
-        raise BadValueError(
-            f"None of the {len(table)} utterances of table {table.name!r} has a label out of "
-            f"{' '.join(truth.emotions.codes)} in {truth.where}, so nothing can be scored. "
-            "Predict a labelled selection."
-        )
-    true, predicted = truth.labels[idx][is_scored], table.labels[is_scored]
-    n_classes = len(truth.emotions)
-    if by_speaker:
-        speakers = [truth.speakers[i] for i in idx[is_scored]]
-        if not any(speakers):
-            raise BadValueError(
-                f"{truth.where} names no speaker of the {len(speakers)} scored utterances, so the "
-                "interval cannot be taken over speakers. Give a manifest with speakers, or "
-                "resample utterances."
-            )
-        interval = bootstrap_by_group(
-            true, predicted, speakers, n_classes, n_resamples=n_resamples, seed=seed
-        )
-    else:
-        interval = bootstrap_interval(
-            true, predicted, n_classes, n_resamples=n_resamples, seed=seed
-        )
+    rows = labelled_rows(table.utterances, truth, by_speaker=by_speaker, of=f"table {table.name!r}")
+    predicted, n_classes = table.labels[rows.indices], len(truth.emotions)
     return TableScore(
         name=table.name,
         emotions=truth.emotions,
-        scores=scores(true, predicted, n_classes),
-        interval=interval,
-        n_dropped=int((~is_scored).sum()),
-        n_not_in_table=int((truth.labels != ABSTAIN).sum() - is_scored.sum()),
+        scores=scores(rows.labels, predicted, n_classes),
+        interval=bootstrap_interval(
+            rows.labels,
+            predicted,
+            n_classes,
+            groups=rows.groups,
+            n_resamples=n_resamples,
+            seed=seed,
+        ),
+        n_dropped=rows.n_dropped,
+        n_not_in_table=rows.n_not_in_tables,
+    )
+
+
+def align_truth(
+    utterances: Sequence[str], truth: Truth, *, of: str = "the tables"
+) -> tuple[NDArray[np.int64], tuple[str | None, ...]]:
+    """Look up the true class and the speaker of each utterance.
+
+    Args:
+        utterances: U file names.
+        truth: labels and speakers of these and perhaps further utterances.
+        of: whose utterances they are, for the message.
+
+    Returns:
+        labels: class indices, shape (U,); `ABSTAIN` where there is no label inside the set.
+        speakers: U names, None where unknown.
+
+    Raises:
+        BadValueError: if an utterance is not in the truth.
+    """
+    place = {utterance: idx for idx, utterance in enumerate(truth.utterances)}
+    unknown = [utterance for utterance in utterances if utterance not in place]
+    if unknown:
+        raise BadValueError(
+            f"{len(unknown)} of {len(utterances)} utterances of {of} are not in {truth.where}: "
+            f"{list_some(unknown)}. Give the manifest that was predicted from."
+        )
+    idx = np.array([place[utterance] for utterance in utterances], dtype=np.int64)
+    return truth.labels[idx], tuple(truth.speakers[i] for i in idx)
+
+
+def labelled_rows(
+    utterances: Sequence[str],
+    truth: Truth,
+    *,
+    by_speaker: bool = False,
+    of: str = "the tables",
+    purpose: Literal["score", "learn"] = "score",
+) -> LabelledRows:
+    """Choose the utterances with a true label inside the set, the only ones that can be scored.
+
+    Args:
+        utterances: U file names.
+        truth: labels and speakers of these and perhaps further utterances.
+        by_speaker: whether speakers, not utterances, will be resampled.
+        of: whose utterances they are, for messages.
+        purpose: what the labels are for, for messages.
+
+    Raises:
+        BadValueError: if an utterance is not in the truth, none has a label, or speakers are asked
+            for but unknown.
+    """
+    all_labels, all_speakers = align_truth(utterances, truth, of=of)
+    indices = np.flatnonzero(all_labels != ABSTAIN)
+    scored, so_that = {
+        "score": ("scored", "nothing can be scored"),
+        "learn": ("labelled", "there is nothing to learn from"),
+    }[purpose]
+    if len(indices) == 0:
+        raise BadValueError(
+            f"None of the {len(utterances)} utterances of {of} has a label out of "
+            f"{' '.join(truth.emotions.codes)} in {truth.where}, so {so_that}. "
+            "Predict a labelled selection."
+        )
+    speakers = tuple(all_speakers[idx] for idx in indices.tolist())
+    if by_speaker and not any(speakers):
+        raise BadValueError(
+            f"{truth.where} names no speaker of the {len(speakers)} {scored} utterances, so the "
+            "interval cannot be taken over speakers. Give a manifest with speakers, or resample "
+            "utterances."
+        )
+    return LabelledRows(
+        indices=indices,
+        labels=all_labels[indices],
+        speakers=speakers,
+        groups=speakers if by_speaker else None,
+        n_dropped=len(utterances) - len(indices),
+        n_not_in_tables=int((truth.labels != ABSTAIN).sum()) - len(indices),
     )
 
 
 def mean_and_sd(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and sample standard deviation (divisor n - 1) of scores, such as those of several seeds.
+    """Return mean and sample standard deviation (divisor n - 1) of scores, as of several seeds.
 
     Raises:
         BadValueError: if there are fewer than two.

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from abhinaya.data.labels import ABSTAIN
-from abhinaya.errors import BadShapeError, BadValueError
-from abhinaya.evaluation.metrics import Metric, confusion_matrix, metric_of_counts, number_groups
+from abhinaya.errors import BadValueError
+from abhinaya.evaluation.metrics import Metric, check_groups, confusion_matrix, metric_of_counts
 
 __all__ = ["Difference", "compare_labels", "holm", "mcnemar"]
 
@@ -66,7 +66,7 @@ def compare_labels(
     n_resamples: int = 10_000,
     seed: int,
 ) -> tuple[Difference, Difference]:
-    """Differences of macro-F1 and of accuracy between two predictions of the same utterances.
+    """Compare macro-F1 and accuracy of two predictions of the same utterances.
 
     The interval is the percentile interval of the paired bootstrap: utterances are drawn with
     replacement, each with both predictions (Efron & Tibshirani, "An Introduction to the Bootstrap",
@@ -105,7 +105,7 @@ def compare_labels(
     resampled = _bootstrap(units, how_often, n_resamples, rng)
     tail = (1 - _CONFIDENCE) / 2
     intervals = np.quantile(resampled, [tail, 1 - tail], axis=1)
-    p_values, is_exact = _randomise(units, how_often, observed, n_resamples, rng)
+    p_values, is_exact = _randomize(units, how_often, observed, n_resamples, rng)
     test: Literal["randomisation", "exact randomisation", "McNemar"]
     found = []
     for idx, metric in enumerate(_METRICS):
@@ -120,7 +120,7 @@ def compare_labels(
 
 
 def mcnemar(n_only_first: int, n_only_second: int) -> float:
-    """Two-sided p-value of McNemar's test, from the exact binomial distribution.
+    """Return the two-sided p-value of McNemar's test, from the exact binomial distribution.
 
     Of the utterances that exactly one of two predictors gets right, either would get half if both
     were equally accurate: p = min(1, 2 P[X <= the smaller count]), X ~ Binomial(both counts, 1/2).
@@ -147,14 +147,14 @@ def mcnemar(n_only_first: int, n_only_second: int) -> float:
         raise BadValueError(
             f"The counts are {n_only_first} and {n_only_second}, expected none below 0."
         )
-    from scipy.special import bdtr
+    from scipy.stats import binomtest
 
-    fewer, both = min(n_only_first, n_only_second), n_only_first + n_only_second
-    return min(1.0, 2 * float(bdtr(fewer, both, 0.5)))
+    both = n_only_first + n_only_second
+    return float(binomtest(n_only_first, both).pvalue) if both else 1.0
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """P-values corrected for having looked at all of them.
+    """Correct p-values for having looked at all of them.
 
     The smallest of n is multiplied by n, the next by n - 1 and so on; none becomes smaller than one
     before it, nor larger than 1. The probability of any false alarm is then at most the level.
@@ -193,7 +193,7 @@ def _paired_units(
     n_classes: int,
     groups: Sequence[Hashable] | None,
 ) -> tuple[FloatArray, NDArray[np.int64]]:
-    """Distinct units, shape (N, 2, K, K + 1), and how many there are of each, shape (N,)."""
+    """Find distinct units, shape (N, 2, K, K + 1), and how many there are of each, shape (N,)."""
     truth, predicted, against = np.asarray(truth), np.asarray(predicted), np.asarray(against)
     for labels in (predicted, against):
         confusion_matrix(truth, labels, n_classes)  # refuses what is out of shape or range
@@ -206,17 +206,7 @@ def _paired_units(
         for side in (0, 1):
             units[np.arange(kinds.shape[1]), side, kinds[side]] = 1
     else:
-        group_idx, n_groups = number_groups(groups)
-        if len(group_idx) != len(truth):
-            raise BadShapeError(
-                f"groups has {len(group_idx)} entries, expected {len(truth)}, one per utterance. "
-                "Pass the groups of the same rows."
-            )
-        if n_groups < 2:
-            raise BadValueError(
-                "All utterances belong to one group, so nothing can be resampled; expected at "
-                "least two. Compare over utterances."
-            )
+        group_idx, n_groups = check_groups(groups, len(truth))
         places = group_idx * 2 * n_cells + np.array([[0], [n_cells]]) + cells
         per_group = np.bincount(places.ravel(), minlength=n_groups * 2 * n_cells)
         distinct, how_often = np.unique(
@@ -227,7 +217,7 @@ def _paired_units(
 
 
 def _differences(counts: FloatArray) -> FloatArray:
-    """Metrics of the first minus those of the second, shape (2, R), of counts (R, 2, K, K + 1)."""
+    """Subtract metrics of the second from the first, shape (2, R), of counts (R, 2, K, K + 1)."""
     values = [metric_of_counts(counts, metric) for metric in _METRICS]  # each (R, 2)
     return np.stack([both[:, 0] - both[:, 1] for both in values])
 
@@ -235,7 +225,7 @@ def _differences(counts: FloatArray) -> FloatArray:
 def _bootstrap(
     units: FloatArray, how_often: NDArray[np.int64], n_resamples: int, rng: np.random.Generator
 ) -> FloatArray:
-    """Differences in resamples of as many units with replacement, shape (2, n_resamples)."""
+    """Resample units with replacement; return the differences, shape (2, n_resamples)."""
     n_units = int(how_often.sum())
     flat = units.reshape(len(units), -1)
     found = []
@@ -246,14 +236,14 @@ def _bootstrap(
     return np.concatenate(found, axis=1)
 
 
-def _randomise(
+def _randomize(
     units: FloatArray,
     how_often: NDArray[np.int64],
     observed: FloatArray,
     n_resamples: int,
     rng: np.random.Generator,
 ) -> tuple[FloatArray, bool]:
-    """P-value of each metric when the predictions of units are swapped, and whether it is exact."""
+    """Swap predictions of units; return the p-value of each metric, and whether it is exact."""
     total = np.tensordot(how_often, units, axes=1)  # (2, K, K + 1)
     changes = units[:, 1] - units[:, 0]  # what swapping a unit does to the first predictor
     matters = changes.any(axis=(1, 2))

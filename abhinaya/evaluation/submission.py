@@ -52,7 +52,7 @@ class Challenge:
         name: as given to `--challenge`.
         n_rows: number of test utterances.
         emotions: classes that may be predicted.
-        names: the expected file names in order; null where their numbering is not public.
+        names: the expected file names in order; None where their numbering is not public.
     """
 
     name: str
@@ -79,7 +79,7 @@ CHALLENGES: Mapping[str, Challenge] = MappingProxyType(
 
 
 def find_challenge(name: str) -> Challenge:
-    """The challenge of that name.
+    """Find the challenge of that name.
 
     Raises:
         UnknownNameError: if there is none.
@@ -92,7 +92,7 @@ def find_challenge(name: str) -> Challenge:
 def expected_names(
     challenge: Challenge | None, names_file: Path | None = None, *, selection: str = ALL
 ) -> tuple[str, ...]:
-    """The file names that a submission must have, in order.
+    """List the file names that a submission must have, in order.
 
     Args:
         challenge: its own names are taken where there is no file.
@@ -210,7 +210,7 @@ def record_score(out: Path, score: float) -> None:
 
 
 def read_ledger(folder: Path) -> list[dict[str, Any]]:
-    """The entries of the ledger in a folder, oldest first; empty where there is none.
+    """Read the entries of the ledger in a folder, oldest first; none where there is no ledger.
 
     Raises:
         ProblemsError: if lines are not entries of a ledger.
@@ -237,7 +237,7 @@ def read_ledger(folder: Path) -> list[dict[str, Any]]:
 def _rows_of(
     source: PredictionTable | Path, emotions: EmotionSet
 ) -> tuple[str, list[tuple[str, str | None]], Sequence[str]]:
-    """What error messages call the source, its rows (name, label), and the tables behind it."""
+    """Return what messages call the source, its rows (name, label), and the tables behind it."""
     if isinstance(source, Path) and source.suffix == ".csv":
         # Not through `read_table`: a file made elsewhere shall hear of all its faults at once.
         _, cells = read_csv_rows(source)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from abhinaya.errors import BadShapeError, BadValueError
@@ -84,7 +85,7 @@ def cluster_voices(
     n_speakers: int | None = None,
     threshold: float | None = None,
 ) -> NDArray[np.int64]:
-    """Which clips are of one voice.
+    """Find which clips are of one voice.
 
     Args:
         embeddings: one per clip, shape (U, D); a row of NaN where there is none.
@@ -130,19 +131,19 @@ def cluster_voices(
         return clusters
     tree = _merge(embeddings[has_voice])
     if threshold is not None:
-        found = fcluster(tree, threshold, criterion="distance").tolist()
+        found = fcluster(tree, threshold, criterion="distance")
     else:
         assert n_speakers is not None
         # Unlike fcluster's maxclust it gives exactly this many, also where merges tie.
-        found = cut_tree(tree, n_clusters=[n_speakers])[:, 0].tolist()
-    clusters[has_voice] = _number(found)
+        found = cut_tree(tree, n_clusters=[n_speakers])[:, 0]
+    clusters[has_voice] = pd.factorize(found)[0]  # in order of appearance
     return clusters
 
 
 def tune_threshold(
     embeddings: NDArray[np.floating[Any]], speakers: Sequence[str | None]
 ) -> TunedThreshold:
-    """The threshold of highest pairwise F1 on clips of known speakers.
+    """Find the threshold of highest pairwise F1 on clips of known speakers.
 
     Every place where merging can stop is tried; the threshold is the middle between the merge
     before and the merge after. Of equally good places the first one counts, which merges least.
@@ -188,14 +189,14 @@ def tune_threshold(
 def cluster_quality(
     clusters: Sequence[int] | NDArray[np.int64], speakers: Sequence[str | None]
 ) -> ClusterQuality:
-    """How well clusters agree with speakers, over the clips that have both.
+    """Measure how well clusters agree with speakers, over the clips that have both.
 
     With n[c, s] clips of speaker s in cluster c and N in all: purity is the sum over c of
     max_s n[c, s], divided by N; coverage the sum over s of max_c n[c, s], divided by N.
 
     Args:
         clusters: cluster of each clip, length U; `NO_CLUSTER` for none.
-        speakers: true speaker of each clip, length U, null where unknown.
+        speakers: true speaker of each clip, length U, None where unknown.
 
     Raises:
         BadShapeError: if the lengths differ.
@@ -219,33 +220,28 @@ def cluster_quality(
         raise BadValueError(
             "No clip has both a cluster and a known speaker, so there is nothing to compare."
         )
+    from sklearn.metrics.cluster import contingency_matrix
+
     of_cluster, of_speaker = zip(*both, strict=True)
-    _, rows = np.unique(of_cluster, return_inverse=True)
-    _, columns = np.unique(of_speaker, return_inverse=True)
-    # Only the cells that occur: thousands of speakers would make the whole table too large.
-    shared = Counter(zip(rows.tolist(), columns.tolist(), strict=True))
-    largest_in_cluster = np.zeros(rows.max() + 1)
-    largest_of_speaker = np.zeros(columns.max() + 1)
-    for (row, column), count in shared.items():
-        largest_in_cluster[row] = max(largest_in_cluster[row], count)
-        largest_of_speaker[column] = max(largest_of_speaker[column], count)
-    n_right = _pairs(list(shared.values()))
-    n_clustered, n_true = _pairs(np.bincount(rows)), _pairs(np.bincount(columns))
+    # Sparse: thousands of speakers would make the whole table too large.
+    shared = contingency_matrix(of_cluster, of_speaker, sparse=True).tocsr()
+    n_right = _pairs(shared.data)
+    n_clustered, n_true = (_pairs(shared.sum(axis=axis)) for axis in (1, 0))
     return ClusterQuality(
-        purity=float(largest_in_cluster.sum() / len(both)),
-        coverage=float(largest_of_speaker.sum() / len(both)),
+        purity=float(shared.max(axis=1).sum() / len(both)),
+        coverage=float(shared.max(axis=0).sum() / len(both)),
         # Nothing was claimed, or nothing was to be found: nothing is wrong with it.
         pairwise_precision=n_right / n_clustered if n_clustered else 1.0,
         pairwise_recall=n_right / n_true if n_true else 1.0,
         pairwise_f1=_f1(n_right, n_clustered, n_true),
         n_clips=len(both),
-        n_clusters=len(largest_in_cluster),
-        n_speakers=len(largest_of_speaker),
+        n_clusters=shared.shape[0],
+        n_speakers=shared.shape[1],
     )
 
 
 def _check(embeddings: NDArray[np.floating[Any]]) -> NDArray[np.bool_]:
-    """True where there is an embedding, shape (U,), after all checks."""
+    """Check embeddings; return True where there is one, shape (U,)."""
     if embeddings.ndim != 2:
         raise BadShapeError(
             f"embeddings have shape {embeddings.shape}, expected (n_clips, n_features)."
@@ -266,7 +262,7 @@ def _check(embeddings: NDArray[np.floating[Any]]) -> NDArray[np.bool_]:
 
 
 def _merge(embeddings: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
-    """SciPy's tree of merges, shape (n_clips - 1, 4)."""
+    """Merge clips into SciPy's tree, shape (n_clips - 1, 4)."""
     from scipy.cluster.hierarchy import linkage
     from scipy.spatial.distance import pdist
 
@@ -275,16 +271,10 @@ def _merge(embeddings: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
     return np.asarray(linkage(distances, method="average"))
 
 
-def _number(found: Sequence[int]) -> list[int]:
-    """The same clusters, numbered in order of appearance."""
-    numbers: dict[int, int] = {}
-    return [numbers.setdefault(cluster, len(numbers)) for cluster in found]
-
-
 def _pairwise_f1_after_merges(
     tree: NDArray[np.float64], speakers: Sequence[str | None]
 ) -> NDArray[np.float64]:
-    """Pairwise F1 after no merge, after the first one, ... after all, shape (n_clips,)."""
+    """Return pairwise F1 after no merge, after the first one, ... after all, shape (n_clips,)."""
     members: dict[int, Counter[str | None]] = {
         idx: Counter([speaker]) for idx, speaker in enumerate(speakers)
     }
@@ -303,9 +293,10 @@ def _pairwise_f1_after_merges(
     return np.array(scores)
 
 
-def _pairs(sizes: Sequence[int] | NDArray[np.int64]) -> int:
+def _pairs(sizes: Sequence[int] | NDArray[np.integer[Any]]) -> int:
     """Number of pairs within groups of these sizes."""
-    return sum(int(size) * (int(size) - 1) // 2 for size in sizes)
+    counts = np.asarray(sizes, dtype=np.int64)
+    return int((counts * (counts - 1) // 2).sum())
 
 
 def _f1(n_right: int, n_clustered: int, n_true: int) -> float:

@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from abhinaya import __version__
-from abhinaya.data.labels import ABSTAIN, EmotionSet
+from abhinaya.data.labels import EmotionSet
 from abhinaya.errors import BadValueError, UnknownNameError
-from abhinaya.evaluation.metrics import bootstrap_by_group, bootstrap_interval
+from abhinaya.evaluation.metrics import bootstrap_interval
+from abhinaya.evaluation.scoring import Truth, labelled_rows
 from abhinaya.files import atomic_path
 from ensembling.ablation.combinations import check_combinations
 from ensembling.ablation.diversity import Diversity, diversity, oracle_labels
@@ -29,11 +30,10 @@ from ensembling.ablation.subset_search import (
     members_of,
 )
 from ensembling.ablation.subset_votes import score_labels
-from ensembling.aligned import align_predictions, align_truth
+from ensembling.aligned import align_predictions
 
 if TYPE_CHECKING:
     from abhinaya.data.predictions import PredictionTable
-    from abhinaya.evaluation.scoring import Truth
 
 __all__ = ["BEAM_WIDTH", "Ablation", "MemberValue", "SubsetScore", "ablate_tables", "write_subsets"]
 
@@ -70,7 +70,7 @@ class MemberValue:
     Args:
         name: the table's.
         alone: its own macro-F1.
-        without: macro-F1 of the vote of all others; null for the only table.
+        without: macro-F1 of the vote of all others; None for the only table.
         change: `without` less macro-F1 of all: negative where the table is needed.
         shapley: mean gain of macro-F1 from adding it, over all orders in which tables come in.
     """
@@ -94,7 +94,7 @@ class Ablation:
         n_dropped: utterances of the tables without one.
         n_not_in_tables: utterances with a true label inside the set that the tables do not cover.
         search: `exhaustive` if `subsets` has all of at most `max_size`, else `beam`.
-        beam_width: how many subsets of each size the beam search kept; null without one.
+        beam_width: how many subsets of each size the beam search kept; None without one.
         max_size: size of the largest subsets.
         subsets: what was scored, the best first.
         best: the best subset of each size.
@@ -104,7 +104,7 @@ class Ablation:
         oracle: macro-F1 and accuracy of a rule that follows a right table wherever there is one,
             and the vote of all elsewhere.
         combinations: the named ones.
-        optimism: of picking `subsets`' first; null where there was nothing to choose.
+        optimism: of picking `subsets`' first; None where there was nothing to choose.
     """
 
     names: tuple[str, ...]
@@ -182,30 +182,16 @@ def ablate_tables(
         )
     check_combinations(combinations or {}, names)
 
-    true, speakers = align_truth(aligned.utterances, truth)
-    is_scored = true != ABSTAIN
-    if not is_scored.any():
-        raise BadValueError(
-            f"None of the {len(true)} utterances of the tables has a label out of "
-            f"{' '.join(emotions.codes)} in {truth.where}, so nothing can be scored. "
-            "Predict a labelled selection."
-        )
-    scored_speakers = [speakers[idx] for idx in np.flatnonzero(is_scored)]
-    if by_speaker and not any(scored_speakers):
-        raise BadValueError(
-            f"{truth.where} names no speaker of the {len(scored_speakers)} scored utterances, so "
-            "intervals cannot be taken over speakers. Give a manifest with speakers, or resample "
-            "utterances."
-        )
+    scored = labelled_rows(aligned.utterances, truth, by_speaker=by_speaker)
     work = _Work(
         names,
         Ballots(
-            aligned.labels[:, is_scored],
-            true[is_scored],
+            aligned.labels[:, scored.indices],
+            scored.labels,
             len(emotions),
             [names.index(tiebreaker) for tiebreaker in tiebreakers],
         ),
-        scored_speakers if by_speaker else None,
+        scored.groups,
         n_resamples,
         seed,
     )
@@ -226,9 +212,9 @@ def ablate_tables(
         names=names,
         emotions=emotions,
         tiebreakers=tuple(tiebreakers),
-        n_utts=int(is_scored.sum()),
-        n_dropped=int((~is_scored).sum()),
-        n_not_in_tables=int((truth.labels != ABSTAIN).sum() - is_scored.sum()),
+        n_utts=len(scored.labels),
+        n_dropped=scored.n_dropped,
+        n_not_in_tables=scored.n_not_in_tables,
         search="exhaustive" if beam_width is None else "beam",
         beam_width=beam_width,
         max_size=largest,
@@ -260,26 +246,17 @@ class _Work:
     seed: int
 
     def describe(self, is_in: NDArray[np.bool_], name: str | None = None) -> SubsetScore:
-        """Scores and interval of the tables at the True places of `is_in`, shape (M,)."""
+        """Score the tables at the True places of `is_in`, shape (M,), with an interval."""
         labels = self.ballots.vote(is_in[np.newaxis])
         macro_f1, accuracy = score_labels(labels, self.ballots.truth, self.ballots.n_classes)
-        if self.groups is None:
-            interval = bootstrap_interval(
-                self.ballots.truth,
-                labels[0],
-                self.ballots.n_classes,
-                n_resamples=self.n_resamples,
-                seed=self.seed,
-            )
-        else:
-            interval = bootstrap_by_group(
-                self.ballots.truth,
-                labels[0],
-                self.groups,
-                self.ballots.n_classes,
-                n_resamples=self.n_resamples,
-                seed=self.seed,
-            )
+        interval = bootstrap_interval(
+            self.ballots.truth,
+            labels[0],
+            self.ballots.n_classes,
+            groups=self.groups,
+            n_resamples=self.n_resamples,
+            seed=self.seed,
+        )
         return SubsetScore(
             members=tuple(self.names[idx] for idx in np.flatnonzero(is_in)),
             macro_f1=float(macro_f1[0, 0]),

@@ -22,7 +22,7 @@ class CombinationsConfig(Config):
 
 
 def read_combinations(path: str | Path) -> dict[str, tuple[str, ...]]:
-    """Names of tables by name of the combination, in the order of the file.
+    """Read names of tables by name of the combination, in the order of the file.
 
     Args:
         path: a YAML file, or a shipped one such as `ensemble/combinations.yaml`.

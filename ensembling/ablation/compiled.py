@@ -16,7 +16,7 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 def compiled(function: _Function) -> _Function:
-    """The function as machine code that runs without the interpreter's lock.
+    """Compile a function to machine code that runs without the interpreter's lock.
 
     It is compiled on the first call, for the types of its arguments, and kept on disk where there
     is a folder to write to.
@@ -43,7 +43,7 @@ def run_in_threads(work: Callable[[int, int], None], n_items: int, n_blocks: int
 
 
 def _n_cores() -> int:
-    """Cores that this process may use, which on a shared machine are not all there are."""
+    """Count the cores that this process may use: on a shared machine not all there are."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

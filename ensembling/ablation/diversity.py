@@ -36,7 +36,7 @@ class Diversity:
 
 
 def diversity(votes: IntArray, truth: IntArray) -> Diversity:
-    """Agreement, double fault and Q statistic of every pair of members.
+    """Measure agreement, double fault and Q statistic of every pair of members.
 
     With n11 utterances that both get right, n00 both wrong, n10 and n01 one of them, the double
     fault is n00 / U and Q = (n11 n00 - n10 n01) / (n11 n00 + n10 n01). An abstention is wrong.
@@ -72,7 +72,7 @@ def diversity(votes: IntArray, truth: IntArray) -> Diversity:
 
 
 def oracle_labels(votes: IntArray, truth: IntArray, voted: IntArray) -> NDArray[np.int64]:
-    """The labels of an oracle that picks a member that is right wherever there is one.
+    """Label as an oracle that picks a member that is right wherever there is one.
 
     Their score bounds what any rule that follows one of the members can reach.
 

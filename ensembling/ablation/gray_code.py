@@ -50,7 +50,7 @@ FloatArray = NDArray[np.float64]
 def score_every_subset(
     votes: IntArray, truth: IntArray, n_classes: int, tiebreak_order: Sequence[int] = ()
 ) -> tuple[FloatArray, FloatArray]:
-    """Macro-F1 and accuracy of the plurality vote of every subset of the members.
+    """Score the plurality vote of every subset of the members: macro-F1 and accuracy.
 
     Subsets are numbered by bit mask: bit i stands for row i of `votes`. Within a subset a tie is
     settled as in `ensembling.voting.votes.plurality`, by its own members alone; an utterance on
@@ -108,7 +108,7 @@ def _score_steps(
     macro_f1: FloatArray,
     accuracy: FloatArray,
 ) -> None:
-    """Scores of the subsets at the steps `first` to `end` of the Gray code, into the last two.
+    """Score the subsets at the steps `first` to `end` of the Gray code, into the last two.
 
     Args:
         votes: shape (M, U), utterances sorted by true class.
@@ -178,7 +178,7 @@ def _add(
 
 @compiled
 def _count(winners: NDArray[np.int32], class_idx: int) -> int:
-    """How many winners are that class."""
+    """Count the winners that are that class."""
     n = np.uint32(0)
     for u in range(len(winners)):
         n = np.uint32(n + np.uint32(winners[u] == np.int32(class_idx)))

@@ -49,7 +49,7 @@ def selection_optimism(
     n_halves: int = 1_000,
     seed: int = 0,
 ) -> Optimism:
-    """How much better the best candidate looks than it is, from choosing on halves.
+    """Estimate how much better the best candidate looks than it is, from choosing on halves.
 
     The utterances are split into two random halves; the best candidate is chosen on the one, and
     its score there less its score on the other is a drop. Each split gives two. Choosing on half as

@@ -14,7 +14,7 @@ FloatArray = NDArray[np.float64]
 
 
 def shapley_values(scores: FloatArray) -> FloatArray:
-    """Exact Shapley value of each member; they add up to the score of all members together.
+    """Compute each member's exact Shapley value; they add up to the score of all members together.
 
     The value of member i is the mean gain from adding i, over all orders in which M members can
     come together: the sum over subsets S without i of (score(S + i) - score(S)) / (M C(M-1, |S|)).
@@ -53,7 +53,7 @@ def sampled_shapley_values(
     n_orders: int = 200,
     seed: int = 0,
 ) -> FloatArray:
-    """Shapley values from some of the orders, for more members than can be enumerated.
+    """Estimate Shapley values from some orders, for more members than can be enumerated.
 
     Every order is used forwards and backwards, which cancels part of the chance. The values still
     add up to the score of all members together.

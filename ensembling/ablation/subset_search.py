@@ -44,11 +44,11 @@ class Ballots:
     tiebreak_order: Sequence[int] = ()
 
     def vote(self, subsets: BoolArray) -> NDArray[np.int16]:
-        """Labels of the vote of each subset (True for its members, shape (N, M)), shape (N, U)."""
+        """Vote in each subset (True for its members, shape (N, M)); return labels, shape (N, U)."""
         return vote_subsets(self.votes, subsets, self.n_classes, self.tiebreak_order)
 
     def score(self, subsets: BoolArray) -> tuple[FloatArray, FloatArray]:
-        """Macro-F1 and accuracy of the vote of each subset, shape (N,)."""
+        """Score the vote of each subset: macro-F1 and accuracy, shape (N,)."""
         scores = [
             score_labels(self.vote(subsets[at : at + _BLOCK]), self.truth, self.n_classes)
             for at in range(0, len(subsets), _BLOCK)
@@ -77,12 +77,12 @@ class Subsets:
         return len(self.masks)
 
     def best_of_each_size(self) -> list[int]:
-        """Position of the best subset of every size there is, smallest size first."""
+        """Return the place of the best subset of every size there is, smallest size first."""
         return [int(idx) for idx in np.unique(self.sizes, return_index=True)[1]]
 
 
 def every_subset(ballots: Ballots, max_size: int) -> tuple[Subsets, FloatArray]:
-    """All subsets of up to `max_size` members.
+    """Score all subsets of up to `max_size` members.
 
     Args:
         ballots: of at most `gray_code.MAX_MEMBERS` members.
@@ -104,7 +104,7 @@ def every_subset(ballots: Ballots, max_size: int) -> tuple[Subsets, FloatArray]:
 
 
 def beam_search(ballots: Ballots, max_size: int, width: int) -> Subsets:
-    """The subsets met when the best of each size grow by one member at a time.
+    """Score the subsets met when the best of each size grow by one member at a time.
 
     The best subset need not be among them: it can grow out of weak ones only.
 
@@ -140,7 +140,7 @@ def beam_search(ballots: Ballots, max_size: int, width: int) -> Subsets:
 
 
 def members_of(masks: NDArray[np.uint64], n_members: int) -> BoolArray:
-    """True where a member belongs to a subset, shape (N, M)."""
+    """Return True where a member belongs to a subset, shape (N, M)."""
     bits = np.arange(n_members, dtype=np.uint64)
     return (masks[:, np.newaxis] >> bits & np.uint64(1)).astype(bool)
 

@@ -29,7 +29,7 @@ def vote_subsets(
     n_classes: int,
     tiebreak_order: Sequence[int] = (),
 ) -> NDArray[np.int16]:
-    """The plurality vote of each of N subsets of the members.
+    """Vote by plurality in each of N subsets of the members.
 
     Args:
         votes: class index chosen by each member, shape (M, U), values in [0, K) or `ABSTAIN`.
@@ -67,7 +67,7 @@ def score_labels(
     n_classes: int,
     weights: NDArray[np.float32] | None = None,
 ) -> tuple[FloatArray, FloatArray]:
-    """Macro-F1 and accuracy of N sets of labels, under R weightings of the utterances.
+    """Score N sets of labels under R weightings of the utterances: macro-F1 and accuracy.
 
     Args:
         labels: class indices, shape (N, U), values in [0, K) or `ABSTAIN`, which counts as wrong.
@@ -99,7 +99,7 @@ def score_labels(
 def _vote(
     ballots: IntArray, is_in: NDArray[np.bool_], n_classes: int, labels: NDArray[np.int16]
 ) -> None:
-    """The labels of a block of subsets; members stand in the order in which they settle ties.
+    """Label a block of subsets; members stand in the order in which they settle ties.
 
     One number per utterance and class holds how many members vote for it, times `_PLACES`, and how
     early the first of them stands in line: the largest wins.

@@ -57,7 +57,7 @@ class _Adaptation:
         speakers: Sequence[str | None],
         options: Mapping[str, Any],
     ) -> dict[str, Any]:
-        """The chosen variant, the reason in words, and the figures behind it.
+        """Choose a variant; return it, the reason in words, and the figures behind it.
 
         Raises:
             UnknownNameError: if an option, a variant or the lender of embeddings is unknown.
@@ -128,7 +128,7 @@ class _Adaptation:
     def apply(
         self, parameters: Mapping[str, Any], aligned: AlignedTables, speakers: Sequence[str | None]
     ) -> Fused:
-        """The table after the chosen adaptation.
+        """Apply the chosen adaptation.
 
         Raises:
             BadValueError: if no speaker is known or the table lacks what the adaptation needs.
@@ -173,7 +173,7 @@ class _Shape:
 
 
 def _candidates(rows: SpeakerRows, wanted: str) -> tuple[list[str], dict[str, str]]:
-    """Variants to try, and why usual ones cannot be tried."""
+    """List the variants to try, and why usual ones cannot be tried."""
     if wanted:
         names = list(dict.fromkeys(name.strip() for name in wanted.split(",")))
         for name in names:
@@ -206,7 +206,7 @@ def _count_all(
     names: Sequence[str],
     settings: Mapping[str, Any],
 ) -> list[NDArray[np.int64]]:
-    """Per pseudo-test the counts of each speaker, shape (S, V + 1, K, K + 1); `none` first."""
+    """Count per pseudo-test and speaker, shape (S, V + 1, K, K + 1) each; `none` first."""
     numbers = {name: idx for idx, name in enumerate(sorted({s for s in rows.speakers if s}))}
     arguments = [
         (rows.take(test.indices), truth[test.indices], numbers, names, settings["seed"])
@@ -244,7 +244,7 @@ def _count(
 def _gains(
     counts: Sequence[NDArray[np.int64]], names: Sequence[str], *, n_resamples: int, seed: int
 ) -> tuple[dict[str, float], dict[str, tuple[float, float]]]:
-    """Mean macro-F1 of `none` and each variant, and the interval of each variant's gain."""
+    """Return mean macro-F1 of `none` and each variant, and the interval of each variant's gain."""
     from scipy.stats import t
 
     shape = counts[0].shape[1:]  # (V + 1, K, K + 1)
@@ -283,7 +283,7 @@ def _decide(
     intervals: Mapping[str, tuple[float, float]],
     shape: _Shape,
 ) -> tuple[str, str]:
-    """The chosen variant, and why."""
+    """Choose the variant, and say why."""
 
     def gain(name: str) -> float:
         return macro_f1[name] - macro_f1[NONE]

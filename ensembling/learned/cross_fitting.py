@@ -19,14 +19,14 @@ __all__ = ["cross_fit", "speaker_folds"]
 def speaker_folds(
     truth: NDArray[np.int64], speakers: Sequence[str | None], *, n_folds: int = 5, seed: int = 0
 ) -> NDArray[np.int64]:
-    """The fold that each utterance is held out in.
+    """Deal utterances into the folds that they are held out in.
 
     All utterances of a speaker are in one fold; one of an unknown speaker stands for itself. Within
     that, the classes are spread evenly over the folds.
 
     Args:
         truth: true class indices, shape (U,).
-        speakers: speaker of each utterance, null where unknown.
+        speakers: speaker of each utterance, None where unknown.
         n_folds: number of folds.
         seed: of the shuffle before the speakers are dealt out.
 
@@ -76,13 +76,13 @@ def cross_fit(
     options: Mapping[str, Any],
     folds: NDArray[np.int64],
 ) -> Fused:
-    """What the rule says of every utterance when fitted on the other folds.
+    """Apply the rule to every utterance as fitted on the other folds.
 
     Args:
         rule: the rule.
         aligned: what the members say about U utterances.
         truth: true class indices, shape (U,), values in [0, K).
-        speakers: speaker of each utterance, null where unknown.
+        speakers: speaker of each utterance, None where unknown.
         options: the rule's settings.
         folds: fold that each utterance is held out in, shape (U,).
 

@@ -5,19 +5,17 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from abhinaya import __version__
 from abhinaya.data.labels import ABSTAIN
 from abhinaya.data.predictions import PredictionTable
 from abhinaya.errors import BadValueError, UnknownNameError, list_some
-from abhinaya.evaluation.metrics import bootstrap_by_group, bootstrap_interval, scores
-from abhinaya.evaluation.scoring import Truth
-from ensembling.aligned import AlignedTables, align_predictions, align_truth
+from abhinaya.evaluation.metrics import bootstrap_interval, scores
+from abhinaya.evaluation.scoring import Truth, align_truth, labelled_rows
+from ensembling.aligned import AlignedTables, align_predictions
 from ensembling.learned.cross_fitting import cross_fit, speaker_folds
 from ensembling.learned.recipes import Fused, Recipe
 from ensembling.learned.rules import load_learned
@@ -71,7 +69,7 @@ def fit_recipe(
     n_resamples: int = 10_000,
     by_speaker: bool = False,
 ) -> FitResult:
-    """A learned rule fitted to labelled tables, with a score that it has earned on unseen rows.
+    """Fit a learned rule to labelled tables, with a score that it has earned on unseen rows.
 
     Rows without a true label inside the set are dropped and counted.
 
@@ -98,23 +96,8 @@ def fit_recipe(
     truth.emotions.require_same_order(
         whole.emotions, what=f"Table {whole.names[0]!r}", where=truth.where
     )
-    all_labels, all_speakers = align_truth(whole.utterances, truth)
-    is_labelled = all_labels != ABSTAIN
-    if not is_labelled.any():
-        raise BadValueError(
-            f"None of the {len(whole)} utterances of the tables has a label out of "
-            f"{' '.join(truth.emotions.codes)} in {truth.where}, so there is nothing to learn "
-            "from. Predict a labelled selection."
-        )
-    labelled = np.flatnonzero(is_labelled)
-    aligned, labels = whole.take(labelled), all_labels[labelled]
-    speakers = tuple(all_speakers[idx] for idx in labelled.tolist())
-    if by_speaker and not any(speakers):
-        raise BadValueError(
-            f"{truth.where} names no speaker of the {len(aligned)} labelled utterances, so the "
-            "interval cannot be taken over speakers. Give a manifest with speakers, or resample "
-            "utterances."
-        )
+    labelled = labelled_rows(whole.utterances, truth, by_speaker=by_speaker, purpose="learn")
+    aligned, labels, speakers = whole.take(labelled.indices), labelled.labels, labelled.speakers
 
     folds = speaker_folds(labels, speakers, n_folds=n_folds, seed=seed)
     # On all rows first: if the tables lack something, the message then counts all rows.
@@ -126,15 +109,23 @@ def fit_recipe(
         ("plain vote", plurality(aligned.labels, len(aligned.emotions)).labels),
         *zip(aligned.names, aligned.labels, strict=True),
     ]
-    score = partial(
-        _score,
-        labels,
-        speakers=speakers if by_speaker else None,
-        n_classes=len(aligned.emotions),
-        n_resamples=n_resamples,
-        seed=seed,
+    n_classes = len(aligned.emotions)
+    found = tuple(
+        FitScore(
+            name,
+            len(labels),
+            scores(labels, predicted, n_classes).macro_f1,
+            bootstrap_interval(
+                labels,
+                predicted,
+                n_classes,
+                groups=labelled.groups,
+                n_resamples=n_resamples,
+                seed=seed,
+            ),
+        )
+        for name, predicted in ways
     )
-    found = tuple(score(name=name, predicted=predicted) for name, predicted in ways)
     recipe = Recipe(
         rule=rule,
         tables=aligned.names,
@@ -143,9 +134,9 @@ def fit_recipe(
         options=settings,
         facts={
             "n_utts": len(aligned),
-            "n_dropped": len(whole) - len(aligned),
-            "n_speakers": len({speaker for speaker in speakers if speaker is not None}),
-            "n_unknown_speakers": sum(speaker is None for speaker in speakers),
+            "n_dropped": labelled.n_dropped,
+            "n_speakers": len(set(speakers) - {None}),
+            "n_unknown_speakers": speakers.count(None),
             "n_folds": n_folds,
             "seed": seed,
             "rows": rows,
@@ -171,7 +162,7 @@ def apply_recipe(
     allow_fitted_rows: bool = False,
     name: str | None = None,
 ) -> PredictionTable:
-    """What a fitted rule says about other tables of the same members.
+    """Apply a fitted rule to other tables of the same members.
 
     Args:
         recipe: the fitted rule.
@@ -248,29 +239,8 @@ def _check_names(wanted: Sequence[str], given: Sequence[str]) -> None:
         )
 
 
-def _score(
-    truth: NDArray[np.int64],
-    *,
-    name: str,
-    predicted: NDArray[np.int64],
-    speakers: Sequence[str | None] | None,
-    n_classes: int,
-    n_resamples: int,
-    seed: int,
-) -> FitScore:
-    if speakers is None:
-        interval = bootstrap_interval(
-            truth, predicted, n_classes, n_resamples=n_resamples, seed=seed
-        )
-    else:
-        interval = bootstrap_by_group(
-            truth, predicted, speakers, n_classes, n_resamples=n_resamples, seed=seed
-        )
-    return FitScore(name, len(truth), scores(truth, predicted, n_classes).macro_f1, interval)
-
-
 def _digests(utterances: Sequence[str]) -> list[str]:
-    """Twelve hexadecimal digits per name: enough to recognise it, without listing a corpus."""
+    """Digest each name into twelve digits: enough to recognise it, without listing a corpus."""
     return [hashlib.sha256(name.encode("utf-8")).hexdigest()[:12] for name in utterances]
 
 

@@ -24,7 +24,7 @@ _IMPROVEMENT = 1e-12
 def add_log_odds(
     aligned: AlignedTables, log_priors: NDArray[np.float64], log_target: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Unnormalised log posterior of each class, shape (U, K).
+    """Add up the unnormalised log posterior of each class, shape (U, K).
 
     Sum over the members that take part of (log p_m - their log prior), plus the log target prior:
     Bayes' rule for members that err independently given the class.
@@ -44,7 +44,7 @@ def add_log_odds(
 def remaining_log_priors(
     aligned: AlignedTables, shares: NDArray[np.float64], prior: NDArray[np.float64] | None = None
 ) -> NDArray[np.float64]:
-    """Log of the class prior that is still in each member's probabilities, shape (M, K).
+    """Return the log of the class prior still in each member's probabilities, shape (M, K).
 
     A member whose loss has absorbed a prior (`absorbed_prior` in its table) is freed from that
     already: of the training prior pi there remains pi / absorbed, which is one everywhere for logit
@@ -133,7 +133,7 @@ class _LogOdds:
 
 
 def _shares(values: Any, aligned: AlignedTables, what: str) -> NDArray[np.float64]:
-    """Positive numbers, one per class, scaled to sum to one, shape (K,)."""
+    """Check positive numbers, one per class, and scale them to sum to one, shape (K,)."""
     codes = aligned.emotions.codes
     try:
         shares = np.array(values, dtype=np.float64)

@@ -38,7 +38,7 @@ class Fused:
 
     Args:
         labels: class index per utterance, shape (U,); `ABSTAIN` where nothing can be said.
-        probs: class probabilities, shape (U, K), with NaN rows where there are none; null for a
+        probs: class probabilities, shape (U, K), with NaN rows where there are none; None for a
             rule that gives only labels.
     """
 
@@ -50,12 +50,12 @@ class LearnedRule(Protocol):
     """A rule whose parameters come from labelled data.
 
     `fit` sees labelled utterances only; `apply` any. The parameters go through JSON in between, so
-    they are made of dictionaries, lists, strings, finite numbers, booleans and nulls.
+    they are made of dictionaries, lists, strings, finite numbers, booleans and None.
     """
 
     @property
     def name(self) -> str:
-        """What the command line calls the rule."""
+        """Return what the command line calls the rule."""
 
     def fit(
         self,
@@ -64,12 +64,12 @@ class LearnedRule(Protocol):
         speakers: Sequence[str | None],
         options: Mapping[str, Any],
     ) -> dict[str, Any]:
-        """The parameters that suit the data.
+        """Fit the parameters to the data.
 
         Args:
             aligned: what the members say about U utterances.
             truth: true class indices, shape (U,), values in [0, K).
-            speakers: speaker of each utterance, null where unknown.
+            speakers: speaker of each utterance, None where unknown.
             options: the rule's settings; see `read_options`. `seed` is one of them if the rule
                 draws random numbers.
 
@@ -81,12 +81,12 @@ class LearnedRule(Protocol):
     def apply(
         self, parameters: Mapping[str, Any], aligned: AlignedTables, speakers: Sequence[str | None]
     ) -> Fused:
-        """What the rule says with those parameters.
+        """Apply the rule with those parameters.
 
         Args:
             parameters: what `fit` returned, for the same members in the same order.
             aligned: what these members say about U utterances.
-            speakers: speaker of each utterance, null where unknown.
+            speakers: speaker of each utterance, None where unknown.
 
         Raises:
             BadValueError: if the tables lack what the rule needs.
@@ -135,7 +135,7 @@ def fuse(scores: NDArray[np.float64], aligned: AlignedTables) -> Fused:
 def read_options(
     rule: str, options: Mapping[str, Any], defaults: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """All settings of a rule: those given, and the defaults of the others.
+    """Complete the settings of a rule: those given, and the defaults of the others.
 
     Args:
         rule: the rule's name, for messages.
@@ -169,7 +169,7 @@ def read_options(
 
 
 def read_choice(rule: str, key: str, value: str, choices: Sequence[str]) -> str:
-    """The value of an option that has a closed list of values.
+    """Check the value of an option that has a closed list of values.
 
     Raises:
         UnknownNameError: if it is none of them.
@@ -214,7 +214,7 @@ def write_recipe(recipe: Recipe, path: Path) -> None:
 
 
 def read_recipe(path: Path) -> Recipe:
-    """The recipe at `path`.
+    """Read the recipe at `path`.
 
     Raises:
         MissingFileError: if the file is not there.

@@ -1,7 +1,8 @@
 """Classifiers of scikit-learn as plain numbers: fitted there, stored as JSON, evaluated in numpy.
 
-A recipe can so be read, checked and used anywhere, also with another version of scikit-learn;
-pickled models promise none of this.
+A recipe can so be read, checked and used anywhere, also with another version of scikit-learn; a
+pickle promises none of this, and `skops` writes other bytes each time and cannot vouch for the
+nodes of a forest, which scikit-learn follows without checking their bounds.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ _NO_CHILD = -1
 
 
 def fit_logistic(features: FloatArray, truth: IntArray, *, c: float, balanced: bool) -> Parameters:
-    """Weights of a multinomial logistic regression.
+    """Fit a multinomial logistic regression.
 
     Args:
         features: shape (U, D).
@@ -56,7 +57,7 @@ def fit_logistic(features: FloatArray, truth: IntArray, *, c: float, balanced: b
 
 
 def logistic_probs(parameters: Mapping[str, Any], features: FloatArray) -> FloatArray:
-    """Probabilities of the C classes, shape (U, C)."""
+    """Return probabilities of the C classes, shape (U, C)."""
     return softmax(features @ np.array(parameters["weight"]).T + np.array(parameters["bias"]))
 
 
@@ -70,7 +71,7 @@ def fit_mlp(
     balanced: bool,
     seed: int,
 ) -> Parameters:
-    """Weights of a network with one hidden layer of rectified units.
+    """Fit a network with one hidden layer of rectified units.
 
     Args:
         features: shape (U, D).
@@ -110,7 +111,7 @@ def fit_mlp(
 
 
 def mlp_probs(parameters: Mapping[str, Any], features: FloatArray) -> FloatArray:
-    """Probabilities of the C classes, shape (U, C)."""
+    """Return probabilities of the C classes, shape (U, C)."""
     *hidden_layers, last = zip(parameters["weights"], parameters["biases"], strict=True)
     values = features
     for weight, bias in hidden_layers:
@@ -128,7 +129,7 @@ def fit_forest(
     balanced: bool,
     seed: int,
 ) -> Parameters:
-    """The nodes of a random forest.
+    """Fit a random forest.
 
     Args:
         features: shape (U, D).
@@ -173,7 +174,7 @@ def fit_forest(
 
 
 def forest_probs(parameters: Mapping[str, Any], features: FloatArray) -> FloatArray:
-    """Probabilities of the C classes, shape (U, C): the mean over the trees' leaves."""
+    """Return probabilities of the C classes, shape (U, C): the mean over the trees' leaves."""
     # scikit-learn compares features in single precision with thresholds in double.
     single = features.astype(np.float32)
     rows = np.arange(len(features))

@@ -39,7 +39,7 @@ _MODEL_DEFAULTS: dict[str, dict[str, Any]] = {
 def stacking_features(
     aligned: AlignedTables, label_only: Sequence[bool], *, kind: str = "log-probs"
 ) -> NDArray[np.float64]:
-    """What the classifier sees: K numbers of each member side by side, shape (U, M * K).
+    """Put K numbers of each member side by side: what the classifier sees, shape (U, M * K).
 
     Args:
         aligned: what the members say.

@@ -18,7 +18,7 @@ _LOG_RANGE = (-4.0, 4.0)
 
 
 def fit_temperature(probs: NDArray[np.float64], truth: NDArray[np.int64]) -> float:
-    """The temperature at which probabilities fit the labels best.
+    """Find the temperature at which probabilities fit the labels best.
 
     Minimises the mean of -log softmax(log p / T)[y] over T between e^-4 and e^4; in log T there is
     one minimum.
@@ -34,23 +34,21 @@ def fit_temperature(probs: NDArray[np.float64], truth: NDArray[np.int64]) -> flo
         T > 0; above 1 the member was too sure. 1 without utterances.
     """
     from scipy.optimize import minimize_scalar
+    from scipy.special import log_softmax
 
     if len(truth) == 0:
         return 1.0
     logs, utts = log_probs(probs), np.arange(len(truth))
 
     def mean_loss(log_t: float) -> float:
-        scaled = logs / np.exp(log_t)
-        highest = scaled.max(axis=1)
-        log_sums = np.log(np.exp(scaled - highest[:, None]).sum(axis=1)) + highest
-        return float((log_sums - scaled[utts, truth]).mean())
+        return float(-log_softmax(logs / np.exp(log_t), axis=1)[utts, truth].mean())
 
     best = minimize_scalar(mean_loss, bounds=_LOG_RANGE, method="bounded", options={"xatol": 1e-6})
     return float(np.exp(best.x))
 
 
 def sharpen(probs: NDArray[np.float64], temperature: float) -> NDArray[np.float64]:
-    """Probabilities p ** (1 / T), scaled to sum to one, shape (U, K); NaN rows stay NaN."""
+    """Return p ** (1 / T), scaled to sum to one, shape (U, K); NaN rows stay NaN."""
     return softmax(log_probs(probs) / temperature)
 
 

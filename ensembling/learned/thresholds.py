@@ -26,7 +26,7 @@ def best_offset(
     offsets: NDArray[np.float64],
     class_idx: int,
 ) -> float:
-    """The offset of one class that gives the highest macro-F1 while the others stay.
+    """Find the offset of one class that gives the highest macro-F1 while the others stay.
 
     Utterance u goes to class k once its offset exceeds t[u], the lead of its best rival. So
     macro-F1 is a step function of the offset, and one pass over the sorted t gives all its values.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from typing import Literal, get_args
+from collections.abc import Sequence
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,7 +85,7 @@ def _fit(
         else:
             model = GaussianMixture(n_clusters, covariance_type="spherical", random_state=seed)
             points = _rotate(points)
-        return np.asarray(model.fit_predict(points), dtype=np.int64)
+        return np.asarray(model.fit_predict(points))
 
 
 def _rotate(points: FloatArray) -> FloatArray:
@@ -103,14 +104,10 @@ def _rotate(points: FloatArray) -> FloatArray:
 
 def _number_distinct(points: FloatArray) -> NDArray[np.int64]:
     """Number points in order of first appearance, equal ones alike."""
-    numbers: dict[bytes, int] = {}
     # Adding 0 turns -0 into 0; bytes are far faster here than np.unique over rows.
-    keys = [row.tobytes() for row in points + 0.0]
-    return np.array([numbers.setdefault(key, len(numbers)) for key in keys], dtype=np.int64)
+    return _number_by_appearance([row.tobytes() for row in points + 0.0])
 
 
-def _number_by_appearance(clusters: NDArray[np.int64]) -> NDArray[np.int64]:
-    names, first = np.unique(clusters, return_index=True)
-    number = np.empty(int(names.max()) + 1, dtype=np.int64)
-    number[names[np.argsort(first)]] = np.arange(len(names))
-    return number[clusters]
+def _number_by_appearance(values: Sequence[bytes] | NDArray[np.integer[Any]]) -> NDArray[np.int64]:
+    numbers: dict[Any, int] = {}
+    return np.array([numbers.setdefault(value, len(numbers)) for value in values], dtype=np.int64)

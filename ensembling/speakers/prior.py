@@ -40,7 +40,7 @@ def reestimate_rows(
     training_prior: TrainingPrior = "auto",
     min_utts: int = 2,
 ) -> Adapted:
-    """Probabilities under each speaker's own class prior.
+    """Re-estimate probabilities under each speaker's own class prior.
 
     Kept as they are: rows that abstained or lack a speaker or probabilities, and speakers with
     fewer than `min_utts` of the others.
@@ -82,7 +82,7 @@ def reestimate_rows(
 def estimate_prior(
     posteriors: FloatArray, training_prior: FloatArray, *, strength: float = 0.0
 ) -> tuple[FloatArray, FloatArray]:
-    """The class prior of a few utterances, and their posteriors under it.
+    """Estimate the class prior of a few utterances, and their posteriors under it.
 
     With t the training prior and p_i(c) the given posteriors, from q = t on, repeat:
 

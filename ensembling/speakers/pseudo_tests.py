@@ -37,7 +37,7 @@ class PseudoTest:
 
     @property
     def clips_per_speaker(self) -> float:
-        """Mean number of clips per speaker."""
+        """Return mean number of clips per speaker."""
         return len(self.indices) / self.n_speakers
 
 
@@ -48,7 +48,7 @@ def draw_pseudo_test(
     clips_per_speaker: float = CLIPS_PER_SPEAKER,
     seed: int = 0,
 ) -> PseudoTest:
-    """A set with equally many clips of every class that occurs, few clips per speaker.
+    """Draw a set with equally many clips of every class that occurs, few clips per speaker.
 
     Each speaker gets room for a random number of clips, 1 + Poisson. Clips are drawn in rounds of
     one per class, rarest class first, from speakers who are already in the set and have room; only
@@ -106,7 +106,7 @@ def draw_pseudo_test(
 def _draw(
     counts: NDArray[np.int64], mean_room: float, wanted: float, rng: np.random.Generator
 ) -> NDArray[np.int64]:
-    """How many clips of each speaker and class, shape (S, K), out of `counts`."""
+    """Draw how many clips of each speaker and class to take, shape (S, K), out of `counts`."""
     n_speakers, n_classes = counts.shape
     left: NDArray[np.int64] = counts.copy()
     room = np.asarray(1 + rng.poisson(max(mean_room - 1, 0), size=n_speakers))
@@ -138,7 +138,7 @@ def _pick_clips(
     drawn: NDArray[np.int64],
     rng: np.random.Generator,
 ) -> PseudoTest:
-    """The drawn numbers as rows, at random within each speaker and class."""
+    """Pick rows for the drawn numbers, at random within each speaker and class."""
     order = rng.permutation(len(cells))
     order = order[np.argsort(cells[order], kind="stable")]  # by cell, shuffled within
     ordered = cells[order]

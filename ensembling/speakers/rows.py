@@ -62,7 +62,7 @@ class Head:
     bias: FloatArray
 
     def logits(self, embeddings: NDArray[np.floating[Any]]) -> FloatArray:
-        """Logits of embeddings, shapes (..., D) -> (..., K)."""
+        """Compute logits of embeddings, shapes (..., D) -> (..., K)."""
         return np.asarray(embeddings @ self.weight.T + self.bias, dtype=np.float64)
 
 
@@ -73,13 +73,13 @@ class SpeakerRows:
     Args:
         name: the table's name.
         utterances: U file names.
-        speakers: U names, null where unknown.
+        speakers: U names, None where unknown.
         labels: class indices, shape (U,); `ABSTAIN` where there is none.
         n_classes: K.
-        probs: class probabilities, shape (U, K), with NaN rows where there are none; null for a
+        probs: class probabilities, shape (U, K), with NaN rows where there are none; None for a
             table without any.
-        embeddings: shape (U, D), NaN rows where there are none; null without any.
-        head: the layer that the embeddings are the input of; null where the table has none.
+        embeddings: shape (U, D), NaN rows where there are none; None without any.
+        head: the layer that the embeddings are the input of; None where the table has none.
         has_own_embeddings: false where the embeddings (and the head) are another table's.
         absorbed_prior: whether the member's loss has freed its logits from the class prior.
     """
@@ -100,20 +100,20 @@ class SpeakerRows:
 
     @property
     def has_probs(self) -> NDArray[np.bool_]:
-        """True where a row has probabilities, shape (U,)."""
+        """Return True where a row has probabilities, shape (U,)."""
         if self.probs is None:
             return np.zeros(len(self), dtype=bool)
         return np.asarray(~np.isnan(self.probs).any(axis=1))
 
     @property
     def has_embedding(self) -> NDArray[np.bool_]:
-        """True where a row has an embedding, shape (U,)."""
+        """Return True where a row has an embedding, shape (U,)."""
         if self.embeddings is None:
             return np.zeros(len(self), dtype=bool)
         return np.asarray(~np.isnan(self.embeddings).any(axis=1))
 
     def take(self, indices: Sequence[int] | NDArray[np.int64]) -> SpeakerRows:
-        """The rows at `indices`, in that order."""
+        """Take the rows at `indices`, in that order."""
         idx = np.asarray(indices, dtype=np.int64)
         return replace(
             self,
@@ -138,7 +138,7 @@ class SpeakerRows:
             )
 
     def require_probs(self, what: str) -> FloatArray:
-        """The probabilities.
+        """Return the probabilities.
 
         Args:
             what: what needs them, for the message.
@@ -155,7 +155,7 @@ class SpeakerRows:
         return self.probs
 
     def require_embeddings(self, what: str) -> FloatArray:
-        """The embeddings.
+        """Return the embeddings.
 
         Args:
             what: what needs them, for the message.
@@ -172,7 +172,7 @@ class SpeakerRows:
         return self.embeddings
 
     def require_head(self, what: str) -> Head:
-        """The head.
+        """Return the head.
 
         Args:
             what: what needs it, for the message.
@@ -194,7 +194,7 @@ class Adapted:
 
     Args:
         labels: class indices, shape (U,).
-        probs: class probabilities, shape (U, K), NaN rows where there are none; null without any.
+        probs: class probabilities, shape (U, K), NaN rows where there are none; None without any.
         status: per row `ADAPTED`, or why it was kept.
     """
 
@@ -206,11 +206,11 @@ class Adapted:
 def speaker_rows(
     aligned: AlignedTables, speakers: Sequence[str | None], *, embeddings: str | None = None
 ) -> SpeakerRows:
-    """The rows of the one of the aligned tables that is to be adapted.
+    """Pick the rows of the one of the aligned tables that is to be adapted.
 
     Args:
         aligned: that table and, where another one lends its embeddings, that one too.
-        speakers: U names, null where unknown.
+        speakers: U names, None where unknown.
         embeddings: name of the table that lends its embeddings.
 
     Raises:
@@ -247,7 +247,7 @@ def speaker_rows(
 
 
 def read_head(aligned: AlignedTables, idx: int) -> Head | None:
-    """The head in the metadata of the table at `idx`, or null.
+    """Read the head in the metadata of the table at `idx`; None if there is none.
 
     Raises:
         BadShapeError: if it does not fit the classes or the embeddings.
@@ -272,7 +272,7 @@ def read_head(aligned: AlignedTables, idx: int) -> Head | None:
 def group_speakers(
     rows: SpeakerRows, is_usable: NDArray[np.bool_], min_utts: int
 ) -> tuple[list[tuple[str, NDArray[np.int64]]], list[str]]:
-    """The utterances of each speaker who has enough of them.
+    """Group the utterances of each speaker who has enough of them.
 
     Args:
         rows: the table.
@@ -307,7 +307,7 @@ def group_speakers(
 
 
 def keep_all(rows: SpeakerRows) -> tuple[NDArray[np.int64], FloatArray]:
-    """Copies of labels and probabilities to write adapted rows into; NaN where there are none."""
+    """Copy labels and probabilities to write adapted rows into; NaN where there are none."""
     if rows.probs is None:
         return rows.labels.copy(), np.full((len(rows), rows.n_classes), np.nan)
     return rows.labels.copy(), rows.probs.copy()
@@ -327,5 +327,5 @@ def require_min_utts(min_utts: int) -> None:
 
 
 def speaker_seed(speaker: str, seed: int) -> int:
-    """A seed of the speaker's own, so that it does not matter who else is in the table."""
+    """Derive a seed of the speaker's own, so that it does not matter who else is in the table."""
     return zlib.crc32(f"{seed}:{speaker}".encode())

@@ -11,15 +11,15 @@ import numpy as np
 
 from abhinaya import __version__
 from abhinaya.errors import BadValueError, UnknownNameError, list_some
-from ensembling.aligned import align_predictions, align_truth
+from abhinaya.evaluation.scoring import Truth, align_truth
+from ensembling.aligned import align_predictions
 from ensembling.speakers.prior import TrainingPrior, reestimate_rows
 from ensembling.speakers.rows import ADAPTED, Adapted, SpeakerRows, speaker_rows
 from ensembling.speakers.smoothing import ClusterSettings, smooth_rows
-from ensembling.speakers.standardize import standardise_rows
+from ensembling.speakers.standardize import standardize_rows
 
 if TYPE_CHECKING:
     from abhinaya.data.predictions import PredictionTable
-    from abhinaya.evaluation.scoring import Truth
 
 __all__ = ["Method", "SmoothReport", "rows_of_table", "smooth_table"]
 
@@ -53,7 +53,7 @@ def smooth_table(
     name: str | None = None,
     n_jobs: int = 1,
 ) -> tuple[PredictionTable, SmoothReport]:
-    """A table adapted to each speaker, without a gate.
+    """Adapt a table to each speaker, without a gate.
 
     Args:
         table: the table to adapt: a member's, or a fused one.
@@ -62,7 +62,7 @@ def smooth_table(
         method: `cluster` is greedy cluster assignment, `standardise` standardises embeddings per
             speaker before the head, `prior` re-estimates the class prior of each speaker.
         cluster: for `cluster`: fields of `ClusterSettings` but `min_utts`.
-        shrinkage: for `standardise`, see `standardise_speakers`.
+        shrinkage: for `standardise`, see `standardize_speakers`.
         strength: for `prior`, see `estimate_prior`.
         training_prior: for `prior`, see `reestimate_rows`.
         min_utts: smallest number of usable utterances of a speaker that is adapted to.
@@ -71,7 +71,7 @@ def smooth_table(
 
     Returns:
         The table, without embeddings, and what was done. Reasons and raw answers are kept;
-        `decided_by` says the method, and is null in rows that were kept.
+        `decided_by` says the method, and is None in rows that were kept.
 
     Raises:
         BadValueError: if utterances are not in `truth` or `embeddings`, no speaker is known, the
@@ -89,7 +89,7 @@ def smooth_table(
         adapted = smooth_rows(rows, ClusterSettings(**settings), n_jobs=n_jobs)
     elif method == "standardise":
         settings["shrinkage"] = shrinkage
-        adapted = standardise_rows(rows, **settings)
+        adapted = standardize_rows(rows, **settings)
     else:
         settings |= {"strength": strength, "training_prior": training_prior}
         adapted = reestimate_rows(rows, **settings)
@@ -115,11 +115,11 @@ def smooth_table(
 def rows_of_table(
     table: PredictionTable, speakers: Sequence[str | None], embeddings: PredictionTable | None
 ) -> SpeakerRows:
-    """One table's rows, with the embeddings of another where given.
+    """Make one table's rows, with the embeddings of another where given.
 
     Args:
         table: U utterances.
-        speakers: speaker of each, null where unknown.
+        speakers: speaker of each, None where unknown.
         embeddings: a table with at least the same utterances.
 
     Raises:

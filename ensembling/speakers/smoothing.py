@@ -122,7 +122,7 @@ class ClusterSettings:
 
 
 def smooth_rows(rows: SpeakerRows, settings: ClusterSettings, *, n_jobs: int = 1) -> Adapted:
-    """Each speaker's utterances, with the classes of their clusters.
+    """Give each speaker's utterances the classes of their clusters.
 
     Per speaker of n >= 2 utterances: k = min(n, K) clusters of the standardised embeddings; the
     centroid of a cluster is the mean of its embeddings as they are; the head gives its class
@@ -163,7 +163,7 @@ def smooth_rows(rows: SpeakerRows, settings: ClusterSettings, *, n_jobs: int = 1
 
 
 def assign_greedily(evidence: FloatArray) -> NDArray[np.int64]:
-    """A class for each cluster: the most probable pair first, one to one while possible.
+    """Deal a class to each cluster: the most probable pair first, one to one while possible.
 
     All (probability, cluster, class) triples are gone through in descending order; equal ones by
     lower cluster, then lower class. A pair counts if neither its cluster nor its class is taken.
@@ -201,7 +201,7 @@ def assign_greedily(evidence: FloatArray) -> NDArray[np.int64]:
 
 
 def assign_optimally(evidence: FloatArray) -> NDArray[np.int64]:
-    """A class for each cluster: one to one with the largest sum of probabilities.
+    """Deal a class to each cluster: one to one with the largest sum of probabilities.
 
     With more clusters than classes, those left over take their own largest class.
 
@@ -249,7 +249,7 @@ class _Plan:
 
 
 def _make_plan(rows: SpeakerRows, settings: ClusterSettings) -> tuple[_Plan, NDArray[np.bool_]]:
-    """The plan, and which rows have the numbers that it needs, shape (U,)."""
+    """Make the plan, and find which rows have the numbers that it needs, shape (U,)."""
     by_head = settings.evidence == "head"
     if settings.evidence == "auto":
         by_head = rows.has_own_embeddings and rows.head is not None and rows.embeddings is not None
@@ -338,7 +338,7 @@ def _vectors(plan: _Plan, speaker: _Speaker) -> FloatArray:
 
 
 def _means(values: FloatArray, clusters: NDArray[np.int64]) -> FloatArray:
-    """Mean row of each cluster, shape (k, K)."""
+    """Compute the mean row of each cluster, shape (k, K)."""
     members = np.eye(int(clusters.max()) + 1)[clusters]  # (n, k)
     return np.asarray(members.T @ values / members.sum(axis=0)[:, None])
 

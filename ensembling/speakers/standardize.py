@@ -20,13 +20,13 @@ from ensembling.speakers.rows import (
 )
 from ensembling.voting.soft_votes import softmax
 
-__all__ = ["standardise_rows", "standardise_speakers"]
+__all__ = ["standardize_rows", "standardize_speakers"]
 
 FloatArray = NDArray[np.float64]
 
 
-def standardise_rows(rows: SpeakerRows, *, shrinkage: float = 2.0, min_utts: int = 2) -> Adapted:
-    """What the head says of embeddings that are standardised per speaker.
+def standardize_rows(rows: SpeakerRows, *, shrinkage: float = 2.0, min_utts: int = 2) -> Adapted:
+    """Apply the head to embeddings that are standardized per speaker.
 
     Kept as they are: rows that abstained or lack a speaker or an embedding, and speakers with fewer
     than `min_utts` of the others. Rows without a speaker still count in the statistics of the
@@ -34,7 +34,7 @@ def standardise_rows(rows: SpeakerRows, *, shrinkage: float = 2.0, min_utts: int
 
     Args:
         rows: a table with embeddings and head of its own.
-        shrinkage: see `standardise_speakers`.
+        shrinkage: see `standardize_speakers`.
         min_utts: smallest number of usable utterances of a speaker that is adapted to.
 
     Raises:
@@ -60,7 +60,7 @@ def standardise_rows(rows: SpeakerRows, *, shrinkage: float = 2.0, min_utts: int
     )
     whole = embeddings[known]
     labels, probs = keep_all(rows)
-    moved = standardise_speakers(
+    moved = standardize_speakers(
         [embeddings[idx] for _, idx in groups],
         whole.mean(axis=0),
         whole.std(axis=0),
@@ -72,10 +72,10 @@ def standardise_rows(rows: SpeakerRows, *, shrinkage: float = 2.0, min_utts: int
     return Adapted(labels, probs, tuple(status))
 
 
-def standardise_speakers(
+def standardize_speakers(
     speakers: list[FloatArray], mean: FloatArray, std: FloatArray, *, shrinkage: float = 0.0
 ) -> list[FloatArray]:
-    """Each speaker's vectors with the mean and spread of the whole.
+    """Give each speaker's vectors the mean and spread of the whole.
 
     x' = (x - mean_s) / std_s * std + mean, per dimension. The statistics of a speaker with n
     utterances are shrunk towards those of the whole, as if `shrinkage` further utterances looked
@@ -95,7 +95,7 @@ def standardise_speakers(
 
     Example:
         >>> x = np.array([[1.0], [3.0]])
-        >>> standardise_speakers([x], np.array([10.0]), np.array([4.0]))[0].tolist()
+        >>> standardize_speakers([x], np.array([10.0]), np.array([4.0]))[0].tolist()
         [[6.0], [14.0]]
     """
     if not shrinkage >= 0:

@@ -10,7 +10,7 @@ from abhinaya.errors import UnknownNameError
 from ensembling.speakers.prior import reestimate_rows
 from ensembling.speakers.rows import ADAPTED, Adapted, SpeakerRows
 from ensembling.speakers.smoothing import ClusterSettings, smooth_rows
-from ensembling.speakers.standardize import standardise_rows
+from ensembling.speakers.standardize import standardize_rows
 
 __all__ = ["NONE", "VARIANTS", "Variant", "adapt", "lacking_for", "usable_variants"]
 
@@ -52,7 +52,7 @@ VARIANTS: Mapping[str, Variant] = {
 
 
 def adapt(rows: SpeakerRows, name: str, *, seed: int = 0, n_jobs: int = 1) -> Adapted:
-    """The rows after one adaptation, or as they are for `none`.
+    """Adapt the rows in one way, or leave them as they are for `none`.
 
     Args:
         rows: the table.
@@ -70,12 +70,12 @@ def adapt(rows: SpeakerRows, name: str, *, seed: int = 0, n_jobs: int = 1) -> Ad
     if variant.method == "cluster":
         return smooth_rows(rows, ClusterSettings(**variant.settings, seed=seed), n_jobs=n_jobs)
     if variant.method == "standardise":
-        return standardise_rows(rows, **variant.settings)
+        return standardize_rows(rows, **variant.settings)
     return reestimate_rows(rows, **variant.settings)
 
 
 def lacking_for(name: str, rows: SpeakerRows) -> str:
-    """What a table lacks for an adaptation, as the end of a sentence; empty if nothing.
+    """Say what a table lacks for an adaptation, as the end of a sentence; empty if nothing.
 
     Raises:
         UnknownNameError: if there is no such adaptation.
@@ -105,7 +105,7 @@ def lacking_for(name: str, rows: SpeakerRows) -> str:
 
 
 def usable_variants(rows: SpeakerRows) -> list[str]:
-    """Names of the gate's own candidates that a table has the numbers for."""
+    """List the gate's own candidates that a table has the numbers for."""
     return [
         name
         for name, variant in VARIANTS.items()

@@ -46,7 +46,7 @@ def soft_vote(
     weights: FloatArray | None = None,
     geometric: bool = False,
 ) -> VoteResult:
-    """The class of the highest mean probability.
+    """Vote for the class of the highest mean probability.
 
     Args:
         aligned: what the members say.
@@ -70,7 +70,7 @@ def soft_vote(
 def weighted_vote(
     labels: IntArray, weights: FloatArray, n_classes: int, tiebreak_order: Sequence[int] = ()
 ) -> VoteResult:
-    """The class whose voters weigh most together.
+    """Vote for the class whose voters weigh most together.
 
     Args:
         labels: class index chosen by each member, shape (M, U); `ABSTAIN` where it has none.
@@ -115,7 +115,7 @@ def weighted_vote(
 def pick_classes(
     scores: FloatArray, labels: IntArray, tiebreak_order: Sequence[int] = ()
 ) -> VoteResult:
-    """The class of the highest score, ties settled by rank of the members.
+    """Pick the class of the highest score, ties settled by rank of the members.
 
     Args:
         scores: not negative, shape (U, K); a row of zeros or NaN means that nothing was said.
@@ -138,7 +138,7 @@ def pick_classes(
 def mean_probs(
     aligned: AlignedTables, *, weights: FloatArray | None = None, geometric: bool = False
 ) -> FloatArray:
-    """Mean of the members' probabilities, shape (U, K); NaN where no member takes part.
+    """Average the members' probabilities, shape (U, K); NaN where no member takes part.
 
     Args:
         aligned: what the members say.
@@ -166,12 +166,12 @@ def mean_probs(
 
 
 def log_probs(probs: FloatArray) -> FloatArray:
-    """Logarithms of probabilities, none below that of `SMALLEST_PROB`; NaN stays NaN."""
+    """Take logarithms of probabilities, none below that of `SMALLEST_PROB`; NaN stays NaN."""
     return np.asarray(np.log(np.maximum(probs, SMALLEST_PROB)))
 
 
 def softmax(logits: FloatArray) -> FloatArray:
-    """Probabilities over the last axis."""
+    """Return probabilities over the last axis."""
     exps: FloatArray = np.exp(logits - logits.max(axis=-1, keepdims=True))
     return np.asarray(exps / exps.sum(axis=-1, keepdims=True))
 
@@ -196,7 +196,7 @@ def require_probs(aligned: AlignedTables) -> None:
 
 
 def check_weights(weights: Sequence[float] | FloatArray, n_members: int) -> FloatArray:
-    """Members' weights as an array, shape (M,).
+    """Check members' weights, and return them as an array, shape (M,).
 
     Raises:
         BadShapeError: if there is not one per member.

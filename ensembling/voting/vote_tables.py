@@ -39,7 +39,7 @@ def vote_tables(
     rows: str = "same",
     name: str = "vote",
 ) -> PredictionTable:
-    """The most voted class of every utterance.
+    """Vote for the class of every utterance.
 
     Members count equally unless weights say otherwise; one that abstained does not count. A tie is
     settled by the first table, in the order of `tiebreakers` and then of `tables`, whose own label
@@ -60,7 +60,7 @@ def vote_tables(
 
     Returns:
         A table in the order of the first one. `probs` are the shares of the votes or weights cast,
-        or the mean probabilities, null in fallback rows; `decided_by` is `majority`, `fallback` or
+        or the mean probabilities, None in fallback rows; `decided_by` is `majority`, `fallback` or
         the name of the table that broke the tie.
 
     Raises:

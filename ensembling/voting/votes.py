@@ -60,7 +60,7 @@ def plurality(
     *,
     strict: bool = False,
 ) -> VoteResult:
-    """The vote of an ensemble: most voted class, ties settled by rank of the members.
+    """Vote as an ensemble: most voted class, ties settled by rank of the members.
 
     Args:
         votes: class index chosen by each member, shape (M, U), values in [0, K) or `ABSTAIN`.
@@ -100,7 +100,7 @@ def plurality(
 def majority_vote(
     votes: IntArray, n_classes: int, *, abstain: int = ABSTAIN
 ) -> tuple[NDArray[np.int64], BoolArray]:
-    """Most voted class of every utterance, and whether it had to share first place.
+    """Find the most voted class of every utterance, and whether it had to share first place.
 
     A tied utterance gets its smallest tied class for now; `break_ties`, which every caller runs
     next, decides. An utterance on which all members abstain is reported as tied between all
@@ -140,7 +140,7 @@ def break_ties(
     abstain: int = ABSTAIN,
     strict: bool = False,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Labels after each tie is settled by the first member in line with a vote among its classes.
+    """Settle each tie by the first member in line with a vote among its classes.
 
     A member whose own vote is not among the tied classes, or who abstains, passes the tie on to
     the next.
@@ -200,7 +200,7 @@ def settle_ties(
     abstain: int = ABSTAIN,
     strict: bool = False,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The one class that shares first place, or the one that the members' rank picks.
+    """Pick the one class that shares first place, or the one that the members' rank picks.
 
     Args:
         is_first: True for every class in first place, by whatever score, shape (U, K).
@@ -228,7 +228,7 @@ def settle_ties(
 
 
 def _count_votes(votes: IntArray, n_classes: int, abstain: int) -> NDArray[np.int64]:
-    """Votes cast for each class, shape (U, K), after all checks."""
+    """Check votes, and count those cast for each class, shape (U, K)."""
     votes = np.asarray(votes)
     if votes.ndim != 2 or len(votes) == 0:
         raise BadShapeError(
@@ -259,7 +259,7 @@ def _count_votes(votes: IntArray, n_classes: int, abstain: int) -> NDArray[np.in
 
 
 def rank_members(order: Sequence[int], n_members: int) -> NDArray[np.int64]:
-    """All member indices, those in `order` first and the others as they stand, shape (M,).
+    """Rank all member indices, those in `order` first and the others as they stand, shape (M,).
 
     Raises:
         BadValueError: if `order` names a member twice or one that does not exist.

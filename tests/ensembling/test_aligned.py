@@ -8,8 +8,7 @@ import pytest
 from abhinaya.data.labels import EmotionSet
 from abhinaya.data.predictions import PredictionTable
 from abhinaya.errors import BadValueError, ClassOrderError
-from abhinaya.evaluation.scoring import Truth
-from ensembling.aligned import align_predictions, align_truth
+from ensembling.aligned import align_predictions
 
 EMOTIONS = EmotionSet.from_codes("AHN")
 
@@ -80,16 +79,3 @@ def test_duplicated_utterances_and_wrong_probabilities_are_never_aligned():
     for row in ([0.9, 0.9, 0.9], [np.nan, 0.5, 0.5], [-0.5, 1.0, 0.5], [np.inf, 0, 0]):
         with pytest.raises(BadValueError, match="negative or do not sum to one"):
             table("p", "A", "u", [row])
-
-
-def test_truth_is_brought_into_the_order_of_the_utterances():
-    truth = Truth(("u", "v", "w"), np.array([0, -1, 2]), EMOTIONS, ("s", None, "t"))
-    labels, speakers = align_truth(["w", "v"], truth)
-    assert labels.tolist() == [2, -1]
-    assert speakers == ("t", None)
-
-
-def test_truth_that_lacks_an_utterance_raises():
-    truth = Truth(("u",), np.array([0]), EMOTIONS, (None,), where="m.parquet")
-    with pytest.raises(BadValueError, match=r"1 of 2 utterances .* not in m.parquet: 'x'"):
-        align_truth(["u", "x"], truth)

@@ -6,7 +6,6 @@ from sklearn import metrics as theirs
 
 from abhinaya.errors import BadShapeError, BadValueError, UnknownNameError
 from abhinaya.evaluation.metrics import (
-    bootstrap_by_group,
     bootstrap_interval,
     confusion_matrix,
     scores,
@@ -120,7 +119,7 @@ def test_bootstrap_interval_agrees_with_resampled_rows(metric: str) -> None:
     np.testing.assert_allclose(ours, np.quantile(plain, [0.1, 0.9]), atol=0.44 * plain.std())
 
 
-def test_bootstrap_by_group_agrees_with_resampled_groups() -> None:
+def test_bootstrap_interval_by_group_agrees_with_resampled_groups() -> None:
     truth, predicted = random_labels(4, n_utts=60, n_abstained=6)
     groups = np.repeat(np.arange(12), 5)
     rng = np.random.default_rng(0)
@@ -128,7 +127,7 @@ def test_bootstrap_by_group_agrees_with_resampled_groups() -> None:
     drawn = [members[rng.integers(0, 12, size=12)].ravel() for _ in range(250)]
     plain = np.array([their_macro_f1(truth[idx], predicted[idx]) for idx in drawn])
 
-    ours = bootstrap_by_group(truth, predicted, groups, N_CLASSES, confidence=0.8, seed=1)
+    ours = bootstrap_interval(truth, predicted, N_CLASSES, groups=groups, confidence=0.8, seed=1)
 
     # Tolerance as above.
     np.testing.assert_allclose(ours, np.quantile(plain, [0.1, 0.9]), atol=0.44 * plain.std())
@@ -170,22 +169,22 @@ def test_bootstrap_interval_same_seed_same_ends() -> None:
     assert bootstrap_interval(truth, predicted, N_CLASSES, seed=8) != first
 
 
-def test_bootstrap_by_group_same_seed_same_ends() -> None:
+def test_bootstrap_interval_by_group_same_seed_same_ends() -> None:
     truth, predicted = random_labels(5, n_utts=100, n_abstained=0)
     groups = [f"speaker {idx % 10}" for idx in range(100)]
 
-    first = bootstrap_by_group(truth, predicted, groups, N_CLASSES, seed=7)
+    first = bootstrap_interval(truth, predicted, N_CLASSES, groups=groups, seed=7)
 
-    assert bootstrap_by_group(truth, predicted, groups, N_CLASSES, seed=7) == first
+    assert bootstrap_interval(truth, predicted, N_CLASSES, groups=groups, seed=7) == first
 
 
-def test_bootstrap_by_group_alike_within_groups_is_wider() -> None:
+def test_bootstrap_interval_by_group_alike_within_groups_is_wider() -> None:
     # Ten speakers of twenty utterances, five always right and five always wrong.
     truth = np.zeros(200, dtype=int)
     predicted = np.repeat([0, 1] * 5, 20)
     groups = np.repeat(np.arange(10), 20)
 
-    low, high = bootstrap_by_group(truth, predicted, groups, 2, metric="accuracy", seed=0)
+    low, high = bootstrap_interval(truth, predicted, 2, groups=groups, metric="accuracy", seed=0)
     utt_low, utt_high = bootstrap_interval(truth, predicted, 2, metric="accuracy", seed=0)
 
     # Binomial(10, 1/2): P(<= 1) = 11/1024 and P(<= 2) = 56/1024, so the 2.5 % quantile is 2 of 10.
@@ -196,11 +195,15 @@ def test_bootstrap_by_group_alike_within_groups_is_wider() -> None:
 
 
 @pytest.mark.parametrize("unknown", [None, float("nan")])
-def test_bootstrap_by_group_unknown_speakers_are_groups_of_their_own(unknown: object) -> None:
+def test_bootstrap_interval_by_group_unknown_speakers_are_groups_of_their_own(
+    unknown: object,
+) -> None:
     truth = np.zeros(200, dtype=int)
     predicted = np.repeat([0, 1] * 5, 20)
 
-    low, high = bootstrap_by_group(truth, predicted, [unknown] * 200, 2, metric="accuracy", seed=0)
+    low, high = bootstrap_interval(
+        truth, predicted, 2, groups=[unknown] * 200, metric="accuracy", seed=0
+    )
 
     # As over utterances, see the previous test.
     assert low == pytest.approx(0.431, abs=0.01)
@@ -253,11 +256,11 @@ def test_bootstrap_interval_no_resamples_raises() -> None:
         bootstrap_interval(np.array([0]), np.array([0]), 2, n_resamples=0, seed=0)
 
 
-def test_bootstrap_by_group_other_length_raises() -> None:
+def test_bootstrap_interval_by_group_other_length_raises() -> None:
     with pytest.raises(BadShapeError, match="groups has 1 entries, expected 2"):
-        bootstrap_by_group(np.array([0, 1]), np.array([0, 1]), ["a"], 2, seed=0)
+        bootstrap_interval(np.array([0, 1]), np.array([0, 1]), 2, groups=["a"], seed=0)
 
 
-def test_bootstrap_by_group_single_group_raises() -> None:
-    with pytest.raises(BadValueError, match=r"belong to one group.*Use bootstrap_interval"):
-        bootstrap_by_group(np.array([0, 1]), np.array([0, 1]), ["a", "a"], 2, seed=0)
+def test_bootstrap_interval_by_group_single_group_raises() -> None:
+    with pytest.raises(BadValueError, match=r"belong to one group.*Resample utterances"):
+        bootstrap_interval(np.array([0, 1]), np.array([0, 1]), 2, groups=["a", "a"], seed=0)

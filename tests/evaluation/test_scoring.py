@@ -9,7 +9,14 @@ from abhinaya.data.labels import ABSTAIN, MSP_PODCAST, EmotionSet
 from abhinaya.data.manifest import make_manifest, write_manifest
 from abhinaya.data.predictions import PredictionTable
 from abhinaya.errors import BadValueError, ClassOrderError, MissingFileError, ProblemsError
-from abhinaya.evaluation.scoring import Truth, mean_and_sd, read_truth, score_table
+from abhinaya.evaluation.scoring import (
+    Truth,
+    align_truth,
+    labelled_rows,
+    mean_and_sd,
+    read_truth,
+    score_table,
+)
 
 AB = EmotionSet(codes=("a", "b"), names=("anger", "boredom"), outside=("x",))
 
@@ -104,6 +111,34 @@ def test_score_table_by_speaker_is_wider_when_a_speaker_is_all_right_or_all_wron
 def test_score_table_by_speaker_without_speakers_raises():
     with pytest.raises(BadValueError, match="names no speaker of the 2 scored utterances"):
         score_table(table_of([0, 1]), truth_of([0, 1]), by_speaker=True)
+
+
+def test_align_truth_brings_it_into_the_order_of_the_utterances():
+    truth = Truth(("u", "v", "w"), np.array([0, -1, 1]), AB, ("s", None, "t"))
+    labels, speakers = align_truth(["w", "v"], truth)
+    assert labels.tolist() == [1, -1]
+    assert speakers == ("t", None)
+
+
+def test_align_truth_that_lacks_an_utterance_raises():
+    truth = Truth(("u",), np.array([0]), AB, (None,), where="m.parquet")
+    with pytest.raises(BadValueError, match=r"1 of 2 utterances .* not in m.parquet: 'x'"):
+        align_truth(["u", "x"], truth)
+
+
+def test_labelled_rows_are_those_with_a_label_in_the_set():
+    truth = Truth(("u", "v", "w", "x"), np.array([0, -1, 1, 1]), AB, ("s", "s", None, "t"))
+    rows = labelled_rows(["w", "v", "u"], truth)
+    assert rows.indices.tolist() == [0, 2]
+    assert rows.labels.tolist() == [1, 0]
+    assert (rows.speakers, rows.groups) == ((None, "s"), None)
+    assert (rows.n_dropped, rows.n_not_in_tables) == (1, 1)
+    assert labelled_rows(["w", "u"], truth, by_speaker=True).groups == (None, "s")
+
+
+def test_labelled_rows_to_learn_from_are_needed():
+    with pytest.raises(BadValueError, match=r"of the tables has a label .* nothing to learn from"):
+        labelled_rows(["u0"], truth_of([ABSTAIN]), purpose="learn")
 
 
 def test_read_truth_of_a_manifest_has_labels_and_speakers(tmp_path):

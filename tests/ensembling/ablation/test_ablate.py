@@ -10,7 +10,7 @@ from sklearn.metrics import f1_score
 from abhinaya.data.labels import ABSTAIN, MSP_PODCAST, EmotionSet
 from abhinaya.data.predictions import PredictionTable
 from abhinaya.errors import BadValueError, ClassOrderError, ProblemsError, UnknownNameError
-from abhinaya.evaluation.metrics import bootstrap_by_group, bootstrap_interval
+from abhinaya.evaluation.metrics import bootstrap_interval
 from abhinaya.evaluation.scoring import Truth, score_table
 from ensembling.ablation.ablate import ablate_tables, write_subsets
 from ensembling.voting.vote_tables import vote_tables
@@ -160,8 +160,8 @@ def test_by_speaker_draws_speakers():
     voted = vote_tables(tables, fallback="N").labels
     arguments = {"n_resamples": 100, "seed": 0}
     assert plain.everybody.interval == bootstrap_interval(truth.labels, voted, 8, **arguments)
-    assert grouped.everybody.interval == bootstrap_by_group(
-        truth.labels, voted, truth.speakers, 8, **arguments
+    assert grouped.everybody.interval == bootstrap_interval(
+        truth.labels, voted, 8, groups=truth.speakers, **arguments
     )
     assert plain.optimism != grouped.optimism
 

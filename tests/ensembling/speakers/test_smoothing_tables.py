@@ -13,7 +13,7 @@ from abhinaya.evaluation.scoring import Truth
 from abhinaya.registry import load_rule
 from ensembling.speakers.prior import estimate_prior
 from ensembling.speakers.smooth_tables import smooth_table
-from ensembling.speakers.standardize import standardise_speakers
+from ensembling.speakers.standardize import standardize_speakers
 from ensembling.voting.soft_votes import softmax
 
 EMOTIONS = EmotionSet.from_codes("AH")
@@ -80,7 +80,7 @@ def test_smooth_table_standardise_and_prior_do_what_their_modules_do():
         table, truth_of(table), method="standardise", shrinkage=1.0, min_utts=3
     )
     whole = EMBEDDINGS.astype(float)
-    moved = standardise_speakers([whole[:3]], whole.mean(axis=0), whole.std(axis=0), shrinkage=1.0)[
+    moved = standardize_speakers([whole[:3]], whole.mean(axis=0), whole.std(axis=0), shrinkage=1.0)[
         0
     ]
     np.testing.assert_allclose(by_standardising.probs[:3], softmax(moved), rtol=1e-5)
