@@ -13,8 +13,7 @@ from transformers import WavLMForXVector
 
 import abhinaya.speakers.embeddings as module
 from abhinaya.data.audio import audio_digest, read_audio
-from abhinaya.demo.checkpoints.encoders import write_wavlm, write_whisper
-from abhinaya.demo.checkpoints.xvector import write_xvector
+from abhinaya.demo.checkpoints.encoders import write_wavlm, write_whisper, write_xvector
 from abhinaya.errors import BadValueError, CheckpointError, MissingFileError
 from abhinaya.loading.clips import Clip
 from abhinaya.speakers.embeddings import (

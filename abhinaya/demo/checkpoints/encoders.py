@@ -13,37 +13,81 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 if TYPE_CHECKING:
-    from transformers import WhisperForConditionalGeneration
+    from transformers import WavLMConfig, WhisperForConditionalGeneration
 
-__all__ = ["write_wavlm", "write_whisper", "write_whisper_openai"]
+__all__ = ["build_whisper", "write_wavlm", "write_whisper", "write_whisper_openai", "write_xvector"]
 
 _SAMPLES_PER_FRAME = 320
 _SAMPLE_RATE_HZ = 16_000
-_N_TEXT_TOKENS = 64
+
+Norm = Literal["layer", "group"]
 
 
-def write_wavlm(
-    folder: Path,
-    *,
-    seed: int = 0,
-    norm: Literal["layer", "group"] = "layer",
-    n_layers: int = 3,
-    n_features: int = 64,
-    n_conv_features: int = 32,
-) -> None:
-    """A tiny WavLM in Hugging Face's layout, with the frame rate of the real ones.
+def write_wavlm(folder: Path, *, seed: int = 0, norm: Norm = "layer", **size: int) -> None:
+    """Write a tiny WavLM in Hugging Face's layout, with the frame rate of the real ones.
 
     Args:
         folder: gets config.json, model.safetensors and preprocessor_config.json.
         seed: of the weights.
         norm: "layer" like WavLM-large, "group" like WavLM-base.
+        size: `n_layers` (3), `n_features` (64) and `n_conv_features` (32) as in `write_xvector`.
+    """
+    from transformers import WavLMModel
+
+    config = _wavlm_config(norm, **{"n_layers": 3, "n_features": 64, "n_conv_features": 32} | size)
+    with _seeded(seed):
+        WavLMModel(config).save_pretrained(folder)
+    _write_extractor(folder, norm == "layer")
+
+
+def write_xvector(
+    folder: Path,
+    *,
+    seed: int = 0,
+    norm: Norm = "group",
+    n_layers: int = 2,
+    n_features: int = 32,
+    n_conv_features: int = 16,
+    xvector_size: int = 16,
+    init_std: float = 0.1,
+) -> None:
+    """Write a tiny WavLM with an x-vector head, in the layout of `microsoft/wavlm-base-plus-sv`.
+
+    Args:
+        folder: gets config.json, model.safetensors and preprocessor_config.json.
+        seed: of the weights.
+        norm: "group" like the published model, "layer" like the large WavLM.
         n_layers: transformer blocks.
         n_features: D, their width; a multiple of 16.
         n_conv_features: width of the seven convolutions.
+        xvector_size: width of the embedding of a clip.
+        init_std: standard deviation of the weights. With the usual 0.02 so narrow a network would
+            shrink every embedding to nothing.
     """
-    from transformers import Wav2Vec2FeatureExtractor, WavLMConfig, WavLMModel
+    from transformers import WavLMForXVector
 
-    config = WavLMConfig(
+    config = _wavlm_config(
+        norm,
+        n_layers=n_layers,
+        n_features=n_features,
+        n_conv_features=n_conv_features,
+        use_weighted_layer_sum=True,
+        tdnn_dim=(n_features,) * 4 + (2 * n_features,),  # kernels and dilations as published
+        xvector_output_dim=xvector_size,
+        initializer_range=init_std,
+        num_labels=8,  # speakers of its training; that part is not used
+    )
+    with _seeded(seed):
+        WavLMForXVector(config).save_pretrained(folder)
+    _write_extractor(folder, False)
+
+
+def _wavlm_config(
+    norm: Norm, *, n_layers: int, n_features: int, n_conv_features: int, **further: Any
+) -> WavLMConfig:
+    from transformers import WavLMConfig
+
+    return WavLMConfig(
         do_stable_layer_norm=norm == "layer",
         feat_extract_norm=norm,
         conv_dim=(n_conv_features,) * 7,
@@ -51,28 +95,28 @@ def write_wavlm(
         num_hidden_layers=n_layers,
         num_attention_heads=4,
         intermediate_size=2 * n_features,
+        **further,
     )
-    with _seeded(seed):
-        WavLMModel(config).save_pretrained(folder)
-    extractor = cast("Any", Wav2Vec2FeatureExtractor)(
-        do_normalize=norm == "layer", return_attention_mask=norm == "layer"
-    )
-    extractor.save_pretrained(folder)
 
 
-def write_whisper(folder: Path, *, seed: int = 0, **size: Any) -> None:
-    """A tiny full Whisper in Hugging Face's layout.
+def _write_extractor(folder: Path, normalise: bool) -> None:
+    from transformers import Wav2Vec2FeatureExtractor
+
+    extractor: Any = Wav2Vec2FeatureExtractor
+    extractor(do_normalize=normalise, return_attention_mask=normalise).save_pretrained(folder)
+
+
+def write_whisper(folder: Path, **options: Any) -> None:
+    """Write a tiny full Whisper in Hugging Face's layout.
 
     Args:
         folder: gets config.json, generation_config.json, model.safetensors and
             preprocessor_config.json.
-        seed: of the weights.
-        size: `chunk_s`, `n_mels`, `n_layers`, `n_features`, `init_std`, `n_tokens`, `n_positions`
-            and `n_decoder_layers` as in `write_whisper_openai`.
+        options: those of `build_whisper`.
     """
     from transformers import WhisperFeatureExtractor
 
-    model = _build_whisper(seed, **size)
+    model = build_whisper(**options)
     model.save_pretrained(folder)
     window_s = model.config.max_source_positions * _SAMPLES_PER_FRAME // _SAMPLE_RATE_HZ
     extractor = cast("Any", WhisperFeatureExtractor)(
@@ -81,48 +125,16 @@ def write_whisper(folder: Path, *, seed: int = 0, **size: Any) -> None:
     extractor.save_pretrained(folder)
 
 
-def write_whisper_openai(
-    file: Path,
-    *,
-    seed: int = 0,
-    chunk_s: int = 30,
-    n_mels: int = 80,
-    n_layers: int = 4,
-    n_features: int = 64,
-    init_std: float = 0.02,
-    n_tokens: int = _N_TEXT_TOKENS,
-    n_positions: int = 32,
-    n_decoder_layers: int = 1,
-) -> None:
-    """The same weights as `write_whisper` with the same arguments, as one file of openai-whisper.
+def write_whisper_openai(file: Path, **options: Any) -> None:
+    """Write the weights of `write_whisper` with the same options, as one file of openai-whisper.
 
     Args:
         file: the `.pt` file to write.
-        seed: of the weights.
-        chunk_s: length in seconds of the window that the encoder hears.
-        n_mels: bins of the spectrogram.
-        n_layers: blocks of the encoder.
-        n_features: D, width of both; a multiple of 4.
-        init_std: standard deviation of the weights. Whisper's own suits its 384 features and more;
-            with a tenth of them the sound drowns in the position code, unless it is about 0.1.
-        n_tokens: size of the vocabulary. So few suit an encoder's file; a model that transcribes
-            needs those of openai-whisper's tokenizers: 51864 (English), 51865 or 51866.
-        n_positions: most tokens that the decoder sees; a text has half as many at most.
-        n_decoder_layers: blocks of the decoder.
+        options: those of `build_whisper`.
     """
     import torch
 
-    model = _build_whisper(
-        seed,
-        chunk_s=chunk_s,
-        n_mels=n_mels,
-        n_layers=n_layers,
-        n_features=n_features,
-        init_std=init_std,
-        n_tokens=n_tokens,
-        n_positions=n_positions,
-        n_decoder_layers=n_decoder_layers,
-    )
+    model = build_whisper(**options)
     config = model.config
     dims = {
         "n_mels": config.num_mel_bins,
@@ -143,18 +155,33 @@ def write_whisper_openai(
         torch.save({"dims": dims, "model_state_dict": weights}, stream)
 
 
-def _build_whisper(
-    seed: int,
+def build_whisper(
     *,
+    seed: int = 0,
     chunk_s: int = 30,
     n_mels: int = 80,
     n_layers: int = 4,
     n_features: int = 64,
     init_std: float = 0.02,
-    n_tokens: int = _N_TEXT_TOKENS,
+    n_tokens: int = 64,
     n_positions: int = 32,
     n_decoder_layers: int = 1,
 ) -> WhisperForConditionalGeneration:
+    """Build a tiny full Whisper with random weights.
+
+    Args:
+        seed: of the weights.
+        chunk_s: length in seconds of the window that the encoder hears.
+        n_mels: bins of the spectrogram.
+        n_layers: blocks of the encoder.
+        n_features: D, width of both; a multiple of 4.
+        init_std: standard deviation of the weights. Whisper's own suits its 384 features and more;
+            with a tenth of them the sound drowns in the position code, unless it is about 0.1.
+        n_tokens: size of the vocabulary. So few suit an encoder's file; a model that transcribes
+            needs those of openai-whisper's tokenizers: 51864 (English), 51865 or 51866.
+        n_positions: most tokens that the decoder sees; a text has half as many at most.
+        n_decoder_layers: blocks of the decoder.
+    """
     from transformers import WhisperConfig, WhisperForConditionalGeneration
 
     config = WhisperConfig(

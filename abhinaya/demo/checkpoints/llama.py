@@ -120,7 +120,7 @@ def write_llama(
         "vocab_size": vocab_size,
     }
     _write_configs(folder, layout, sizes, init_std, chat_template=chat_template)
-    _write_shards(folder, layout, _random_weights(layout, sizes, init_std, seed))
+    _write_shards(folder, layout, _random_weights(folder, layout, init_std, seed))
 
 
 def _write_configs(
@@ -166,43 +166,27 @@ def _write_configs(
     write_json(folder / "generation_config.json", special)
 
 
-def _random_weights(
-    layout: Layout, sizes: Mapping[str, int], std: float, seed: int
-) -> dict[str, Tensor]:
-    """Tensors of a LlamaForCausalLM under their published names."""
+def _random_weights(folder: Path, layout: Layout, std: float, seed: int) -> dict[str, Tensor]:
+    """Return the tensors of the folder's LlamaForCausalLM under their published names."""
     import torch
+    from transformers import AutoConfig, LlamaForCausalLM
 
     generator = torch.Generator().manual_seed(seed)
-    width, ffn = sizes["hidden_size"], sizes["intermediate_size"]
-    head_width = width // sizes["num_attention_heads"]
-    kv_width = head_width * sizes["num_key_value_heads"]
+    config: Any = AutoConfig.from_pretrained(str(folder))
     dtype = torch.float16 if layout == "vicuna" else torch.bfloat16
+    with torch.device("meta"):
+        model: Any = LlamaForCausalLM(config)
     weights: dict[str, Tensor] = {}
-
-    def add_matrix(name: str, n_out: int, n_in: int) -> None:
-        matrix = std * torch.randn(n_out, n_in, generator=generator)
-        weights[f"{name}.weight"] = matrix.to(dtype)
-
-    def add_norm(name: str) -> None:
-        weights[f"{name}.weight"] = torch.ones(width, dtype=dtype)
-
-    add_matrix("model.embed_tokens", sizes["vocab_size"], width)
-    for layer in range(sizes["num_hidden_layers"]):
-        block = f"model.layers.{layer}"
-        add_matrix(f"{block}.self_attn.q_proj", width, width)
-        add_matrix(f"{block}.self_attn.k_proj", kv_width, width)
-        add_matrix(f"{block}.self_attn.v_proj", kv_width, width)
-        add_matrix(f"{block}.self_attn.o_proj", width, width)
-        if layout == "vicuna":
-            rates = 10_000.0 ** -(torch.arange(0, head_width, 2) / head_width)
-            weights[f"{block}.self_attn.rotary_emb.inv_freq"] = rates.to(dtype)
-        add_matrix(f"{block}.mlp.gate_proj", ffn, width)
-        add_matrix(f"{block}.mlp.up_proj", ffn, width)
-        add_matrix(f"{block}.mlp.down_proj", width, ffn)
-        add_norm(f"{block}.input_layernorm")
-        add_norm(f"{block}.post_attention_layernorm")
-    add_norm("model.norm")
-    add_matrix("lm_head", sizes["vocab_size"], width)
+    for name, tensor in model.named_parameters():
+        if name.endswith("norm.weight"):
+            values = torch.ones(tensor.shape)
+        else:
+            values = std * torch.randn(tensor.shape, generator=generator)
+        weights[name] = values.to(dtype)
+        if layout == "vicuna" and name.endswith("o_proj.weight"):
+            block = name.removesuffix("o_proj.weight")
+            rates = 10_000.0 ** -(torch.arange(0, model.config.head_dim, 2) / model.config.head_dim)
+            weights[f"{block}rotary_emb.inv_freq"] = rates.to(dtype)
     return weights
 
 

@@ -5,7 +5,7 @@ import json
 import torch
 from transformers import WavLMForXVector
 
-from abhinaya.demo.checkpoints.xvector import write_xvector
+from abhinaya.demo.checkpoints.encoders import write_xvector
 
 
 def test_write_xvector_same_seed_same_bytes(tmp_path):
