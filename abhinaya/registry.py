@@ -1,29 +1,27 @@
-"""Names of members, tools and fusion rules, turned into objects on first use.
+"""Names of members, turned into objects on first use.
 
-This is the only way from the core to `members/` and `ensembling/`. Listing names imports no model
-code.
+This is the only way from the core to `members/`. Listing names imports no model code.
 """
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
 from importlib.metadata import EntryPoint, entry_points
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from abhinaya.errors import AbhinayaError, BadValueError, UnknownNameError
 
 if TYPE_CHECKING:
     from abhinaya.member import Member
 
-__all__ = ["ENTRY_POINT_GROUP", "load_member", "load_rule", "load_tool", "member_names"]
+__all__ = ["ENTRY_POINT_GROUP", "load_member", "member_names"]
 
 ENTRY_POINT_GROUP = "abhinaya.members"
 """Entry-point group under which other distributions register members: `name = "module:object"`."""
 
 
 def member_names() -> list[str]:
-    """Names of all registered members, sorted, those of other distributions included.
+    """Return the names of all registered members, sorted, those of other distributions included.
 
     Raises:
         BadValueError: if two sources register one name.
@@ -32,7 +30,7 @@ def member_names() -> list[str]:
 
 
 def load_member(name: str) -> Member:
-    """The member registered under `name`.
+    """Return the member registered under `name`.
 
     Raises:
         UnknownNameError: if there is none; the message gives near matches and all names.
@@ -50,31 +48,6 @@ def load_member(name: str) -> Member:
             "Give the module:object of an object like those in members/."
         )
     return cast("Member", member)
-
-
-def load_rule(name: str) -> Callable[..., Any]:
-    """The fusion rule registered under `name` in `ensembling`.
-
-    Raises:
-        UnknownNameError: if there is none.
-    """
-    rules = importlib.import_module("ensembling").RULES
-    if name not in rules:
-        raise UnknownNameError("rule", name, rules)
-    return cast("Callable[..., Any]", _load(rules[name], f"rule {name!r}"))
-
-
-def load_tool(name: str) -> Callable[..., Any]:
-    """The function registered under `name` in `members`, for a command that no single member owns.
-
-    Raises:
-        UnknownNameError: if there is none.
-        BadValueError: if what is registered cannot be imported.
-    """
-    tools = importlib.import_module("members").TOOLS
-    if name not in tools:
-        raise UnknownNameError("tool", name, tools)
-    return cast("Callable[..., Any]", _load(tools[name], f"tool {name!r}"))
 
 
 def _targets() -> dict[str, str]:

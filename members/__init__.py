@@ -4,7 +4,7 @@
 entry-point group `abhinaya.members`, with the same `module:object` notation.
 """
 
-__all__ = ["MEMBERS", "TOOLS"]
+__all__ = ["MEMBERS"]
 
 MEMBERS = {
     "llama-8b-lora": "members.llama_lora.member:MEMBER",
@@ -15,8 +15,3 @@ MEMBERS = {
     "wavlm": "members.wavlm.member:MEMBER",
     "whisper-encoder": "members.whisper_encoder.member:MEMBER",
 }
-
-TOOLS = {
-    "transcribe": "abhinaya.asr.transcribe:transcribe",
-}
-"""Functions that commands call and that no single member owns, named without importing them."""

@@ -6,7 +6,7 @@ import pytest
 
 import members
 from abhinaya.errors import BadValueError, MissingPackageError, UnknownNameError
-from abhinaya.registry import load_member, load_rule, load_tool, member_names
+from abhinaya.registry import load_member, member_names
 
 MEMBER_SOURCE = """
 class Tiny:
@@ -88,23 +88,3 @@ def test_load_member_that_lacks_a_package_keeps_its_message(install):
     )
     with pytest.raises(MissingPackageError, match=r"^The engine needs the package vllm"):
         load_member("tiny")
-
-
-def test_load_rule_gives_the_vote():
-    assert load_rule("vote").__name__ == "vote_tables"
-
-
-def test_load_rule_unknown_name_raises():
-    with pytest.raises(UnknownNameError, match=r"Unknown rule 'voting'.*Known:.*vote"):
-        load_rule("voting")
-
-
-def test_load_tool_gives_a_function_of_the_members():
-    assert load_tool("transcribe").__module__ == "abhinaya.asr.transcribe"
-
-
-def test_load_tool_unknown_name_raises():
-    with pytest.raises(
-        UnknownNameError, match=r"Unknown tool 'transcrib'\. Did you mean 'transcri"
-    ):
-        load_tool("transcrib")

@@ -33,7 +33,14 @@ from abhinaya.progress import progress
 if TYPE_CHECKING:
     from abhinaya.member import Utterance
 
-__all__ = ["DETECT", "TranscribeSummary", "TranscriptRun", "WindowInputs", "transcribe"]
+__all__ = [
+    "DETECT",
+    "TranscribeSummary",
+    "TranscriptRun",
+    "WindowInputs",
+    "default_source",
+    "transcribe",
+]
 
 DETECT = "detect"
 """Language that means: whatever the model hears."""
@@ -115,7 +122,7 @@ def transcribe(
     import torch
     from accelerate import PartialState
 
-    from abhinaya.asr.model import fingerprint, halve_weights, load_whisper, model_name
+    from abhinaya.asr.model import fingerprint, halve_weights, load_whisper
 
     if batch_size < 1:
         raise BadValueError(f"batch_size is {batch_size}, expected at least 1.")
@@ -127,7 +134,7 @@ def transcribe(
         timestamps=timestamps,
         seed=seed,
     )
-    source = _check_source(source or _default_source(model_name(model)))
+    source = _check_source(source or default_source(model))
     state = PartialState(cpu=not torch.accelerator.is_available())
     in_half = state.device.type == "cuda" if in_half is None else in_half
     # One process downloads, then the others find the file.
@@ -364,7 +371,11 @@ def _find_language(wanted: str | None, of_rows: Sequence[object]) -> str | None:
     return str(code)
 
 
-def _default_source(name: str) -> str:
+def default_source(model: str) -> str:
+    """Return what the transcripts of a model are called unless the user says otherwise."""
+    from abhinaya.asr.model import model_name
+
+    name = model_name(model)
     return name if name.startswith("whisper") else f"whisper-{name}"
 
 

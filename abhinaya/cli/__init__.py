@@ -1,8 +1,8 @@
-"""The command line. Each command has its own module, which imports what it needs when it runs.
+"""The command line: arguments in, reports out. A command imports what it needs when it runs.
 
-A module `abhinaya.cli.NAME` holds one function `NAME` (with _ for each - of the command): its
-docstring is the help text, its parameters are the arguments. Or it holds a group of such functions
-under that name. Importing it must stay light: `abhinaya --help` imports all of them.
+`COMMANDS` names the module of each command, which holds a function of its name (with _ for each -):
+its docstring is the help text, its parameters are the arguments. Or it holds a group of such
+functions under that name. Importing it must stay light: `abhinaya --help` imports all of them.
 """
 
 from __future__ import annotations
@@ -20,27 +20,27 @@ from abhinaya.errors import AbhinayaError
 
 __all__ = ["COMMANDS", "app", "main"]
 
-COMMANDS = (
-    "prepare",
-    "transcribe",
-    "train",
-    "predict",
-    "vote",
-    "ablate",
-    "fit",
-    "apply",
-    "smooth",
-    "speakers",
-    "soup",
-    "score",
-    "score-asr",
-    "compare",
-    "submit",
-    "run",
-    "doctor",
-    "prompts",
-)
-"""Every command, in the order of the help text, which puts groups of commands last."""
+COMMANDS = {
+    "prepare": "stages",
+    "transcribe": "stages",
+    "train": "stages",
+    "predict": "stages",
+    "vote": "stages",
+    "ablate": "ablate",
+    "fit": "stages",
+    "apply": "stages",
+    "smooth": "stages",
+    "speakers": "stages",
+    "soup": "soup",
+    "score": "stages",
+    "score-asr": "score_asr",
+    "compare": "compare",
+    "submit": "stages",
+    "run": "run",
+    "doctor": "doctor",
+    "prompts": "prompts",
+}
+"""Every command and its module, in the order of the help text, which puts groups last."""
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -100,9 +100,8 @@ def _abhinaya(
     """From an emotional-speech corpus on disk to a validated challenge submission."""
 
 
-for _name in COMMANDS:
-    _function = _name.replace("-", "_")
-    _command = getattr(importlib.import_module(f"{__name__}.{_function}"), _function)
+for _name, _module in COMMANDS.items():
+    _command = getattr(importlib.import_module(f"{__name__}.{_module}"), _name.replace("-", "_"))
     if isinstance(_command, typer.Typer):  # a command with commands of its own
         app.add_typer(_command, name=_name)
     else:

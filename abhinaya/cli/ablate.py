@@ -6,25 +6,22 @@ import math
 from dataclasses import asdict
 from itertools import combinations as pairs_of
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from abhinaya.cli.options import AsJson, Format
+from abhinaya.cli.options import AsJson, Format, Tables, Truth
 from abhinaya.cli.tables import Cell, TableFormat, show_json, show_table
+
+if TYPE_CHECKING:
+    from ensembling.ablation.ablate import Ablation
 
 __all__ = ["ablate"]
 
-# What the rule returns has no type here: the core does not import `ensembling`.
-
 
 def ablate(
-    tables: Annotated[
-        list[str], typer.Argument(metavar="TABLE", help="Prediction tables, or NAME=TABLE.")
-    ],
-    manifest: Annotated[
-        Path, typer.Option(help="True labels: a manifest, or a CSV with FileName and EmoClass.")
-    ],
+    tables: Tables,
+    manifest: Truth,
     tiebreaker: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME", help="Table that settles ties; repeat for the next in line."),
@@ -72,11 +69,12 @@ def ablate(
     combination; where all its tables abstain it is wrong. Differences are of macro-F1.
     """
     from abhinaya.evaluation.scoring import read_with_truth
-    from abhinaya.registry import load_rule
+    from ensembling.ablation.ablate import ablate_tables, write_subsets
+    from ensembling.ablation.combinations import read_combinations
 
     read, truth = read_with_truth(tables, manifest)
-    named = load_rule("read-combinations")(combinations) if combinations is not None else None
-    result = load_rule("ablate")(
+    named = read_combinations(combinations) if combinations is not None else None
+    result = ablate_tables(
         read,
         truth,
         tiebreakers=tiebreaker or [],
@@ -89,7 +87,7 @@ def ablate(
         seed=seed,
     )
     if out is not None:
-        load_rule("write-subsets")(result, out)
+        write_subsets(result, out)
     if as_json:
         show_json(_as_json(result))
     else:
@@ -110,11 +108,11 @@ def ablate(
         )
 
 
-def _n_possible(result: Any) -> int:
+def _n_possible(result: Ablation) -> int:
     return sum(math.comb(len(result.names), size) for size in range(1, result.max_size + 1))
 
 
-def _show(result: Any, *, pairs: bool, table_format: TableFormat) -> None:
+def _show(result: Ablation, *, pairs: bool, table_format: TableFormat) -> None:
     dropped = f", {result.n_dropped} without a true label dropped" if result.n_dropped else ""
     show_table(
         ["size", "members", "macro-F1", "95 % interval", "accuracy"],
@@ -186,7 +184,7 @@ def _score_cells(score: Any) -> list[Cell]:
     return [" + ".join(score.members), score.macro_f1, f"{low:.4f}-{high:.4f}", score.accuracy]
 
 
-def _pairs(result: Any) -> list[dict[str, Any]]:
+def _pairs(result: Ablation) -> list[dict[str, Any]]:
     return [
         {
             "table": result.names[one],
@@ -205,7 +203,7 @@ def _number(value: float) -> float | None:
     return None if math.isnan(value) else float(value)
 
 
-def _as_json(result: Any) -> dict[str, Any]:
+def _as_json(result: Ablation) -> dict[str, Any]:
     return {
         "tables": result.names,
         "tiebreakers": result.tiebreakers,

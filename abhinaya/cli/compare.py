@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from abhinaya.cli.options import AsJson, Format
+from abhinaya.cli.options import AsJson, Format, Truth
 from abhinaya.cli.tables import Cell, TableFormat, show_json, show_table
 
-__all__ = ["compare"]
+if TYPE_CHECKING:
+    from abhinaya.evaluation.comparison import Comparison, Report
 
-# What the rule returns has no type here: the core does not import `ensembling`.
+__all__ = ["compare"]
 
 _METRIC_NAMES = {"macro_f1": "macro-F1", "accuracy": "accuracy"}
 
@@ -23,9 +24,7 @@ def compare(
         list[str],
         typer.Argument(metavar="TABLE", help="The table to compare with, then the others."),
     ],
-    manifest: Annotated[
-        Path, typer.Option(help="True labels: a manifest, or a CSV with FileName and EmoClass.")
-    ],
+    manifest: Truth,
     all_pairs: Annotated[
         bool, typer.Option("--all-pairs", help="Compare every two tables.")
     ] = False,
@@ -49,11 +48,11 @@ def compare(
     accuracy; p-values of several comparisons are corrected by Holm's method. A difference is
     positive where the table is better than the one it is compared with.
     """
+    from abhinaya.evaluation.comparison import compare_tables
     from abhinaya.evaluation.scoring import read_with_truth
-    from abhinaya.registry import load_rule
 
     read, truth = read_with_truth(tables, manifest)
-    report = load_rule("compare")(
+    report = compare_tables(
         read,
         truth,
         all_pairs=all_pairs,
@@ -91,7 +90,7 @@ def compare(
     _note(report, manifest)
 
 
-def _rows(comparison: Any, is_corrected: bool) -> list[list[Cell]]:
+def _rows(comparison: Comparison, is_corrected: bool) -> list[list[Cell]]:
     return [
         [
             *(comparison.table, comparison.against, _METRIC_NAMES[difference.metric]),
@@ -109,7 +108,7 @@ def _range(interval: tuple[float, float], *, signed: bool = False) -> str:
     return f"{low:+.4f} to {high:+.4f}" if signed else f"{low:.4f}-{high:.4f}"
 
 
-def _note(report: Any, manifest: Path) -> None:
+def _note(report: Report, manifest: Path) -> None:
     """What was left out, on stderr, so that a table for a paper stays clean."""
     first = report.scores[0]
     if first.n_dropped:
@@ -132,7 +131,7 @@ def _note(report: Any, manifest: Path) -> None:
         )
 
 
-def _as_json(report: Any) -> dict[str, Any]:
+def _as_json(report: Report) -> dict[str, Any]:
     return {
         "unit": report.unit,
         "n_units": report.n_units,

@@ -1,14 +1,22 @@
-"""Options that several commands share."""
+"""Options that several commands share, and options made of the settings of a stage."""
 
 from __future__ import annotations
 
-from typing import Annotated
+import inspect
+import typing
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
+from pydantic.fields import FieldInfo
 
 from abhinaya.cli.tables import TableFormat
+from abhinaya.config import apply_overrides, check_config
+from abhinaya.errors import BadValueError, ProblemsError
+from abhinaya.pipeline.stages.settings import Settings, bare_type, flag_of
 
-__all__ = ["AsJson", "Format", "Overrides"]
+__all__ = ["AsJson", "AudioRoot", "Format", "Overrides", "Tables", "Truth", "takes_settings"]
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 """Of every command that prints a table."""
@@ -20,3 +28,123 @@ Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Changes of the config.")
 ]
 """Of every command that reads a config."""
+
+AudioRoot = Annotated[
+    Path | None, typer.Option(help="Where the audio lies now; matched by file name.")
+]
+"""Of every command that opens audio."""
+
+Tables = Annotated[
+    list[str], typer.Argument(metavar="TABLE", help="Prediction tables, or NAME=TABLE.")
+]
+"""Of every command that reads several tables."""
+
+Truth = Annotated[
+    Path, typer.Option(help="True labels: a manifest, or a CSV with FileName and EmoClass.")
+]
+"""Of every command that needs true labels."""
+
+
+def takes_settings(command: Callable[..., None]) -> Callable[..., None]:
+    """Return the command with one option for each field of its parameter `settings`.
+
+    Names, defaults, ranges, choices and help are those of the fields, see `Settings`.
+    """
+    hints = typing.get_type_hints(command, include_extras=True)
+    kind: type[Settings] = hints["settings"]
+    parameters: list[inspect.Parameter] = []
+    for parameter in inspect.signature(command).parameters.values():
+        if parameter.name == "settings":
+            parameters += [_parameter(*item) for item in kind.model_fields.items()]
+        else:
+            parameters.append(
+                parameter.replace(
+                    annotation=hints[parameter.name], kind=inspect.Parameter.KEYWORD_ONLY
+                )
+            )
+
+    def with_options(**given: Any) -> None:
+        values = {name: given.pop(name) for name in kind.model_fields}
+        command(settings=_read_settings(kind, values), **given)
+
+    with_options.__doc__ = command.__doc__
+    with_options.__name__ = command.__name__
+    with_options.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    with_options.__annotations__ = {p.name: p.annotation for p in parameters}
+    return with_options
+
+
+def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
+    kind = bare_type(field)
+    extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+    texts: dict[str, Any] = {"help": " ".join((field.description or "").split())}
+    if "metavar" in extra:
+        texts["metavar"] = extra["metavar"]
+    if field.is_required():
+        return inspect.Parameter(
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            annotation=Annotated[kind, typer.Argument(**texts)],
+        )
+    default = field.default
+    origin = typing.get_origin(kind)
+    if origin is tuple:
+        kind, default = list[typing.get_args(kind)[0]], None  # type: ignore[misc]
+    elif origin is dict:
+        kind, default = list[str], None
+    if default is None:
+        kind = kind | None
+    return inspect.Parameter(
+        name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=default,
+        annotation=Annotated[kind, typer.Option(flag_of(name, field), **texts, **_bounds(field))],
+    )
+
+
+def _bounds(field: FieldInfo) -> dict[str, Any]:
+    names = (("ge", "min"), ("le", "max"))
+    marks = [(mark, ours, theirs) for mark in field.metadata for ours, theirs in names]
+    return {theirs: getattr(mark, ours) for mark, ours, theirs in marks if hasattr(mark, ours)}
+
+
+def _read_settings(kind: type[Settings], given: dict[str, Any]) -> Settings:
+    """Return the checked settings; what was not given keeps its default."""
+    values = {}
+    for name, field in kind.model_fields.items():
+        value = given[name]
+        if value is None or value == []:
+            continue
+        if typing.get_origin(bare_type(field)) is dict:
+            value = _read_pairs(name, typing.get_args(bare_type(field))[1], value)
+        values[name] = value
+    try:
+        return check_config(values, kind, "the command line")
+    except ProblemsError as err:
+        raise typer.BadParameter("; ".join(err.problems)) from err
+
+
+def _read_pairs(name: str, kind: Any, given: Sequence[str]) -> dict[str, Any]:
+    """Return what repeated options NAME=VALUE say, each name once."""
+    if kind is Any:
+        return apply_overrides({}, given)
+    pairs: dict[str, Any] = {}
+    for entry in given:
+        # A table's name may have an equals sign, and so may a file's.
+        key, _, text = entry.rpartition("=") if kind is float else entry.partition("=")
+        try:
+            value = kind(text)
+        except ValueError:
+            key = ""
+        if not key or not text or key in pairs:
+            if kind is float:
+                raise typer.BadParameter(
+                    f"{entry!r} is not NAME=W with a number, or names a table again.",
+                    param_hint=f"--{name}",
+                )
+            raise BadValueError(
+                f"--{name} {entry!r} must be NAME=FILE, each name once, such as "
+                "whisper-large-v3=whisper.csv."
+            )
+        pairs[key] = value
+    return pairs

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from abhinaya.cli.options import AsJson, Format, Overrides
-from abhinaya.cli.tables import TableFormat, show_json, show_table
+from abhinaya.cli.tables import TableFormat, show_json, show_report, show_table
 
 __all__ = ["run"]
 
@@ -34,23 +34,29 @@ def run(
 ) -> None:
     """Run the chain of one YAML file: corpus, members, vote, scores, submission.
 
+    Its steps are prepare, transcribe, train, predict, vote or apply, speakers, gate, smooth, score
+    and submit; a block of the YAML that is not there is a step that is not done.
+
     Finished steps are not repeated; a killed run goes on where it was. A STEP is a kind such as
     train, or a name such as train:wavlm.
     """
     from abhinaya.cli.processes import quiet_libraries
     from abhinaya.pipeline.config import load_pipeline
+    from abhinaya.pipeline.report import Report
     from abhinaya.pipeline.run import plan as plan_steps
     from abhinaya.pipeline.run import run_pipeline
-    from abhinaya.pipeline.steps import Report
 
     pipeline = load_pipeline(config, overrides or [])
     chosen = only or []
     if plan:
         planned = plan_steps(pipeline, only=chosen, start=start)
         show_table(
-            ["step", "status", "makes"],
+            ["step", "status", "needs", "makes"],
             [
-                [entry.step.name, entry.status, ", ".join(map(str, entry.step.makes))]
+                [
+                    *(entry.step.name, entry.status),
+                    *(", ".join(map(str, files)) for files in (entry.step.needs, entry.step.makes)),
+                ]
                 for entry in planned
             ],
             title=f"{pipeline.config.name}: {len(planned)} steps",
@@ -64,7 +70,7 @@ def run(
     def show(report: Report) -> None:
         reports.append(report)
         if not as_json:
-            show_table(report.columns, report.rows, title=report.title, table_format=table_format)
+            show_report(report, table_format=table_format)
             typer.echo("")
 
     quiet_libraries()
@@ -75,6 +81,7 @@ def run(
                 {
                     "title": r.title,
                     "rows": [dict(zip(r.columns, row, strict=True)) for row in r.rows],
+                    "files": [str(file) for file in r.files],
                 }
                 for r in reports
             ]

@@ -9,16 +9,17 @@ from enum import StrEnum
 
 import typer
 
+from abhinaya.cli.processes import is_main_process
+from abhinaya.pipeline.report import Cell, Report
+
 __all__ = [
     "Cell",
     "TableFormat",
     "render_table",
     "show_json",
+    "show_report",
     "show_table",
 ]
-
-Cell = str | int | float | None
-"""What a table may hold; null becomes an empty cell."""
 
 
 class TableFormat(StrEnum):
@@ -37,6 +38,31 @@ _LATEX_ESCAPES = str.maketrans(
         **{char: f"\\{char}" for char in "&%$#_{}"},
     }
 )
+
+
+def show_report(
+    report: Report, *, as_json: bool = False, table_format: TableFormat = TableFormat.TEXT
+) -> None:
+    """Print what a stage returned, and its notes on stderr; only the main process of a launch does.
+
+    Args:
+        report: the stage's report.
+        as_json: print one JSON document instead.
+        table_format: otherwise, how to print its tables.
+    """
+    if not is_main_process():
+        return
+    if as_json:
+        show_json(report.as_json())
+    else:
+        for idx, table in enumerate((report, *report.more)):
+            if idx:
+                typer.echo()
+            show_table(table.columns, table.rows, title=table.title, table_format=table_format)
+            if table.remark:
+                typer.echo(table.remark)
+    for note in report.notes:
+        typer.echo(f"Note: {note}", err=True)
 
 
 def show_table(

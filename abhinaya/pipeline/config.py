@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -22,31 +22,37 @@ from abhinaya.config import (
 )
 from abhinaya.errors import AbhinayaError, ProblemsError, list_some
 from abhinaya.member_config import find_config_class
+from abhinaya.pipeline.stages.fit import FitSettings
+from abhinaya.pipeline.stages.fuse import ApplySettings, VoteSettings
+from abhinaya.pipeline.stages.prepare import PrepareSettings
+from abhinaya.pipeline.stages.score import ScoreSettings
+from abhinaya.pipeline.stages.smooth import SmoothSettings
+from abhinaya.pipeline.stages.speakers import SpeakersSettings
+from abhinaya.pipeline.stages.submit import SubmitSettings
+from abhinaya.pipeline.stages.transcribe import TranscribeSettings
 from abhinaya.resources import find_config
 
 __all__ = [
+    "GateEntry",
     "MemberEntry",
     "Pipeline",
     "PipelineConfig",
     "PrepareEntry",
     "ScoreEntry",
+    "SmoothEntry",
     "SubmitEntry",
-    "VoteEntry",
     "load_pipeline",
 ]
 
+_WITH_GATE = {"gate", "embeddings", "speakers", "name"}
+"""Settings of `smooth` that still count where the gate chooses the method."""
 
-class PrepareEntry(Config):
+
+class PrepareEntry(PrepareSettings):
     """`abhinaya prepare`."""
 
-    corpus: str
-    source: Path
     out: Path
-    check_audio: bool = True
-    balanced_per_class: int = Field(default=326, ge=1)
-    seed: int = Field(default=0, ge=0)
-    transcripts: dict[str, Path] = Field(default_factory=dict)
-    """Further transcripts, name of the source -> CSV `FileName,Transcript`."""
+    """Folder for the manifest."""
 
 
 class MemberEntry(Config):
@@ -58,17 +64,28 @@ class MemberEntry(Config):
     """Keys that replace those of the file, nested alike, such as `{seed: 2, head: {hidden: 0}}`."""
 
 
-class VoteEntry(Config):
-    """`abhinaya vote`."""
+class GateEntry(FitSettings):
+    """`abhinaya fit adaptation`, whose recipe is then applied."""
 
-    name: str = "vote"
-    rule: Literal["plurality", "strict", "soft", "geometric"] = "plurality"
-    tiebreaker: tuple[str, ...] = ()
-    fallback: str | None = None
-    """Class to write where every member abstains."""
+    selection: str
+    """A key of `predict`, with labels and speakers."""
+    rule: str = Field(default="adaptation", pattern="^adaptation$")
+    """Only this rule is a gate."""
 
 
-class ScoreEntry(Config):
+class SmoothEntry(SmoothSettings):
+    """`abhinaya smooth` of every vote; `embeddings` names a member of the chain."""
+
+    gate: GateEntry | None = None
+    """Choose one adaptation or none on this selection, instead of applying what is asked for."""
+
+    @field_validator("gate", mode="before")
+    @classmethod
+    def _one_name_is_a_selection(cls, value: Any) -> Any:
+        return {"selection": value} if isinstance(value, str) else value
+
+
+class ScoreEntry(ScoreSettings):
     """`abhinaya score` of every table of one selection."""
 
     selection: str
@@ -77,16 +94,11 @@ class ScoreEntry(Config):
     """CSV `FileName,EmoClass` or another manifest; the run's own manifest by default."""
 
 
-class SubmitEntry(Config):
+class SubmitEntry(SubmitSettings):
     """`abhinaya submit`."""
 
     selection: str
     """A key of `predict`."""
-    challenge: str | None = None
-    names: Path | None = None
-    """Expected names where the challenge does not list them: one per line, CSV or manifest."""
-    select: str = "all"
-    """Rows of `names` if it is a manifest."""
 
 
 class PipelineConfig(Config):
@@ -99,6 +111,8 @@ class PipelineConfig(Config):
     manifest: Path | None = None
     """Manifest made before, instead of `prepare`."""
     audio_root: Path | None = None
+    transcribe: TranscribeSettings | None = None
+    """`abhinaya transcribe`, for members that read text."""
     members: dict[str, MemberEntry] = Field(min_length=1)
     """Name of the run -> member. The name replaces the file's; the run goes to `out`/runs/NAME
     unless `set` says otherwise. The order settles ties after the tiebreakers."""
@@ -107,7 +121,14 @@ class PipelineConfig(Config):
     predict: dict[str, Selection] = Field(min_length=1)
     """Name -> selection. Each gets a folder of tables and a vote."""
     with_embedding: bool = False
-    vote: VoteEntry = VoteEntry()
+    vote: VoteSettings | None = None
+    """`abhinaya vote`; a plain one if neither this nor `apply` is given."""
+    apply: ApplySettings | None = None
+    """`abhinaya apply` of a recipe instead of a vote."""
+    speakers: SpeakersSettings | None = None
+    """`abhinaya speakers`, for corpora that do not say who speaks."""
+    smooth: SmoothEntry | None = None
+    """Adapt the vote to each speaker."""
     score: tuple[ScoreEntry, ...] = ()
     submit: SubmitEntry | None = None
     gpus: int = Field(default=0, ge=0)
@@ -127,17 +148,24 @@ class PipelineConfig(Config):
     def _check_names(self) -> Self:
         if (self.prepare is None) == (self.manifest is None):
             raise ValueError("give either prepare or manifest, not both and not neither")
+        if self.vote is not None and self.apply is not None:
+            raise ValueError("give either vote or apply, not both")
         used = [entry.selection for entry in self.score]
         used += [self.submit.selection] if self.submit else []
-        unknown = sorted(set(used) - set(self.predict))
-        if unknown:
-            raise ValueError(
-                f"score and submit use the selection {', '.join(unknown)}, but predict has only "
-                f"{', '.join(self.predict)}"
-            )
+        self._check_selections("score and submit use", used)
+        if self.gate is not None:
+            self._check_selections("smooth.gate uses", [self.gate.selection])
         if self.submit and self.submit.challenge is None and self.submit.names is None:
             raise ValueError("submit needs a challenge, or names")
         return self
+
+    def _check_selections(self, who: str, used: Sequence[str]) -> None:
+        unknown = sorted(set(used) - set(self.predict))
+        if unknown:
+            raise ValueError(
+                f"{who} the selection {', '.join(unknown)}, but predict has only "
+                f"{', '.join(self.predict)}"
+            )
 
     @property
     def manifest_path(self) -> Path:
@@ -146,6 +174,43 @@ class PipelineConfig(Config):
             return self.prepare.out / "manifest.parquet"
         assert self.manifest is not None
         return self.manifest
+
+    @property
+    def manifest_with_speakers(self) -> Path:
+        """The manifest whose speakers and labels count once the tables are fused."""
+        if self.speakers is None:
+            return self.manifest_path
+        return self.out / "speakers" / "manifest.parquet"
+
+    @property
+    def fusion(self) -> VoteSettings | ApplySettings:
+        """How tables become one."""
+        return self.apply or self.vote or VoteSettings()
+
+    @property
+    def fused_name(self) -> str:
+        """Name of the fused tables."""
+        return self.fusion.name or "apply"
+
+    @property
+    def smoothed_name(self) -> str:
+        """Name of the smoothed tables, where there are some."""
+        named = self.smooth.name if self.smooth else None
+        return named or f"{self.fused_name}-smooth"
+
+    @property
+    def final_name(self) -> str:
+        """Name of the tables that are submitted."""
+        return self.smoothed_name if self.smooth else self.fused_name
+
+    @property
+    def gate(self) -> GateEntry | None:
+        """The gate of the adaptation, where there is one."""
+        return self.smooth.gate if self.smooth else None
+
+    def keeps_embedding(self, member: str) -> bool:
+        """Return whether a member's tables hold embeddings: if asked, or if `smooth` needs them."""
+        return self.with_embedding or bool(self.smooth and self.smooth.embeddings == member)
 
 
 class Pipeline:
@@ -182,16 +247,7 @@ def load_pipeline(path: str | Path, overrides: Sequence[str] = ()) -> Pipeline:
             problems += [f"members.{name}: {problem}" for problem in err.problems]
         except AbhinayaError as err:
             problems.append(f"members.{name}: {str(err).rstrip('.')}")
-    problems += [
-        f"vote.tiebreaker names {name!r}, but the members are {', '.join(config.members)}"
-        for name in config.vote.tiebreaker
-        if name not in config.members
-    ]
-    if config.vote.name in config.members:
-        problems.append(
-            f"vote.name is {config.vote.name!r}, which is a member too; the vote would replace "
-            "that member's tables"
-        )
+    problems += _wrong_fusion(config)
     run_dirs = Counter(m.run_dir for m in members if isinstance(m, TrainedConfig))
     problems += [
         f"{count} members have the run_dir {str(run_dir)!r}; remove it, and each gets its own"
@@ -201,6 +257,69 @@ def load_pipeline(path: str | Path, overrides: Sequence[str] = ()) -> Pipeline:
     if problems:
         raise ProblemsError(str(file), problems)
     return Pipeline(config, members)
+
+
+def _wrong_fusion(config: PipelineConfig) -> list[str]:
+    """Return what is wrong with vote, apply and smooth, given the members."""
+    names = ", ".join(config.members)
+    used: list[tuple[str, str]] = []
+    if config.vote is not None:
+        used += [("vote.tiebreaker", name) for name in config.vote.tiebreaker]
+        used += [("vote.weights", name) for name in config.vote.weights]
+    if config.smooth is not None and config.smooth.embeddings is not None:
+        used.append(("smooth.embeddings", config.smooth.embeddings))
+    problems = [
+        f"{key} names {name!r}, but the members are {names}"
+        for key, name in used
+        if name not in config.members
+    ]
+    taken = set(config.members)
+    made = [("apply.name" if config.apply else "vote.name", config.fused_name)]
+    made += [("smooth.name", config.smoothed_name)] if config.smooth else []
+    for key, name in made:
+        if name in config.members:
+            what = key.partition(".")[0]
+            problems.append(
+                f"{key} is {name!r}, which is a member too; the {what} would replace that "
+                "member's tables"
+            )
+        elif name in taken:
+            problems.append(f"{key} is {name!r}, as the fused tables are called already")
+        taken.add(name)
+    return problems + (_wrong_smoothing(config, config.smooth) if config.smooth else [])
+
+
+def _wrong_smoothing(config: PipelineConfig, smooth: SmoothEntry) -> list[str]:
+    problems = []
+    if smooth.gate is not None:
+        without = sorted(smooth.model_fields_set - _WITH_GATE)
+        if without:
+            problems.append(
+                f"smooth.{without[0]} has no effect beside smooth.gate, which chooses the method; "
+                "remove one of the two"
+            )
+        if "embeddings" in smooth.gate.option:
+            problems.append("smooth.gate.option.embeddings is said by smooth.embeddings; remove it")
+        if "speakers" in smooth.gate.model_fields_set:
+            problems.append("smooth.gate.speakers is said by smooth.speakers; remove it")
+        if config.submit and config.submit.selection == smooth.gate.selection:
+            problems.append(
+                f"submit takes the selection {smooth.gate.selection!r}, on which smooth.gate is "
+                "fitted; choose another one for either"
+            )
+    elif smooth.method == "standardise":
+        problems.append(
+            "smooth.method is 'standardise', which needs a table with embeddings of its own, and a "
+            "fused table has none; choose cluster or prior, or use abhinaya smooth on a member's "
+            "table"
+        )
+    elif smooth.needs_embeddings and smooth.embeddings is None:
+        problems.append(
+            f"smooth.space is {smooth.space!r}, but a fused table has no embeddings; name the "
+            f"member that lends its own, smooth.embeddings={next(iter(config.members))}, or choose "
+            "smooth.space=probabilities"
+        )
+    return problems
 
 
 def _load_member(name: str, entry: MemberEntry, config: PipelineConfig) -> MemberConfig:

@@ -14,6 +14,7 @@ from typing import Literal
 from abhinaya.errors import BadValueError, MissingFileError, UnknownNameError, list_some
 from abhinaya.files import digest_of, write_json
 from abhinaya.pipeline.config import Pipeline
+from abhinaya.pipeline.stages.transcribe import TRANSCRIPTS
 from abhinaya.pipeline.steps import Report, Step, build_steps
 
 __all__ = ["PlannedStep", "plan", "run_pipeline"]
@@ -34,7 +35,7 @@ class PlannedStep:
 def plan(
     pipeline: Pipeline, *, only: Sequence[str] = (), start: str | None = None
 ) -> list[PlannedStep]:
-    """Every step with its status, as a run would find it now.
+    """Return every step with its status, as a run would find it now.
 
     A step is done if it ran before with the same settings and the same content of the files it
     needs, and what it made is there. A step that needs what another one has yet to make is to do.
@@ -48,14 +49,14 @@ def plan(
         UnknownNameError: if there is no such step.
     """
     steps = build_steps(pipeline)
-    known = [*(step.name for step in steps), *(_kind(step) for step in steps)]
+    known = [*(step.name for step in steps), *(step.kind for step in steps)]
     for name in [*only, *([start] if start else [])]:
         if name not in known:
             raise UnknownNameError("step", name, set(known))
     again = _steps_from(steps, start)
     planned, unmade = [], set[Path]()
     for step in steps:
-        if only and step.name not in only and _kind(step) not in only:
+        if only and step.name not in only and step.kind not in only:
             continue
         done = (
             step.name not in again
@@ -113,7 +114,7 @@ def _steps_from(steps: Sequence[Step], start: str | None) -> set[str]:
     """Names of the steps from the first one that `start` names or is the kind of."""
     if start is None:
         return set()
-    first = next(idx for idx, step in enumerate(steps) if start in (step.name, _kind(step)))
+    first = next(idx for idx, step in enumerate(steps) if start in (step.name, step.kind))
     return {step.name for step in steps[first:]}
 
 
@@ -129,16 +130,42 @@ def _check_inputs(pipeline: Pipeline, steps: Sequence[Step], chosen: Sequence[St
         raise MissingFileError(
             f"The chain {pipeline.config.name!r} needs {list_some(map(str, absent))}, which "
             f"{'is' if len(absent) == 1 else 'are'} not there and which no step makes. "
-            "Correct manifest, score.truth or submit.names."
+            "Correct manifest, apply.recipe, score.truth or submit.names."
         )
+    _check_sources(pipeline, steps, chosen)
+
+
+def _check_sources(pipeline: Pipeline, steps: Sequence[Step], chosen: Sequence[Step]) -> None:
+    """Refuse members that read transcripts which nobody has made or will make."""
+    from abhinaya.data.transcripts import HUMAN
+
+    config = pipeline.config
+    made = {HUMAN} | set(config.prepare.transcripts if config.prepare else ())
+    made |= {source for step in steps if step.kind == "transcribe" for source in step.sources}
+    file = config.manifest_path.parent / TRANSCRIPTS
+    made |= set(_texts_of(file))
+    for step in chosen:
+        for source in step.sources:
+            if source not in made:
+                raise BadValueError(
+                    f"The step {step.name!r} reads the transcripts {source!r}, which are not in "
+                    f"{str(file)!r} and which no step makes. Add the block transcribe, name them "
+                    "in prepare.transcripts, or correct the member's data.transcripts."
+                )
 
 
 def _forget(step: Step) -> None:
     """Put away what a step made, where the step itself would take it for finished work."""
-    if _kind(step) == "predict":
+    if step.kind == "predict":
         for path in step.makes:
             path.unlink(missing_ok=True)
-    elif _kind(step) == "train":
+    elif step.kind == "transcribe":
+        from abhinaya.data.transcripts import read_transcript_rows, write_transcripts
+
+        for path in filter(Path.is_file, step.makes):
+            rows = read_transcript_rows(path)
+            write_transcripts([row for row in rows if row["source"] not in step.sources], path)
+    elif step.kind == "train":
         run_dir = step.makes[0].parent.parent
         # Training itself refuses a folder that holds something else.
         if (run_dir / "digest.json").is_file():
@@ -149,10 +176,6 @@ def _forget(step: Step) -> None:
             _logger.info("the run %s is kept as %s", run_dir, old)
 
 
-def _kind(step: Step) -> str:
-    return step.name.partition(":")[0]
-
-
 def _stamp_path(pipeline: Pipeline, step: Step) -> Path:
     return pipeline.config.out / ".steps" / f"{step.name.replace(':', '.')}.json"
 
@@ -161,14 +184,32 @@ def _stamped(pipeline: Pipeline, step: Step) -> bool:
     stamp = _stamp_path(pipeline, step)
     if not stamp.is_file() or not all(path.is_file() for path in (*step.makes, *step.needs)):
         return False
+    tables = [path for path in step.makes if path.name == TRANSCRIPTS]
+    if not all(set(step.sources) <= set(_texts_of(path)) for path in tables):
+        return False
     stored: str = json.loads(stamp.read_text(encoding="utf-8"))["digest"]
     return stored == _digest(step)
 
 
 def _digest(step: Step) -> str:
-    return digest_of([step.settings, [_content(path) for path in step.needs]])
+    return digest_of([step.settings, [_content(path, step.sources) for path in step.needs]])
 
 
-def _content(path: Path) -> str:
+def _content(path: Path, sources: Sequence[str]) -> str:
+    """Return a hash of what a step reads of a file."""
+    if path.name == TRANSCRIPTS:
+        # What other recognisers heard decides nothing.
+        texts = _texts_of(path)
+        return digest_of([texts.get(source) for source in sources])
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _texts_of(path: Path) -> dict[str, list[tuple[str, str | None]]]:
+    """Return utterances and texts of each source in a table of transcripts, if there is one."""
+    from abhinaya.data.transcripts import read_transcript_rows
+
+    texts: dict[str, list[tuple[str, str | None]]] = {}
+    for row in read_transcript_rows(path) if path.is_file() else []:
+        texts.setdefault(row["source"], []).append((row["utterance"], row["text"]))
+    return texts

@@ -1,37 +1,28 @@
-"""The steps of a chain: what each needs, what it makes, and how."""
+"""The steps of a chain: what each needs, what it makes, and which stage does the work."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from abhinaya.config import MemberConfig, TrainedConfig, config_digest, dump_yaml
-from abhinaya.errors import AbhinayaError
 from abhinaya.files import write_json, write_text
 from abhinaya.pipeline.config import Pipeline, ScoreEntry
+from abhinaya.pipeline.launch import launch
+from abhinaya.pipeline.report import Report
+from abhinaya.pipeline.stages.fuse import ApplySettings
+from abhinaya.pipeline.stages.transcribe import TRANSCRIPTS
 
-__all__ = ["Cell", "Report", "Step", "StepError", "build_steps"]
+__all__ = ["Report", "Step", "build_steps"]
 
-Cell = str | int | float | None
-
-
-class StepError(AbhinayaError, RuntimeError):
-    """A step that ran in processes of its own and failed there."""
-
-
-@dataclass(frozen=True)
-class Report:
-    """A short table for the reader of the log."""
-
-    title: str
-    columns: list[str]
-    rows: list[list[Cell]]
+_WITHOUT_EFFECT = {
+    "transcribe": {"batch_size", "num_workers", "download", "replace"},
+    "speakers": {"batch_size"},
+    "smooth": {"jobs"},
+}
+"""Settings that decide how quickly, not what comes out."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +35,7 @@ class Step:
         needs: files that decide the outputs, by content.
         makes: files that are there when the step is done.
         work: does it and says what came out.
+        sources: of a table of transcripts in `needs` or `makes`, only those of these sources count.
     """
 
     name: str
@@ -51,20 +43,34 @@ class Step:
     needs: tuple[Path, ...]
     makes: tuple[Path, ...]
     work: Callable[[], Report] = field(repr=False)
+    sources: tuple[str, ...] = ()
+
+    @property
+    def kind(self) -> str:
+        """What it does, such as `predict`."""
+        return self.name.partition(":")[0]
 
 
 def build_steps(pipeline: Pipeline) -> list[Step]:
-    """All steps of a chain, each after those it needs."""
+    """Return all steps of a chain, each after those it needs."""
     config = pipeline.config
     steps = []
     if config.prepare is not None:
         steps.append(_prepare_step(pipeline))
+    if config.transcribe is not None:
+        steps.append(_transcribe_step(pipeline))
     for member in pipeline.members:
         if isinstance(member, TrainedConfig):
             steps.append(_train_step(pipeline, member))
     for selection in config.predict:
         steps += [_predict_step(pipeline, member, selection) for member in pipeline.members]
-        steps.append(_vote_step(pipeline, selection))
+        steps.append(_fuse_step(pipeline, selection))
+    if config.speakers is not None:
+        steps.append(_speakers_step(pipeline))
+    if config.smooth is not None:
+        gated = config.gate.selection if config.gate else None
+        steps += [_gate_step(pipeline)] if config.gate else []
+        steps += [_smooth_step(pipeline, name) for name in config.predict if name != gated]
     steps += [_score_step(pipeline, entry) for entry in config.score]
     if config.submit is not None:
         steps.append(_submit_step(pipeline))
@@ -79,228 +85,305 @@ def _tables(pipeline: Pipeline, selection: str) -> list[Path]:
     return [_table(pipeline, selection, member.name) for member in pipeline.members]
 
 
+def _to_smooth(pipeline: Pipeline, selection: str) -> list[Path]:
+    """Return the fused table, and after it the one that lends its embeddings."""
+    assert pipeline.config.smooth is not None
+    names = [pipeline.config.fused_name, pipeline.config.smooth.embeddings]
+    return [_table(pipeline, selection, name) for name in names if name is not None]
+
+
+def _strings(paths: Sequence[Path]) -> list[str]:
+    return [str(path) for path in paths]
+
+
 def _prepare_step(pipeline: Pipeline) -> Step:
+    from abhinaya.pipeline.stages.prepare import run_prepare
+
     entry = pipeline.config.prepare
     assert entry is not None
-
-    def work() -> Report:
-        from abhinaya.corpora import prepare_corpus
-        from abhinaya.corpora.base import PrepareOptions
-        from abhinaya.data.manifest import summarise_manifest
-
-        options = PrepareOptions(
-            entry.check_audio, entry.balanced_per_class, entry.seed, entry.transcripts
-        )
-        prepared = prepare_corpus(entry.corpus, entry.source, entry.out, options)
-        columns, rows = summarise_manifest(prepared.manifest)
-        n_problems = len(prepared.problems)
-        return Report(
-            f"{entry.corpus}: {len(prepared.manifest.rows)} utterances, {n_problems} problems "
-            f"in {entry.out / 'problems.csv'}",
-            columns,
-            [list(row) for row in rows],
-        )
 
     return Step(
         "prepare",
         entry.model_dump(mode="json"),
         tuple(entry.transcripts.values()),
         (pipeline.config.manifest_path,),
-        work,
+        lambda: run_prepare(entry, entry.out),
     )
 
 
+def _transcribe_step(pipeline: Pipeline) -> Step:
+    from abhinaya.pipeline.stages.transcribe import count_transcripts, run_transcribe
+
+    config = pipeline.config
+    settings = config.transcribe
+    assert settings is not None
+
+    def work() -> Report:
+        if config.gpus > 1:
+            command = ["transcribe", str(config.manifest_path), *settings.arguments()]
+            launch(config.gpus, [*command, *_audio_root(pipeline)])
+            report = count_transcripts(config.manifest_path, settings)
+        else:
+            report = run_transcribe(config.manifest_path, settings, audio_root=config.audio_root)
+        return replace(report, title=f"transcribed: {report.title}")
+
+    return Step(
+        "transcribe",
+        settings.model_dump(mode="json", exclude=_WITHOUT_EFFECT["transcribe"]),
+        (config.manifest_path,),
+        (config.manifest_path.parent / TRANSCRIPTS,),
+        work,
+        (settings.source_name,),
+    )
+
+
+def _texts(member: MemberConfig) -> tuple[Path, ...]:
+    """Return the table of transcripts, if the member reads any."""
+    reads = member.data.transcripts is not None
+    return (member.data.manifest.parent / TRANSCRIPTS,) if reads else ()
+
+
 def _train_step(pipeline: Pipeline, member: TrainedConfig) -> Step:
+    from abhinaya.pipeline.stages.train import report_run, run_train
+
+    config = pipeline.config
     best = member.run_dir / "best"
 
     def work() -> Report:
-        from abhinaya.data.manifest import read_manifest
-        from abhinaya.nn.checkpoint import read_info
-        from abhinaya.registry import load_member
-
-        if pipeline.config.gpus > 1:
-            resolved = pipeline.config.out / "configs" / f"{member.name}.yaml"
-            write_text(resolved, dump_yaml(member))
-            _launch(pipeline, ["train", str(resolved)])
+        if config.gpus > 1:
+            launch(config.gpus, ["train", str(_write_config(pipeline, member))])
         else:
-            manifest = read_manifest(member.data.manifest, audio_root=member.data.audio_root)
-            load_member(member.member).train(member, manifest)
-        metrics = read_info(best).metrics
-        return Report(
-            f"trained {member.name}: {best}",
-            ["run", "validation macro-F1", "best step", "steps"],
-            [[member.name, metrics["macro_f1"], metrics["step"], metrics["n_steps"]]],
+            run_train(member)
+        return replace(
+            report_run(member.name, member.run_dir), title=f"trained {member.name}: {best}"
         )
 
+    texts = member.data.transcripts
     return Step(
         f"train:{member.name}",
         config_digest(member),
-        (pipeline.config.manifest_path,),
+        (config.manifest_path, *_texts(member)),
         (best / "model.safetensors",),
         work,
+        (texts.train,) if texts else (),
     )
 
 
 def _predict_step(pipeline: Pipeline, member: MemberConfig, selection: str) -> Step:
+    from abhinaya.pipeline.stages.predict import report_table, run_predict
+
     config = pipeline.config
     out = _table(pipeline, selection, member.name)
     run_dir = member.run_dir if isinstance(member, TrainedConfig) else None
+    with_embedding = config.keeps_embedding(member.name)
 
     def work() -> Report:
-        from abhinaya.data.manifest import read_manifest
         from abhinaya.data.predictions import read_table
-        from abhinaya.member import PredictRequest
-        from abhinaya.registry import load_member
 
+        source = run_dir or _write_config(pipeline, member)
+        wanted = config.predict[selection]
         if config.gpus > 1:
-            source = run_dir
-            if source is None:
-                source = config.out / "configs" / f"{member.name}.yaml"
-                write_text(source, dump_yaml(member))
             command = ["predict", str(source), "--manifest", str(config.manifest_path)]
-            for item in config.predict[selection]:
-                command += ["--select", item]
-            if config.audio_root is not None:
-                command += ["--audio-root", str(config.audio_root)]
-            if config.with_embedding:
-                command += ["--with", "embedding"]
-            _launch(pipeline, [*command, "--out", str(out)])
+            command += [part for name in wanted for part in ("--select", name)]
+            command += [*_audio_root(pipeline), *(["--with", "embedding"] * with_embedding)]
+            launch(config.gpus, [*command, "--out", str(out)])
             table = read_table(out)
         else:
-            request = PredictRequest(
-                manifest=read_manifest(config.manifest_path, audio_root=config.audio_root),
-                selection=config.predict[selection],
-                out=out,
-                with_embedding=config.with_embedding,
+            table = run_predict(
+                source,
+                config.manifest_path,
+                wanted,
+                out,
+                audio_root=config.audio_root,
+                with_embedding=with_embedding,
             )
-            table = load_member(member.member).predict(run_dir or member, request)
-        return Report(
-            f"predicted {selection} with {member.name}: {out}",
-            ["run", "selection", "rows", "abstained"],
-            [[member.name, selection, len(table), int((table.labels < 0).sum())]],
+        return replace(
+            report_table(table, selection, out),
+            title=f"predicted {selection} with {member.name}: {out}",
         )
 
-    needs: tuple[Path, ...] = (config.manifest_path,)
-    if run_dir is not None:
-        needs += (run_dir / "best" / "model.safetensors",)
-    settings = [config_digest(member), config.predict[selection], config.with_embedding]
-    return Step(f"predict:{selection}:{member.name}", settings, needs, (out,), work)
+    weights = (run_dir / "best" / "model.safetensors",) if run_dir else ()
+    texts = member.data.transcripts
+    sources: tuple[str, ...] = ()
+    if texts is not None:
+        # A member with nothing to train may show transcribed examples.
+        sources = (texts.predict,) if run_dir else (texts.predict, texts.train)
+    return Step(
+        f"predict:{selection}:{member.name}",
+        [config_digest(member), config.predict[selection], with_embedding],
+        (config.manifest_path, *weights, *_texts(member)),
+        (out,),
+        work,
+        sources,
+    )
 
 
-def _vote_step(pipeline: Pipeline, selection: str) -> Step:
-    entry = pipeline.config.vote
-    out = _table(pipeline, selection, entry.name)
+def _fuse_step(pipeline: Pipeline, selection: str) -> Step:
+    from abhinaya.pipeline.stages.fuse import run_apply, run_vote
+
+    config = pipeline.config
+    tables = _tables(pipeline, selection)
+    out = _table(pipeline, selection, config.fused_name)
+    settings = config.fusion
+    needs = tuple(tables)
+    if isinstance(settings, ApplySettings):
+        kind, verb = "apply", "applied the recipe to"
+        needs += (settings.recipe, config.manifest_path)
+    else:
+        kind, verb = "vote", "voted on"
 
     def work() -> Report:
-        from abhinaya.data.predictions import read_tables, write_table
-        from abhinaya.registry import load_rule
+        if isinstance(settings, ApplySettings):
+            named = settings.model_copy(update={"name": config.fused_name})
+            report = run_apply(_strings(tables), out, named, manifest=config.manifest_path)
+        else:
+            report = run_vote(_strings(tables), out, settings)
+        return replace(report, title=f"{verb} {selection}: {out}")
 
-        result = load_rule("vote")(
-            read_tables([str(path) for path in _tables(pipeline, selection)]),
-            rule=entry.rule,
-            tiebreakers=entry.tiebreaker,
-            fallback=entry.fallback,
-            name=entry.name,
+    return Step(f"{kind}:{selection}", settings.model_dump(mode="json"), needs, (out,), work)
+
+
+def _speakers_step(pipeline: Pipeline) -> Step:
+    from abhinaya.pipeline.stages.speakers import run_speakers
+
+    config = pipeline.config
+    settings = config.speakers
+    assert settings is not None
+    out = config.manifest_with_speakers
+
+    def work() -> Report:
+        report = run_speakers(config.manifest_path, out, settings, audio_root=config.audio_root)
+        return replace(report, title=f"estimated speakers: {out}")
+
+    kept = settings.model_dump(mode="json", exclude=_WITHOUT_EFFECT["speakers"])
+    return Step("speakers", kept, (config.manifest_path,), (out,), work)
+
+
+def _recipe(pipeline: Pipeline) -> Path:
+    return pipeline.config.out / "adaptation.json"
+
+
+def _gate_step(pipeline: Pipeline) -> Step:
+    """Return the step that chooses the adaptation.
+
+    The table of its own selection holds what each fold's choice makes of the speakers that the
+    choice had not seen, so that its score does not flatter.
+    """
+    from abhinaya.pipeline.stages.fit import run_fit
+
+    config = pipeline.config
+    smooth, gate = config.smooth, config.gate
+    assert smooth is not None
+    assert gate is not None
+    tables = _to_smooth(pipeline, gate.selection)
+    out = _table(pipeline, gate.selection, config.smoothed_name)
+    option = {**gate.option, **({"embeddings": smooth.embeddings} if smooth.embeddings else {})}
+    settings = gate.model_copy(update={"option": option, "speakers": smooth.speakers})
+
+    def work() -> Report:
+        report = run_fit(
+            _strings(tables),
+            config.manifest_with_speakers,
+            _recipe(pipeline),
+            settings,
+            out_of_fold=out,
+            out_of_fold_name=config.smoothed_name,
         )
-        write_table(result, out)
-        counts = Counter(result.decided_by)
-        return Report(
-            f"voted on {selection}: {out}",
-            ["decided by", "rows", "share"],
-            [[decider, n, n / len(result)] for decider, n in counts.most_common()],
-        )
+        return replace(report, title=f"chose the adaptation on {gate.selection}: {report.title}")
 
     return Step(
-        f"vote:{selection}",
-        entry.model_dump(mode="json"),
-        tuple(_tables(pipeline, selection)),
+        f"gate:{gate.selection}",
+        [settings.model_dump(mode="json"), config.smoothed_name],
+        (*tables, config.manifest_with_speakers),
+        (_recipe(pipeline), out),
+        work,
+    )
+
+
+def _smooth_step(pipeline: Pipeline, selection: str) -> Step:
+    from abhinaya.pipeline.stages.fuse import run_apply
+    from abhinaya.pipeline.stages.smooth import run_smooth
+
+    config = pipeline.config
+    smooth = config.smooth
+    assert smooth is not None
+    tables = _to_smooth(pipeline, selection)
+    out = _table(pipeline, selection, config.smoothed_name)
+    manifest = config.manifest_with_speakers
+    named = {"name": config.smoothed_name}
+
+    def work() -> Report:
+        if config.gate is not None:
+            apply = ApplySettings(recipe=_recipe(pipeline), speakers=smooth.speakers, **named)
+            report = run_apply(_strings(tables), out, apply, manifest=manifest)
+        else:
+            lender = {"embeddings": str(tables[1])} if len(tables) > 1 else {}
+            settings = smooth.model_copy(update={**named, **lender})
+            report = run_smooth(str(tables[0]), manifest, out, settings)
+        return replace(report, title=f"smoothed {selection}: {out}")
+
+    kept = smooth.model_dump(mode="json", exclude=_WITHOUT_EFFECT["smooth"] | {"gate"})
+    recipe = (_recipe(pipeline),) if config.gate else ()
+    return Step(
+        f"smooth:{selection}",
+        [kept, config.smoothed_name],
+        (*tables, manifest, *recipe),
         (out,),
         work,
     )
 
 
 def _score_step(pipeline: Pipeline, entry: ScoreEntry) -> Step:
+    from abhinaya.pipeline.stages.score import run_score
+
     config = pipeline.config
-    truth_path = entry.truth or config.manifest_path
+    truth = entry.truth or config.manifest_with_speakers
     out = config.out / f"scores-{entry.selection}.json"
-    voted = _table(pipeline, entry.selection, config.vote.name)
-    tables = [*_tables(pipeline, entry.selection), voted]
+    fused = dict.fromkeys([config.fused_name, config.final_name])
+    tables = _tables(pipeline, entry.selection)
+    tables += [_table(pipeline, entry.selection, name) for name in fused]
 
     def work() -> Report:
-        from abhinaya.data.predictions import read_tables
-        from abhinaya.evaluation.scoring import read_truth, score_table
-
-        read = read_tables([str(path) for path in tables])
-        truth = read_truth(truth_path, read[0].emotions)
-        rows: list[list[Cell]] = []
-        stored = {}
-        for table in read:
-            result = score_table(table, truth)
-            low, high = result.interval
-            found = result.scores
-            rows.append(
-                [table.name, found.n_utts, found.macro_f1, f"{low:.4f}-{high:.4f}", found.accuracy]
-            )
-            stored[table.name] = {
-                "n_utts": found.n_utts,
-                "macro_f1": found.macro_f1,
-                "interval": [low, high],
-                "accuracy": found.accuracy,
-                "uar": found.uar,
-                "n_dropped": result.n_dropped,
-                "n_abstained": found.n_abstained,
-            }
-        write_json(out, stored)
-        return Report(
-            f"scores of {entry.selection} against {truth_path}",
-            ["table", "rows", "macro-F1", "95 % interval", "accuracy"],
-            rows,
+        report = run_score(_strings(tables), truth, entry)
+        found = dict(report.as_json())
+        stored = {one.pop("table"): one for one in found.pop("tables")}
+        write_json(out, stored | found)
+        return replace(
+            report,
+            title=f"scores of {entry.selection} against {truth}",
+            files=(out,),
+            # A selection is seldom all that the truth labels.
+            notes=(),
         )
 
-    return Step(f"score:{entry.selection}", None, (truth_path, *tables), (out,), work)
+    settings = entry.model_dump(mode="json", exclude={"truth"})
+    return Step(f"score:{entry.selection}", settings, (truth, *tables), (out,), work)
 
 
 def _submit_step(pipeline: Pipeline) -> Step:
+    from abhinaya.pipeline.stages.submit import run_submit
+
     config = pipeline.config
     entry = config.submit
     assert entry is not None
-    table = _table(pipeline, entry.selection, config.vote.name)
+    table = _table(pipeline, entry.selection, config.final_name)
     out = config.out / "submission.csv"
-
-    def work() -> Report:
-        from abhinaya.data.predictions import read_table
-        from abhinaya.evaluation.submission import expected_names, find_challenge, write_submission
-
-        rules = find_challenge(entry.challenge) if entry.challenge else None
-        names = expected_names(rules, entry.names, selection=entry.select)
-        digest = write_submission(
-            table,
-            out,
-            names=names,
-            emotions=rules.emotions if rules else read_table(table).emotions,
-            challenge=entry.challenge,
-        )
-        return Report(
-            f"submission: {out}", ["file", "rows", "sha256"], [[str(out), len(names), digest[:12]]]
-        )
-
-    needs = (table, entry.names) if entry.names else (table,)
-    return Step("submit", entry.model_dump(mode="json"), needs, (out,), work)
+    return Step(
+        "submit",
+        entry.model_dump(mode="json"),
+        (table, entry.names) if entry.names else (table,),
+        (out,),
+        lambda: run_submit(table, out, entry),
+    )
 
 
-def _launch(pipeline: Pipeline, command: Sequence[str]) -> None:
-    """Run one of our commands on several devices.
+def _write_config(pipeline: Pipeline, member: MemberConfig) -> Path:
+    """Write a member's resolved config where commands and launches can read it."""
+    path = pipeline.config.out / "configs" / f"{member.name}.yaml"
+    write_text(path, dump_yaml(member))
+    return path
 
-    Raises:
-        StepError: if it fails; its own message is on the screen already.
-    """
-    launcher = [sys.executable, "-m", "accelerate.commands.launch"]
-    launcher += ["--num_processes", str(pipeline.config.gpus), "--num_machines", "1"]
-    launcher += ["--mixed_precision", "no", "--dynamo_backend", "no", "--multi_gpu"]
-    done = subprocess.run([*launcher, "-m", "abhinaya", *command], env=os.environ, check=False)
-    if done.returncode:
-        raise StepError(
-            f"abhinaya {command[0]} failed on {pipeline.config.gpus} devices with exit code "
-            f"{done.returncode}. The reason is printed above; correct it and run again: finished "
-            "steps are not repeated."
-        )
+
+def _audio_root(pipeline: Pipeline) -> list[str]:
+    root = pipeline.config.audio_root
+    return [] if root is None else ["--audio-root", str(root)]

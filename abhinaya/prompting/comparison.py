@@ -12,8 +12,8 @@ import numpy as np
 from abhinaya.data.labels import ABSTAIN
 from abhinaya.data.predictions import PredictionTable, align_tables
 from abhinaya.errors import BadValueError, MissingFileError
+from abhinaya.evaluation.comparison import compare_tables
 from abhinaya.evaluation.scoring import TableScore, Truth, score_table
-from abhinaya.registry import load_rule
 
 __all__ = ["PromptScore", "compare_prompts", "find_tables", "mean_agreement"]
 
@@ -104,7 +104,7 @@ def compare_prompts(
         scores = [score_table(ranked[0], truth, **settings)]
         p_values: list[tuple[float | None, float | None]] = [(None, None)]
     else:
-        report = load_rule("compare")(ranked, truth, **settings)
+        report = compare_tables(ranked, truth, **settings)
         scores = list(report.scores)
         tests = [comparison.accuracy for comparison in report.comparisons]
         p_values = [(None, None), *((test.p, test.p_holm) for test in tests)]

@@ -22,6 +22,19 @@ CHAIN = {
     "submit": {"selection": "test", "names": "out/corpus/manifest.parquet", "select": "test3"},
 }
 
+WEIGHTS = "out/runs/wave/best/model.safetensors"
+MANIFEST = "out/corpus/manifest.parquet"
+STEPS = [
+    ("step", "status", "needs", "makes"),
+    ("prepare", "to do", "", MANIFEST),
+    ("train:wave", "to do", MANIFEST, WEIGHTS),
+    ("predict:test:wave", "to do", f"{MANIFEST}, {WEIGHTS}", "out/tables/test/wave.parquet"),
+    ("vote:test", "to do", "out/tables/test/wave.parquet", "out/tables/test/vote.parquet"),
+    ("submit", "to do", f"out/tables/test/vote.parquet, {MANIFEST}", "out/submission.csv"),
+]
+WIDTHS = (17, 6, 65, 0)
+PLAN = ["  ".join(map(str.ljust, step, WIDTHS)) for step in STEPS]
+
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
@@ -41,12 +54,7 @@ def test_plan_lists_every_step_and_writes_nothing(run_cli, folder):
     assert result.code == 0, result.err
     assert result.out.splitlines() == [
         "tiny: 5 steps",
-        "step               status  makes",
-        "prepare            to do   out/corpus/manifest.parquet",
-        "train:wave         to do   out/runs/wave/best/model.safetensors",
-        "predict:test:wave  to do   out/tables/test/wave.parquet",
-        "vote:test          to do   out/tables/test/vote.parquet",
-        "submit             to do   out/submission.csv",
+        *PLAN,
     ]
     assert [path.name for path in folder.iterdir()] == ["chain.yaml"]
 
@@ -54,7 +62,12 @@ def test_plan_lists_every_step_and_writes_nothing(run_cli, folder):
 def test_plan_as_json_is_one_document(run_cli, folder):
     result = run_cli("run", "chain.yaml", "--plan", "--json", "--only", "vote")
     assert json.loads(result.out) == [
-        {"step": "vote:test", "status": "to do", "makes": "out/tables/test/vote.parquet"}
+        {
+            "step": "vote:test",
+            "status": "to do",
+            "needs": "out/tables/test/wave.parquet",
+            "makes": "out/tables/test/vote.parquet",
+        }
     ]
 
 

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import csv
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -174,47 +173,6 @@ def test_speakers_with_a_model_keeps_embeddings_beside_the_output(
     before = kept.stat().st_mtime_ns
     assert run_cli(*args).code == 0
     assert kept.stat().st_mtime_ns == before
-
-
-@pytest.fixture
-def table(corpus: Path) -> Path:
-    """Probabilities of all clips with audio, nearly right."""
-    names = tuple(ANGLES)
-    probs = np.random.default_rng(0).dirichlet(np.ones(8), len(names)).astype(np.float32)
-    made = PredictionTable("p", MSP_PODCAST, names[:4], probs[:4].argmax(axis=1), probs=probs[:4])
-    write_table(made, corpus / "p.parquet")
-    return corpus / "p.parquet"
-
-
-def test_speakers_curve_is_written(run_cli: Any, corpus: Path, table: Path) -> None:
-    pytest.importorskip("matplotlib", reason="the extra `plot` is not installed")
-    args = arguments(corpus, "--select", "development", "--n-speakers", 2, "--replace")
-    result = run_cli(*args, "--curve", table)
-    assert result.code == 0, result.err
-    assert (corpus / "m2.curve.png").read_bytes().startswith(b"\x89PNG")
-
-
-def test_speakers_curve_without_matplotlib_still_writes_the_numbers(
-    run_cli: Any, corpus: Path, table: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    args = arguments(corpus, "--select", "development", "--n-speakers", 2, "--replace")
-    result = run_cli(*args, "--curve", table)
-    assert result.code == 1
-    assert "pip install 'abhinaya[plot]'" in result.err
-    rows = list(csv.DictReader((corpus / "m2.curve.csv").open()))
-    assert {row["kind"] for row in rows} == {"merged", "split", "shuffled", "estimated"}
-    shares = {row["share"] for row in rows if row["kind"] == "split"}
-    assert shares == {"0.0", "0.1", "0.2", "0.3", "0.4", "0.5"}
-    plain = {float(row["macro_f1"]) for row in rows if row["variant"] == "none"}
-    assert len(plain) == 1
-    assert len({row["variant"] for row in rows}) >= 2
-    # The estimated speakers are the true ones here, so their scores are those without errors.
-    right = {
-        r["variant"]: r["macro_f1"] for r in rows if (r["kind"], r["share"]) == ("split", "0.0")
-    }
-    assert {r["variant"]: r["macro_f1"] for r in rows if r["kind"] == "estimated"} == right
-    assert columns(corpus / "m2.parquet", "speaker")["d0"] == ("spk-0001",)
 
 
 def test_speakers_wrong_input_exits_1_with_a_message(run_cli: Any, corpus: Path) -> None:

@@ -15,8 +15,8 @@ from abhinaya.cli.processes import quiet_libraries
 from abhinaya.demo.checkpoints.encoders import write_wavlm, write_whisper
 from abhinaya.demo.corpus.release import write_corpus
 from abhinaya.pipeline.config import load_pipeline
+from abhinaya.pipeline.report import Report
 from abhinaya.pipeline.run import run_pipeline
-from abhinaya.pipeline.steps import Report
 
 RunChain = Callable[..., list[str]]
 

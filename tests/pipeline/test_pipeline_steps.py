@@ -18,7 +18,8 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score
 from abhinaya.data.manifest import read_manifest
 from abhinaya.data.predictions import read_table
 from abhinaya.pipeline.config import load_pipeline
-from abhinaya.pipeline.steps import StepError, build_steps
+from abhinaya.pipeline.launch import StepError
+from abhinaya.pipeline.steps import build_steps
 
 LETTERS = list("ACDFHNSU")
 

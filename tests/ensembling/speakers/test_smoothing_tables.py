@@ -10,7 +10,6 @@ from abhinaya.data.labels import EmotionSet
 from abhinaya.data.predictions import PredictionTable, read_table, write_table
 from abhinaya.errors import BadValueError, ClassOrderError, UnknownNameError
 from abhinaya.evaluation.scoring import Truth
-from abhinaya.registry import load_rule
 from ensembling.speakers.prior import estimate_prior
 from ensembling.speakers.smooth_tables import smooth_table
 from ensembling.speakers.standardize import standardize_speakers
@@ -60,7 +59,6 @@ def test_smooth_table_adapts_and_counts():
         "settings": {"min_utts": 2},
         "version": __version__,
     }
-    assert load_rule("smooth") is smooth_table
 
 
 def test_smooth_table_survives_the_disk(tmp_path):

@@ -1,0 +1,337 @@
+"""The commands of the chain's stages; `abhinaya.pipeline.stages` does their work."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from abhinaya.cli.options import (
+    AsJson,
+    AudioRoot,
+    Format,
+    Overrides,
+    Tables,
+    Truth,
+    takes_settings,
+)
+from abhinaya.cli.tables import TableFormat, show_report
+from abhinaya.pipeline.stages.fit import FitSettings
+from abhinaya.pipeline.stages.fuse import ApplySettings, VoteSettings
+from abhinaya.pipeline.stages.prepare import PrepareSettings
+from abhinaya.pipeline.stages.score import ScoreSettings
+from abhinaya.pipeline.stages.smooth import SmoothSettings
+from abhinaya.pipeline.stages.speakers import SpeakersSettings
+from abhinaya.pipeline.stages.submit import SubmitSettings
+from abhinaya.pipeline.stages.transcribe import TranscribeSettings
+
+__all__ = [
+    "apply",
+    "fit",
+    "predict",
+    "prepare",
+    "score",
+    "smooth",
+    "speakers",
+    "submit",
+    "train",
+    "transcribe",
+    "vote",
+]
+
+_Corpus = Annotated[Path, typer.Argument(help="Manifest of the corpus.")]
+_TableOut = Annotated[Path, typer.Option(help="Table to write, .parquet or .csv.")]
+
+
+@takes_settings
+def prepare(
+    settings: PrepareSettings,
+    out: Annotated[Path, typer.Option(help="Folder for the manifest.")],
+    as_json: AsJson = False,
+    table_format: Format = TableFormat.TEXT,
+) -> None:
+    """Make a manifest from a corpus as published."""
+    from abhinaya.pipeline.stages.prepare import run_prepare
+
+    show_report(run_prepare(settings, out), as_json=as_json, table_format=table_format)
+
+
+@takes_settings
+def transcribe(
+    manifest: _Corpus,
+    settings: TranscribeSettings,
+    audio_root: AudioRoot = None,
+    as_json: AsJson = False,
+    table_format: Format = TableFormat.TEXT,
+) -> None:
+    """Transcribe clips with Whisper, into transcripts.parquet beside the manifest.
+
+    Clips that have a transcript of this source are not transcribed again; a killed run goes on
+    where it was. On several devices: accelerate launch -m abhinaya transcribe MANIFEST ...
+    """
+    from abhinaya.cli.processes import quiet_libraries
+    from abhinaya.pipeline.stages.transcribe import run_transcribe
+
+    quiet_libraries()
+    report = run_transcribe(manifest, settings, audio_root=audio_root)
+    show_report(report, as_json=as_json, table_format=table_format)
+
+
+def train(
+    config: Annotated[
+        str, typer.Argument(help="YAML file, or a shipped one such as members/wavlm.yaml.")
+    ],
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+    table_format: Format = TableFormat.TEXT,
+) -> None:
+    """Train one member, or go on where a killed training was.
+
+    On several devices: accelerate launch -m abhinaya train CONFIG.
+    """
+    from abhinaya.cli.processes import is_main_process, quiet_libraries
+    from abhinaya.member_config import load_member_config
+    from abhinaya.pipeline.stages.train import report_run, run_train
+
+    quiet_libraries()
+    checked = load_member_config(config, overrides or [])
+    run_dir = run_train(checked)
+    if is_main_process():
+        report = report_run(checked.name, run_dir)
+        show_report(report, as_json=as_json, table_format=table_format)
+
+
+def predict(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="RUN_OR_CONFIG",
+            help="Run directory, or the config of a member with nothing to train.",
+        ),
+    ],
+    manifest: Annotated[Path, typer.Option(help="Manifest of the corpus.")],
+    select: Annotated[
+        list[str],
+        typer.Option(metavar="SELECTION", help="Split, subset or `all`; repeat to add another."),
+    ],
+    out: _TableOut,
+    overrides: Overrides = None,
+    audio_root: AudioRoot = None,
+    keep: Annotated[
+        Literal["embedding"] | None,
+        typer.Option("--with", help="Also keep the input of the last linear layer."),
+    ] = None,
+    as_json: AsJson = False,
+    table_format: Format = TableFormat.TEXT,
+) -> None:
+    """Label every row of a selection.
+
+    On several devices: accelerate launch -m abhinaya predict RUN ...
+    """
+    from abhinaya.cli.processes import quiet_libraries
+    from abhinaya.pipeline.stages.predict import report_table, run_predict
+
+    quiet_libraries()
+    table = run_predict(
+        source,
+        manifest,
+        tuple(select),
+        out,
+        overrides=tuple(overrides or []),
+        audio_root=audio_root,
+        with_embedding=keep == "embedding",
+    )
+    report = report_table(table, ", ".join(select), out)
+    show_report(report, as_json=as_json, table_format=table_format)
+
+
+@takes_settings
+def vote(
+    tables: Tables,
+    out: _TableOut,
+    settings: VoteSettings,
+    as_json: AsJson = False,
+    table_format: Format = TableFormat.TEXT,
+) -> None:
+    """Fuse tables by a vote.
+
+    By default every table counts alike. Ties are settled by the first table, in the order of the
+    tiebreakers and then of the tables as given, whose own label is among the tied classes.
+    """
+    from abhinaya.pipeline.stages.fuse import run_vote
+
+    show_report(run_vote(tables, out, settings), as_json=as_json, table_format=table_format)
+
+
+@takes_settings
+def fit(
+    settings: FitSettings,
+    tables: Annotated[
+        list[str], typer.Argument(metavar="TABLE", help="Labelled tables, or NAME=TABLE.")
+    ],
+    manifest: Annotated[
+        Path,
+        typer.Option(
+            help="True labels and speakers: a manifest, or a CSV with FileName and EmoClass."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="Recipe to write, .json.")],
+    out_of_fold: Annotated[
+        Path | None,
+        typer.Option(help="Also write the cross-fitted predictions, a table to score or compare."),
+    ] = None,
+    as_json: AsJson = False,
+    table_format: Format = TableFormat.TEXT,
+) -> None:
+    """Learn a rule of fusion from labelled tables.
+
+    The recipe holds what was learned from all labelled rows. The score beside it is cross-fitted:
+    every row is judged by parameters that saw neither it nor its speaker.
+
+    Options of the rules: thresholds and temperature have mean (arithmetic, geometric); weights has
+    per (class, member); log-odds has prior and target (one number per class); stacking has model
+    (logistic, forest, mlp), features (log-probs, probs), balanced, and c for logistic, n_trees,
+    max_depth, min_leaf and seed for forest, hidden, alpha, n_steps and seed for mlp; adaptation has
+    clips_per_speaker of the test, variants (names with commas between), embeddings (the table that
+    lends them), pseudo_tests, resamples, seed and jobs.
+    """
+    from abhinaya.pipeline.stages.fit import run_fit
+
+    # Said now rather than after minutes of work.
+    if out.suffix != ".json":
+        raise typer.BadParameter(f"{str(out)!r} must end in .json.", param_hint="--out")
+    if out_of_fold is not None and out_of_fold.suffix not in (".parquet", ".csv"):
+        raise typer.BadParameter(
+            f"{str(out_of_fold)!r} must end in .parquet or .csv.", param_hint="--out-of-fold"
+        )
+    report = run_fit(tables, manifest, out, settings, out_of_fold=out_of_fold)
+    show_report(report, as_json=as_json, table_format=table_format)
+
+
+@takes_settings
+def apply(
+    settings: ApplySettings,
+    tables: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="TABLE", help="One table for each name in the recipe, or NAME=TABLE."
+        ),
+    ],
+    out: _TableOut,
+    manifest: Annotated[
+        Path | None, typer.Option(help="Where speakers are looked up, for rules that use them.")
+    ] = None,
+    as_json: AsJson = False,
+    table_format: Format = TableFormat.TEXT,
+) -> None:
+    """Fuse tables by a recipe.
+
+    Tables are matched to those of the recipe by name. Utterances that the recipe was fitted on are
+    refused, because a score on them would flatter.
+    """
+    from abhinaya.pipeline.stages.fuse import run_apply
+
+    report = run_apply(tables, out, settings, manifest=manifest)
+    show_report(report, as_json=as_json, table_format=table_format)
+
+
+@takes_settings
+def smooth(
+    table: Annotated[str, typer.Argument(metavar="TABLE", help="Prediction table, or NAME=TABLE.")],
+    manifest: Annotated[
+        Path, typer.Option(help="Manifest with speakers; with labels too, the result is scored.")
+    ],
+    out: _TableOut,
+    settings: SmoothSettings,
+    as_json: AsJson = False,
+    table_format: Format = TableFormat.TEXT,
+) -> None:
+    """Adapt a table to each speaker, without a gate: by default, greedy cluster assignment.
+
+    A speaker with at most K utterances gets as many different classes as utterances. Whether any of
+    this helps is what `abhinaya fit adaptation` finds out on validation data.
+    """
+    from abhinaya.pipeline.stages.smooth import run_smooth
+
+    report = run_smooth(table, manifest, out, settings)
+    show_report(report, as_json=as_json, table_format=table_format)
+
+
+@takes_settings
+def speakers(
+    manifest: Annotated[Path, typer.Argument(metavar="MANIFEST", help="Manifest of the corpus.")],
+    out: Annotated[Path, typer.Option(help="Copy of the manifest to write, .parquet.")],
+    settings: SpeakersSettings,
+    audio_root: AudioRoot = None,
+    as_json: AsJson = False,
+    table_format: Format = TableFormat.TEXT,
+) -> None:
+    """Estimate who speaks where a corpus does not say: embed the clips, cluster the voices.
+
+    Writes ids such as spk-0001 into a copy of the manifest for the rows without a speaker, and
+    `official` or `estimated` into its column speaker_source. Clips that cannot be embedded get no
+    speaker and are listed in OUT.problems.csv. Purity is the share of clips whose speaker is the
+    most frequent one of their cluster, coverage the share whose cluster is the most frequent one of
+    their speaker.
+    """
+    from abhinaya.cli.processes import quiet_libraries
+    from abhinaya.pipeline.stages.speakers import run_speakers
+
+    if out.suffix != ".parquet":
+        raise typer.BadParameter(f"{str(out)!r} must end in .parquet", param_hint="--out")
+    if out.resolve() == manifest.resolve():
+        raise typer.BadParameter("the manifest itself is not overwritten", param_hint="--out")
+    quiet_libraries()
+    report = run_speakers(manifest, out, settings, audio_root=audio_root)
+    show_report(report, as_json=as_json, table_format=table_format)
+
+
+@takes_settings
+def score(
+    tables: Tables,
+    manifest: Truth,
+    settings: ScoreSettings,
+    as_json: AsJson = False,
+    table_format: Format = TableFormat.TEXT,
+) -> None:
+    """Score tables: macro-F1 over the whole emotion set, accuracy and unweighted average recall.
+
+    Rows without a true label inside the set are dropped and counted. Abstentions count as wrong.
+    """
+    from abhinaya.pipeline.stages.score import run_score
+
+    report = run_score(tables, manifest, settings)
+    show_report(report, as_json=as_json, table_format=table_format)
+
+
+@takes_settings
+def submit(
+    out: Annotated[Path, typer.Option(help="Submission to write, or to record a score for.")],
+    settings: SubmitSettings,
+    table: Annotated[Path | None, typer.Argument(help="Prediction table.")] = None,
+    score: Annotated[
+        float | None,
+        typer.Option(help="Record this returned score, such as 0.4402, for the file --out."),
+    ] = None,
+) -> None:
+    """Write a checked submission, or record the score it was given.
+
+    The file holds exactly the expected names and labels out of the emotion set, or is not written.
+    The ledger submissions.jsonl beside it keeps date, digest, tables and score.
+    """
+    if (table is None) == (score is None):
+        raise typer.BadParameter(
+            "Give either a TABLE to write a submission from, or --score to record a returned score."
+        )
+    if score is not None:
+        from abhinaya.evaluation.submission import LEDGER_NAME, record_score
+
+        record_score(out, score)
+        typer.echo(f"Recorded {score} for {out} in {out.parent / LEDGER_NAME}.")
+        return
+    from abhinaya.pipeline.stages.submit import run_submit
+
+    assert table is not None
+    ((_, n_rows, digest),) = run_submit(table, out, settings).rows
+    typer.echo(f"Wrote {n_rows} rows to {out} (sha256 {digest}).")

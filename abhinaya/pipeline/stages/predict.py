@@ -1,0 +1,61 @@
+"""Predict: a member labels every row of a selection."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from abhinaya.pipeline.report import Report
+
+if TYPE_CHECKING:
+    from abhinaya.data.predictions import PredictionTable
+
+__all__ = ["report_table", "run_predict"]
+
+
+def run_predict(
+    source: str | Path,
+    manifest: Path,
+    selection: tuple[str, ...],
+    out: Path,
+    *,
+    overrides: tuple[str, ...] = (),
+    audio_root: Path | None = None,
+    with_embedding: bool = False,
+) -> PredictionTable:
+    """Write the table of a selection and return it; every process of a launch calls this.
+
+    Args:
+        source: run directory, or the config file of a member with nothing to train.
+        manifest: the corpus.
+        selection: names of splits or subsets.
+        out: the table to write.
+        overrides: `key=value` changes of the member's config.
+        audio_root: where the audio lies now.
+        with_embedding: also keep the input of the head's last linear layer.
+    """
+    from abhinaya.data.manifest import read_manifest
+    from abhinaya.member import PredictRequest
+    from abhinaya.member_config import find_predictor
+
+    member, resolved = find_predictor(source, overrides, manifest)
+    return member.predict(
+        resolved,
+        PredictRequest(
+            manifest=read_manifest(manifest, audio_root=audio_root),
+            selection=selection,
+            out=out,
+            with_embedding=with_embedding,
+            overrides=overrides,
+        ),
+    )
+
+
+def report_table(table: PredictionTable, selection: str, out: Path) -> Report:
+    """Return how many rows a table has, and on how many the member abstained."""
+    return Report(
+        str(out),
+        ["run", "selection", "rows", "abstained"],
+        [[table.name, selection, len(table), int((table.labels < 0).sum())]],
+        files=(out,),
+    )

@@ -1,0 +1,54 @@
+"""Prepare: a corpus as published becomes a manifest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import AliasChoices, Field
+
+from abhinaya.pipeline.report import Report
+from abhinaya.pipeline.stages.settings import Settings
+
+__all__ = ["PrepareSettings", "run_prepare"]
+
+
+class PrepareSettings(Settings):
+    """How to prepare a corpus."""
+
+    corpus: str
+    """Corpus, such as msp-podcast, emodb or folder."""
+    source: Path
+    """The corpus as published."""
+    audio: bool = Field(default=True, validation_alias=AliasChoices("audio", "check_audio"))
+    """Look at the audio files, or not at all."""
+    balanced_per_class: int = Field(default=326, ge=1)
+    """MSP-Podcast: clips per class in the subset `balanced`."""
+    seed: int = Field(default=0, ge=0)
+    """Chooses the clips of `balanced`."""
+    transcripts: dict[str, Path] = Field(
+        default_factory=dict, json_schema_extra={"metavar": "NAME=FILE"}
+    )
+    """Further transcripts, a CSV FileName,Transcript; NAME such as whisper-large-v3."""
+
+
+def run_prepare(settings: PrepareSettings, out: Path) -> Report:
+    """Write manifest, subsets, transcripts and problems of a corpus into the folder `out`."""
+    from abhinaya.corpora import prepare_corpus
+    from abhinaya.corpora.base import PrepareOptions
+    from abhinaya.data.manifest import summarise_manifest
+
+    options = PrepareOptions(
+        check_audio=settings.audio,
+        balanced_per_class=settings.balanced_per_class,
+        seed=settings.seed,
+        transcripts=settings.transcripts,
+    )
+    prepared = prepare_corpus(settings.corpus, settings.source, out, options)
+    columns, rows = summarise_manifest(prepared.manifest)
+    return Report(
+        f"{settings.corpus}: {len(prepared.manifest.rows)} utterances, {len(prepared.problems)} "
+        f"problems in {out / 'problems.csv'}",
+        columns,
+        [list(row) for row in rows],
+        files=(out / "manifest.parquet", out / "problems.csv"),
+    )

@@ -1,0 +1,167 @@
+"""Score: tables are held against true labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from abhinaya.pipeline.report import Cell, Report, interval_text
+from abhinaya.pipeline.stages.settings import Settings
+
+if TYPE_CHECKING:
+    from abhinaya.evaluation.scoring import TableScore
+
+__all__ = ["ScoreSettings", "run_score"]
+
+_Means = dict[str, tuple[float, float]]
+
+
+class ScoreSettings(Settings):
+    """What to show of the scores."""
+
+    mean: bool = False
+    """Add mean and standard deviation, as over seeds."""
+    per_class: bool = False
+    """Add precision, recall and F1 of each class."""
+    confusion: bool = False
+    """Add the table of true and predicted classes."""
+    by_speaker: bool = False
+    """Take the interval over speakers, not utterances."""
+    resamples: int = Field(default=10_000, ge=1)
+    """Bootstrap resamples behind the interval."""
+    seed: int = Field(default=0, ge=0)
+    """Seed of the bootstrap."""
+
+
+def run_score(tables: Sequence[str], manifest: Path, settings: ScoreSettings) -> Report:
+    """Score tables, files or NAME=FILE, against a manifest or a CSV `FileName,EmoClass`."""
+    from abhinaya.evaluation.scoring import mean_and_sd, read_with_truth, score_table
+
+    read, truth = read_with_truth(tables, manifest)
+    results = [
+        score_table(
+            table,
+            truth,
+            n_resamples=settings.resamples,
+            seed=settings.seed,
+            by_speaker=settings.by_speaker,
+        )
+        for table in read
+    ]
+    means: _Means = {}
+    if settings.mean:
+        means = {
+            key: mean_and_sd([getattr(result.scores, key) for result in results])
+            for key in ("macro_f1", "accuracy", "uar")
+        }
+    more = []
+    for result in results:
+        if settings.per_class:
+            more.append(
+                Report(
+                    f"{result.name}: classes",
+                    ["class", "name", "precision", "recall", "F1", "support"],
+                    _class_rows(result),
+                )
+            )
+        if settings.confusion:
+            more.append(
+                Report(
+                    f"{result.name}: true class in rows, predicted class in columns",
+                    ["true", *result.emotions.codes, "none"],
+                    _confusion_rows(result),
+                )
+            )
+    notes = []
+    for count in sorted({result.n_not_in_table for result in results} - {0}):
+        names = ", ".join(r.name for r in results if r.n_not_in_table == count)
+        notes.append(
+            f"{count} labelled utterances of {manifest} are not covered and were not scored: "
+            f"{names}."
+        )
+    return Report(
+        None,
+        ["table", "rows", "macro-F1", "95 % interval", "accuracy", "UAR", "dropped", "abstained"],
+        _overview(results, means),
+        notes=tuple(notes),
+        more=tuple(more),
+        data=_as_json(results, means, settings),
+    )
+
+
+def _overview(results: Sequence[TableScore], means: _Means) -> list[list[Cell]]:
+    rows: list[list[Cell]] = [
+        [
+            *(result.name, result.scores.n_utts, result.scores.macro_f1),
+            interval_text(result.interval),
+            *(result.scores.accuracy, result.scores.uar),
+            *(result.n_dropped, result.scores.n_abstained),
+        ]
+        for result in results
+    ]
+    if means:
+        macro_f1, accuracy, uar = (means[key] for key in ("macro_f1", "accuracy", "uar"))
+        rows.append(["mean", None, macro_f1[0], None, accuracy[0], uar[0], None, None])
+        rows.append(["sd", None, macro_f1[1], None, accuracy[1], uar[1], None, None])
+    return rows
+
+
+def _class_rows(result: TableScore) -> list[list[Cell]]:
+    scores = result.scores
+    return [
+        [code, name, float(precision), float(recall), float(f1), int(support)]
+        for code, name, precision, recall, f1, support in zip(
+            result.emotions.codes,
+            result.emotions.names,
+            scores.precision,
+            scores.recall,
+            scores.f1,
+            scores.support,
+            strict=True,
+        )
+    ]
+
+
+def _confusion_rows(result: TableScore) -> list[list[Cell]]:
+    return [
+        [code, *counts.tolist(), int(support - counts.sum())]
+        for code, counts, support in zip(
+            result.emotions.codes, result.scores.confusion, result.scores.support, strict=True
+        )
+    ]
+
+
+def _as_json(
+    results: Sequence[TableScore], means: _Means, settings: ScoreSettings
+) -> dict[str, Any]:
+    described = []
+    for result in results:
+        scores = result.scores
+        entry: dict[str, Any] = {
+            "table": result.name,
+            "n_utts": scores.n_utts,
+            "macro_f1": scores.macro_f1,
+            "interval": list(result.interval),
+            "accuracy": scores.accuracy,
+            "uar": scores.uar,
+            "n_dropped": result.n_dropped,
+            "n_abstained": scores.n_abstained,
+            "n_not_in_table": result.n_not_in_table,
+        }
+        if settings.per_class:
+            keys = ("class", "name", "precision", "recall", "f1", "support")
+            entry["per_class"] = [dict(zip(keys, row, strict=True)) for row in _class_rows(result)]
+        if settings.confusion:
+            entry["confusion"] = {
+                "classes": list(result.emotions.codes),
+                "counts": scores.confusion.tolist(),
+            }
+        described.append(entry)
+    summary: dict[str, Any] = {"tables": described}
+    if means:
+        summary["mean"] = {key: mean for key, (mean, _) in means.items()}
+        summary["sd"] = {key: sd for key, (_, sd) in means.items()}
+    return summary

@@ -1,0 +1,50 @@
+"""Submit: a table becomes a checked submission."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+
+from abhinaya.pipeline.report import Report
+from abhinaya.pipeline.stages.settings import Settings
+
+__all__ = ["SubmitSettings", "run_submit"]
+
+
+class SubmitSettings(Settings):
+    """What a submission must hold."""
+
+    challenge: str | None = None
+    """Challenge whose rules hold: is2025 or odyssey2024."""
+    names: Path | None = Field(default=None, json_schema_extra={"metavar": "FILE"})
+    """Expected names in order: one per line, a CSV with FileName, or a manifest."""
+    select: str = Field(default="all", json_schema_extra={"metavar": "SELECTION"})
+    """Rows of that manifest, such as test3."""
+
+
+def run_submit(table: Path, out: Path, settings: SubmitSettings) -> Report:
+    """Write the submission `out` and its line in the ledger beside it."""
+    from abhinaya.data.labels import MSP_PODCAST
+    from abhinaya.data.predictions import read_table
+    from abhinaya.evaluation.submission import expected_names, find_challenge, write_submission
+
+    rules = find_challenge(settings.challenge) if settings.challenge else None
+    if rules is not None:
+        emotions = rules.emotions
+    else:  # a CSV does not store its classes
+        emotions = MSP_PODCAST if table.suffix == ".csv" else read_table(table).emotions
+    names = expected_names(rules, settings.names, selection=settings.select)
+    digest = write_submission(
+        table,
+        out,
+        names=names,
+        emotions=emotions,
+        challenge=settings.challenge,
+    )
+    return Report(
+        f"submission: {out}",
+        ["file", "rows", "sha256"],
+        [[str(out), len(names), digest[:12]]],
+        files=(out,),
+    )
