@@ -12,7 +12,7 @@ from abhinaya.cli.options import AsJson, Format, Truth
 from abhinaya.cli.tables import Cell, TableFormat, show_json, show_table
 
 if TYPE_CHECKING:
-    from abhinaya.evaluation.comparison import Comparison, Report
+    from abhinaya.evaluation.comparison import Comparison, ComparisonReport
 
 __all__ = ["compare"]
 
@@ -108,7 +108,7 @@ def _range(interval: tuple[float, float], *, signed: bool = False) -> str:
     return f"{low:+.4f} to {high:+.4f}" if signed else f"{low:.4f}-{high:.4f}"
 
 
-def _note(report: Report, manifest: Path) -> None:
+def _note(report: ComparisonReport, manifest: Path) -> None:
     """What was left out, on stderr, so that a table for a paper stays clean."""
     first = report.scores[0]
     if first.n_dropped:
@@ -131,7 +131,7 @@ def _note(report: Report, manifest: Path) -> None:
         )
 
 
-def _as_json(report: Report) -> dict[str, Any]:
+def _as_json(report: ComparisonReport) -> dict[str, Any]:
     return {
         "unit": report.unit,
         "n_units": report.n_units,

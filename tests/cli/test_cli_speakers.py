@@ -13,7 +13,6 @@ import soundfile
 from abhinaya.data.audio import audio_digest
 from abhinaya.data.labels import MSP_PODCAST
 from abhinaya.data.manifest import make_manifest, read_manifest, write_manifest
-from abhinaya.data.predictions import PredictionTable, write_table
 from abhinaya.demo.checkpoints.encoders import write_xvector
 
 # Angle of the voice of each clip, in degrees; two speakers far apart in each split.
