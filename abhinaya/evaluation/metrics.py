@@ -7,7 +7,7 @@ instead of row by row, which makes ten thousand resamples a matter of a fraction
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -20,11 +20,13 @@ from abhinaya.errors import BadShapeError, BadValueError, UnknownNameError, list
 __all__ = [
     "Metric",
     "Scores",
+    "blocks",
     "bootstrap_interval",
-    "check_groups",
     "confusion_matrix",
     "metric_of_counts",
     "number_groups",
+    "resample",
+    "resampling_units",
     "scores",
 ]
 
@@ -192,65 +194,88 @@ def bootstrap_interval(
         ... )
         (0.0, 1.0)
     """
-    cells = _cells(truth, predicted, n_classes)
-    n_cells = n_classes * (n_classes + 1)
-    if groups is None:
-        # Each kind of utterance is a table with a single 1: in its own cell.
-        occupied, how_often = np.unique(cells, return_counts=True)
-        tables = np.eye(n_cells, dtype=np.int64)[occupied]
-    else:
-        group_idx, n_groups = check_groups(groups, len(cells))
-        per_group = np.bincount(group_idx * n_cells + cells, minlength=n_groups * n_cells)
-        # Groups with equal tables are interchangeable: draw among the distinct ones.
-        tables, how_often = np.unique(
-            per_group.reshape(n_groups, n_cells), axis=0, return_counts=True
-        )
-    return _interval(tables, how_often, n_classes, metric, n_resamples, confidence, seed)
-
-
-def _interval(
-    tables: NDArray[np.int64],
-    how_often: NDArray[np.int64],
-    n_classes: int,
-    metric: Metric,
-    n_resamples: int,
-    confidence: float,
-    seed: int,
-) -> tuple[float, float]:
-    """Draw sum(how_often) tables with replacement, and return quantiles of the metric of their sum.
-
-    Args:
-        tables: distinct tables of counts, flattened, shape (N, K * (K + 1)).
-        how_often: number of units that have each table, shape (N,), all positive: a zero would let
-            rounding in the multinomial draw leak into a cell that was never observed.
-        n_classes: K.
-        metric: name of the metric.
-        n_resamples: number of resamples.
-        confidence: probability between the two quantiles.
-        seed: seed of the draws.
-    """
     if metric not in get_args(Metric):
         raise UnknownNameError("metric", metric, get_args(Metric))
-    if n_resamples < 1:
-        raise BadValueError(f"n_resamples is {n_resamples}, expected at least 1; 10000 is usual.")
     if not 0 < confidence < 1:
         raise BadValueError(
             f"confidence is {confidence}, expected a number between 0 and 1, for example 0.95."
         )
-    rng = np.random.default_rng(seed)
-    n_units = int(how_often.sum())
-    # Whole numbers far below 2 ** 53 stay exact as floats, whose matrix product is the fast one.
-    tables_as_floats = tables.astype(np.float64)
-    values = []
-    for start in range(0, n_resamples, _BLOCK):
-        n_draws = min(_BLOCK, n_resamples - start)
-        drawn = rng.multinomial(n_units, how_often / n_units, size=n_draws)
-        counts = drawn.astype(np.float64) @ tables_as_floats
-        shaped = counts.reshape(n_draws, n_classes, n_classes + 1)
-        values.append(metric_of_counts(shaped, metric))
+    units, how_often = resampling_units(truth, [predicted], n_classes, groups)
+    drawn = resample(units, how_often, n_resamples, np.random.default_rng(seed))
+    values = np.concatenate([metric_of_counts(counts[:, 0], metric) for counts in drawn])
     tail = (1 - confidence) / 2
-    low, high = np.quantile(np.concatenate(values), [tail, 1 - tail])
+    low, high = np.quantile(values, [tail, 1 - tail])
     return float(low), float(high)
+
+
+def resampling_units(
+    truth: IntArray,
+    predictions: Sequence[IntArray],
+    n_classes: int,
+    groups: Sequence[Hashable] | None,
+) -> tuple[FloatArray, NDArray[np.int64]]:
+    """Count what a bootstrap draws: utterances, or groups of them, by what was made of them.
+
+    Args:
+        truth: true class index, shape (U,).
+        predictions: P sets of predicted class indices, shape (U,) each.
+        n_classes: K.
+        groups: see `bootstrap_interval`.
+
+    Returns:
+        units: distinct ones, as a table of counts for each prediction, shape (N, P, K, K + 1).
+        how_often: number of units that have these tables, shape (N,), all positive: a zero would
+            let rounding in the multinomial draw leak into a cell that was never observed.
+
+    Raises:
+        BadShapeError: see `bootstrap_interval`.
+        BadValueError: see `bootstrap_interval`.
+    """
+    cells = np.stack([_cells(truth, predicted, n_classes) for predicted in predictions])  # (P, U)
+    n_tables, n_cells = len(cells), n_classes * (n_classes + 1)
+    if groups is None:
+        # Each kind of utterance is a table with a single 1: in its own cell.
+        kinds, how_often = np.unique(cells, axis=1, return_counts=True)
+        units = np.eye(n_cells)[kinds.T]
+    else:
+        group_idx, n_groups = _check_groups(groups, cells.shape[1])
+        places = (group_idx * n_tables + np.arange(n_tables)[:, np.newaxis]) * n_cells + cells
+        per_group = np.bincount(places.ravel(), minlength=n_groups * n_tables * n_cells)
+        # Groups with equal tables are interchangeable: draw among the distinct ones.
+        units, how_often = np.unique(per_group.reshape(n_groups, -1), axis=0, return_counts=True)
+    shaped = units.reshape(-1, n_tables, n_classes, n_classes + 1)
+    return shaped.astype(np.float64), how_often.astype(np.int64)
+
+
+def resample(
+    units: FloatArray, how_often: NDArray[np.int64], n_resamples: int, rng: np.random.Generator
+) -> Iterator[FloatArray]:
+    """Draw as many units as there are, with replacement, and add up their tables.
+
+    Whole numbers far below 2 ** 53 stay exact as floats, whose matrix product is the fast one.
+
+    Returns:
+        Blocks of resamples, shape (R, P, K, K + 1) each.
+
+    Raises:
+        BadValueError: if `n_resamples` is not positive.
+    """
+    n_units, flat = int(how_often.sum()), units.reshape(len(units), -1)
+    for n_draws in blocks(n_resamples):
+        drawn = rng.multinomial(n_units, how_often / n_units, size=n_draws)
+        yield (drawn.astype(np.float64) @ flat).reshape(n_draws, *units.shape[1:])
+
+
+def blocks(n_resamples: int) -> Iterator[int]:
+    """Cut resamples into blocks that fit into memory.
+
+    Raises:
+        BadValueError: if `n_resamples` is not positive.
+    """
+    if n_resamples < 1:
+        raise BadValueError(f"n_resamples is {n_resamples}, expected at least 1; 10000 is usual.")
+    for start in range(0, n_resamples, _BLOCK):
+        yield min(_BLOCK, n_resamples - start)
 
 
 def metric_of_counts(counts: NDArray[Any], metric: Metric) -> FloatArray:
@@ -298,13 +323,8 @@ def _cells(truth: IntArray, predicted: IntArray, n_classes: int) -> NDArray[np.i
     return cells
 
 
-def check_groups(groups: Sequence[Hashable], n_utts: int) -> tuple[NDArray[np.int64], int]:
-    """Number the groups that shall be resampled; see `number_groups`.
-
-    Raises:
-        BadShapeError: if there is not one group per utterance.
-        BadValueError: if there are fewer than two groups.
-    """
+def _check_groups(groups: Sequence[Hashable], n_utts: int) -> tuple[NDArray[np.int64], int]:
+    """Number the groups that shall be resampled, one per utterance and at least two."""
     if len(groups) != n_utts:
         raise BadShapeError(
             f"groups has {len(groups)} entries, expected {n_utts}, one per utterance. "
