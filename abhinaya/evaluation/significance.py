@@ -16,13 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from abhinaya.errors import BadValueError
-from abhinaya.evaluation.metrics import (
-    Metric,
-    blocks,
-    metric_of_counts,
-    resample,
-    resampling_units,
-)
+from abhinaya.evaluation.bootstrap import blocks, resample, resampling_units
+from abhinaya.evaluation.metrics import Metric, metric_of_counts
 
 __all__ = ["Difference", "compare_labels", "holm", "mcnemar"]
 
