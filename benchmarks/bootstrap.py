@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import f1_score
 
-from abhinaya.evaluation.metrics import bootstrap_interval
+from abhinaya.evaluation.bootstrap import bootstrap_interval
 
 N_UTTS = 3_200
 N_CLASSES = 8

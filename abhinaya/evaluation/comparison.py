@@ -8,7 +8,7 @@ from itertools import combinations
 from typing import TYPE_CHECKING, Any, Literal
 
 from abhinaya.errors import BadValueError
-from abhinaya.evaluation.metrics import bootstrap_interval, number_groups
+from abhinaya.evaluation.bootstrap import bootstrap_interval, number_groups
 from abhinaya.evaluation.significance import Difference, compare_labels, holm
 
 if TYPE_CHECKING:

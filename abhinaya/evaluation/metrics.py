@@ -1,30 +1,27 @@
-"""Scores of predicted labels, and intervals that say how sure the scores are.
+"""Scores of predicted labels.
 
 Everything is computed from one table of counts: K rows of true classes, K columns of predicted
-classes and a last column for abstentions. A bootstrap resample is such a table too, drawn directly
-instead of row by row, which makes ten thousand resamples a matter of a fraction of a second.
+classes and a last column for abstentions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from abhinaya.data.labels import ABSTAIN
-from abhinaya.errors import BadShapeError, BadValueError, UnknownNameError, list_some
+from abhinaya.errors import BadShapeError, BadValueError, list_some
 
 __all__ = [
     "Metric",
     "Scores",
-    "bootstrap_interval",
-    "check_groups",
     "confusion_matrix",
+    "count_cells",
     "metric_of_counts",
-    "number_groups",
     "scores",
 ]
 
@@ -33,9 +30,6 @@ FloatArray = NDArray[np.float64]
 
 Metric = Literal["macro_f1", "accuracy", "uar"]
 """Metrics with an interval."""
-
-# Resamples drawn at a time: bounds the memory to some 100 MB at 3,200 groups.
-_BLOCK = 2_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,122 +131,6 @@ def scores(truth: IntArray, predicted: IntArray, n_classes: int) -> Scores:
     )
 
 
-def bootstrap_interval(
-    truth: IntArray,
-    predicted: IntArray,
-    n_classes: int,
-    *,
-    groups: Sequence[Hashable] | None = None,
-    metric: Metric = "macro_f1",
-    n_resamples: int = 10_000,
-    confidence: float = 0.95,
-    seed: int,
-) -> tuple[float, float]:
-    """Return the percentile bootstrap interval of a metric, over utterances or groups of them.
-
-    Drawing U utterances with replacement and counting them is one multinomial draw of U over the
-    cells of the observed table of counts, with the observed frequencies as probabilities: the same
-    distribution, without touching rows. A class that is missing from a resample counts as 0 in its
-    macro-F1, and is left out of its UAR, as everywhere in this module.
-
-    The utterances of one speaker resemble each other, so an interval over utterances is too
-    narrow. With groups, a resample draws as many groups as there are, with replacement, each with
-    all its utterances.
-
-    Source: Efron & Tibshirani, "An Introduction to the Bootstrap", 1993, section 13.3; for groups
-    Davison & Hinkley, "Bootstrap Methods and their Application", 1997, section 3.8.
-
-    Args:
-        truth: true class index, shape (U,), values in [0, K).
-        predicted: predicted class index, shape (U,), values in [0, K) or `ABSTAIN`.
-        n_classes: K.
-        groups: group of each utterance such as its speaker, length U; None and NaN mean unknown:
-            such an utterance is a group of its own. By default every utterance is.
-        metric: "macro_f1", "accuracy" or "uar".
-        n_resamples: number of resamples.
-        confidence: probability between the two ends, in (0, 1).
-        seed: the same seed gives the same interval.
-
-    Returns:
-        Lower and upper end.
-
-    Raises:
-        BadShapeError: if `truth`, `predicted` and `groups` differ in length, or the arrays are not
-            one-dimensional.
-        BadValueError: if there are no utterances or fewer than two groups, an index is out of
-            range, or `n_resamples` or `confidence` is.
-        UnknownNameError: if the metric is unknown.
-
-    Example:
-        >>> truth, predicted = np.array([0, 1, 0]), np.array([0, 1, 1])
-        >>> bootstrap_interval(truth, truth, 2, metric="accuracy", seed=0)
-        (1.0, 1.0)
-        >>> bootstrap_interval(
-        ...     truth, predicted, 2, groups=["a", "a", "b"], metric="accuracy", seed=0
-        ... )
-        (0.0, 1.0)
-    """
-    cells = _cells(truth, predicted, n_classes)
-    n_cells = n_classes * (n_classes + 1)
-    if groups is None:
-        # Each kind of utterance is a table with a single 1: in its own cell.
-        occupied, how_often = np.unique(cells, return_counts=True)
-        tables = np.eye(n_cells, dtype=np.int64)[occupied]
-    else:
-        group_idx, n_groups = check_groups(groups, len(cells))
-        per_group = np.bincount(group_idx * n_cells + cells, minlength=n_groups * n_cells)
-        # Groups with equal tables are interchangeable: draw among the distinct ones.
-        tables, how_often = np.unique(
-            per_group.reshape(n_groups, n_cells), axis=0, return_counts=True
-        )
-    return _interval(tables, how_often, n_classes, metric, n_resamples, confidence, seed)
-
-
-def _interval(
-    tables: NDArray[np.int64],
-    how_often: NDArray[np.int64],
-    n_classes: int,
-    metric: Metric,
-    n_resamples: int,
-    confidence: float,
-    seed: int,
-) -> tuple[float, float]:
-    """Draw sum(how_often) tables with replacement, and return quantiles of the metric of their sum.
-
-    Args:
-        tables: distinct tables of counts, flattened, shape (N, K * (K + 1)).
-        how_often: number of units that have each table, shape (N,), all positive: a zero would let
-            rounding in the multinomial draw leak into a cell that was never observed.
-        n_classes: K.
-        metric: name of the metric.
-        n_resamples: number of resamples.
-        confidence: probability between the two quantiles.
-        seed: seed of the draws.
-    """
-    if metric not in get_args(Metric):
-        raise UnknownNameError("metric", metric, get_args(Metric))
-    if n_resamples < 1:
-        raise BadValueError(f"n_resamples is {n_resamples}, expected at least 1; 10000 is usual.")
-    if not 0 < confidence < 1:
-        raise BadValueError(
-            f"confidence is {confidence}, expected a number between 0 and 1, for example 0.95."
-        )
-    rng = np.random.default_rng(seed)
-    n_units = int(how_often.sum())
-    # Whole numbers far below 2 ** 53 stay exact as floats, whose matrix product is the fast one.
-    tables_as_floats = tables.astype(np.float64)
-    values = []
-    for start in range(0, n_resamples, _BLOCK):
-        n_draws = min(_BLOCK, n_resamples - start)
-        drawn = rng.multinomial(n_units, how_often / n_units, size=n_draws)
-        counts = drawn.astype(np.float64) @ tables_as_floats
-        shaped = counts.reshape(n_draws, n_classes, n_classes + 1)
-        values.append(metric_of_counts(shaped, metric))
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(np.concatenate(values), [tail, 1 - tail])
-    return float(low), float(high)
-
-
 def metric_of_counts(counts: NDArray[Any], metric: Metric) -> FloatArray:
     """Compute a metric of tables of counts (..., K, K + 1), shape (...).
 
@@ -263,13 +141,18 @@ def metric_of_counts(counts: NDArray[Any], metric: Metric) -> FloatArray:
 
 def _count(truth: IntArray, predicted: IntArray, n_classes: int) -> NDArray[np.int64]:
     """Count per true class and prediction, shape (K, K + 1); the last column is abstention."""
-    cells = _cells(truth, predicted, n_classes)
+    cells = count_cells(truth, predicted, n_classes)
     counts = np.bincount(cells, minlength=n_classes * (n_classes + 1))
     return counts.reshape(n_classes, n_classes + 1)
 
 
-def _cells(truth: IntArray, predicted: IntArray, n_classes: int) -> NDArray[np.int64]:
-    """Check labels and return each one's place in the flattened table of counts, shape (U,)."""
+def count_cells(truth: IntArray, predicted: IntArray, n_classes: int) -> NDArray[np.int64]:
+    """Check labels; return each utterance's place in the flattened table of counts, shape (U,).
+
+    Raises:
+        BadShapeError: if the arrays are not one-dimensional and of the same length.
+        BadValueError: if there are no utterances or an index is out of range.
+    """
     truth, predicted = np.asarray(truth), np.asarray(predicted)
     if truth.ndim != 1 or truth.shape != predicted.shape:
         raise BadShapeError(
@@ -296,42 +179,6 @@ def _cells(truth: IntArray, predicted: IntArray, n_classes: int) -> NDArray[np.i
     column = np.where(predicted == ABSTAIN, n_classes, predicted).astype(np.int64)
     cells: NDArray[np.int64] = truth.astype(np.int64) * (n_classes + 1) + column
     return cells
-
-
-def check_groups(groups: Sequence[Hashable], n_utts: int) -> tuple[NDArray[np.int64], int]:
-    """Number the groups that shall be resampled; see `number_groups`.
-
-    Raises:
-        BadShapeError: if there is not one group per utterance.
-        BadValueError: if there are fewer than two groups.
-    """
-    if len(groups) != n_utts:
-        raise BadShapeError(
-            f"groups has {len(groups)} entries, expected {n_utts}, one per utterance. "
-            "Pass the groups of the same rows."
-        )
-    group_idx, n_groups = number_groups(groups)
-    if n_groups < 2:
-        raise BadValueError(
-            "All utterances belong to one group, so resampling groups cannot vary anything; "
-            "expected at least two. Resample utterances."
-        )
-    return group_idx, n_groups
-
-
-def number_groups(groups: Sequence[Hashable]) -> tuple[NDArray[np.int64], int]:
-    """Return a number per utterance, equal for equal groups, and how many groups there are.
-
-    None and NaN mean unknown: such an utterance is a group of its own.
-    """
-    numbers: dict[Hashable, int] = {}
-    group_idx = []
-    for utt_idx, group in enumerate(groups):
-        # NaN is the one value that differs from itself.
-        is_unknown = group is None or group != group
-        key: Hashable = ("unknown", utt_idx) if is_unknown else ("known", group)
-        group_idx.append(numbers.setdefault(key, len(numbers)))
-    return np.array(group_idx, dtype=np.int64), len(numbers)
 
 
 # The functions below take counts of shape (..., K, K + 1), so they serve one table and many

@@ -18,7 +18,8 @@ from abhinaya.data.labels import ABSTAIN, MSP_PODCAST, EmotionSet
 from abhinaya.data.manifest import read_manifest
 from abhinaya.data.predictions import PredictionTable, read_tables
 from abhinaya.errors import BadValueError, ProblemsError, UnknownNameError, list_some
-from abhinaya.evaluation.metrics import Scores, bootstrap_interval, scores
+from abhinaya.evaluation.bootstrap import bootstrap_interval
+from abhinaya.evaluation.metrics import Scores, scores
 
 __all__ = [
     "LabelledRows",

@@ -8,16 +8,16 @@ are, and ten thousand resamples take a fraction of a second.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from abhinaya.data.labels import ABSTAIN
 from abhinaya.errors import BadValueError
-from abhinaya.evaluation.metrics import Metric, check_groups, confusion_matrix, metric_of_counts
+from abhinaya.evaluation.bootstrap import blocks, resample, resampling_units
+from abhinaya.evaluation.metrics import Metric, metric_of_counts
 
 __all__ = ["Difference", "compare_labels", "holm", "mcnemar"]
 
@@ -25,9 +25,6 @@ IntArray = NDArray[np.integer[Any]]
 FloatArray = NDArray[np.float64]
 
 _CONFIDENCE = 0.95
-
-# Resamples at a time: bounds the memory to some 100 MB at 3,200 speakers.
-_BLOCK = 2_000
 
 # Sums of the same fractions in another order differ by less than this.
 _ROUNDING = 1e-12
@@ -97,12 +94,11 @@ def compare_labels(
         BadValueError: if there are no utterances or fewer than two groups, an index is out of
             range, or `n_resamples` is not positive.
     """
-    units, how_often = _paired_units(truth, predicted, against, n_classes, groups)
-    if n_resamples < 1:
-        raise BadValueError(f"n_resamples is {n_resamples}, expected at least 1; 10000 is usual.")
+    units, how_often = resampling_units(truth, [predicted, against], n_classes, groups)
     rng = np.random.default_rng(seed)
     observed = _differences(np.tensordot(how_often, units, axes=1)[np.newaxis])[:, 0]
-    resampled = _bootstrap(units, how_often, n_resamples, rng)
+    drawn = resample(units, how_often, n_resamples, rng)
+    resampled = np.concatenate([_differences(counts) for counts in drawn], axis=1)
     tail = (1 - _CONFIDENCE) / 2
     intervals = np.quantile(resampled, [tail, 1 - tail], axis=1)
     p_values, is_exact = _randomize(units, how_often, observed, n_resamples, rng)
@@ -186,54 +182,10 @@ def holm(p_values: Sequence[float]) -> list[float]:
 _METRICS: tuple[Metric, ...] = ("macro_f1", "accuracy")
 
 
-def _paired_units(
-    truth: IntArray,
-    predicted: IntArray,
-    against: IntArray,
-    n_classes: int,
-    groups: Sequence[Hashable] | None,
-) -> tuple[FloatArray, NDArray[np.int64]]:
-    """Find distinct units, shape (N, 2, K, K + 1), and how many there are of each, shape (N,)."""
-    truth, predicted, against = np.asarray(truth), np.asarray(predicted), np.asarray(against)
-    for labels in (predicted, against):
-        confusion_matrix(truth, labels, n_classes)  # refuses what is out of shape or range
-    columns = np.where([predicted == ABSTAIN, against == ABSTAIN], n_classes, [predicted, against])
-    n_cells = n_classes * (n_classes + 1)
-    cells = truth * (n_classes + 1) + columns  # (2, U)
-    if groups is None:
-        kinds, how_often = np.unique(cells, axis=1, return_counts=True)
-        units = np.zeros((kinds.shape[1], 2, n_cells))
-        for side in (0, 1):
-            units[np.arange(kinds.shape[1]), side, kinds[side]] = 1
-    else:
-        group_idx, n_groups = check_groups(groups, len(truth))
-        places = group_idx * 2 * n_cells + np.array([[0], [n_cells]]) + cells
-        per_group = np.bincount(places.ravel(), minlength=n_groups * 2 * n_cells)
-        distinct, how_often = np.unique(
-            per_group.reshape(n_groups, 2 * n_cells), axis=0, return_counts=True
-        )
-        units = distinct.astype(np.float64)
-    return units.reshape(-1, 2, n_classes, n_classes + 1), how_often.astype(np.int64)
-
-
 def _differences(counts: FloatArray) -> FloatArray:
     """Subtract metrics of the second from the first, shape (2, R), of counts (R, 2, K, K + 1)."""
     values = [metric_of_counts(counts, metric) for metric in _METRICS]  # each (R, 2)
     return np.stack([both[:, 0] - both[:, 1] for both in values])
-
-
-def _bootstrap(
-    units: FloatArray, how_often: NDArray[np.int64], n_resamples: int, rng: np.random.Generator
-) -> FloatArray:
-    """Resample units with replacement; return the differences, shape (2, n_resamples)."""
-    n_units = int(how_often.sum())
-    flat = units.reshape(len(units), -1)
-    found = []
-    for n_draws in _blocks(n_resamples):
-        drawn = rng.multinomial(n_units, how_often / n_units, size=n_draws)
-        counts = drawn.astype(np.float64) @ flat
-        found.append(_differences(counts.reshape(n_draws, *units.shape[1:])))
-    return np.concatenate(found, axis=1)
 
 
 def _randomize(
@@ -254,7 +206,7 @@ def _randomize(
         changes, how_often = np.repeat(changes, how_often, axis=0), np.ones(n_swappable, np.int64)
     flat = changes.reshape(len(changes), total[0].size)
     n_extreme, n_done = np.zeros(len(observed)), 0
-    for n_draws in _blocks(2**n_swappable if is_exact else n_resamples):
+    for n_draws in blocks(2**n_swappable if is_exact else n_resamples):
         if is_exact:
             numbers = np.arange(n_done, n_done + n_draws)[:, np.newaxis]
             swapped = numbers >> np.arange(n_swappable) & 1
@@ -269,8 +221,3 @@ def _randomize(
         return n_extreme / n_done, True
     # What was observed is one of the possible assignments, so p is never 0.
     return (n_extreme + 1) / (n_done + 1), False
-
-
-def _blocks(n_resamples: int) -> Iterator[int]:
-    for start in range(0, n_resamples, _BLOCK):
-        yield min(_BLOCK, n_resamples - start)

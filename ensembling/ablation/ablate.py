@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from abhinaya import __version__
 from abhinaya.data.labels import EmotionSet
 from abhinaya.errors import BadValueError, UnknownNameError
-from abhinaya.evaluation.metrics import bootstrap_interval
+from abhinaya.evaluation.bootstrap import bootstrap_interval
 from abhinaya.evaluation.scoring import Truth, labelled_rows
 from abhinaya.files import atomic_path
 from ensembling.ablation.combinations import check_combinations

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from abhinaya.errors import BadValueError
-from abhinaya.evaluation.metrics import number_groups
+from abhinaya.evaluation.bootstrap import number_groups
 from ensembling.ablation.subset_votes import score_labels
 
 __all__ = ["Optimism", "selection_optimism"]

@@ -13,7 +13,8 @@ from abhinaya import __version__
 from abhinaya.data.labels import ABSTAIN
 from abhinaya.data.predictions import PredictionTable
 from abhinaya.errors import BadValueError, UnknownNameError, list_some
-from abhinaya.evaluation.metrics import bootstrap_interval, scores
+from abhinaya.evaluation.bootstrap import bootstrap_interval
+from abhinaya.evaluation.metrics import scores
 from abhinaya.evaluation.scoring import Truth, align_truth, labelled_rows
 from ensembling.aligned import AlignedTables, align_predictions
 from ensembling.learned.cross_fitting import cross_fit, speaker_folds

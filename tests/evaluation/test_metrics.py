@@ -5,11 +5,8 @@ import pytest
 from sklearn import metrics as theirs
 
 from abhinaya.errors import BadShapeError, BadValueError, UnknownNameError
-from abhinaya.evaluation.metrics import (
-    bootstrap_interval,
-    confusion_matrix,
-    scores,
-)
+from abhinaya.evaluation.bootstrap import bootstrap_interval
+from abhinaya.evaluation.metrics import confusion_matrix, scores
 
 N_CLASSES = 8
 

@@ -10,7 +10,7 @@ from sklearn.metrics import f1_score
 from abhinaya.data.labels import ABSTAIN, MSP_PODCAST, EmotionSet
 from abhinaya.data.predictions import PredictionTable
 from abhinaya.errors import BadValueError, ClassOrderError, ProblemsError, UnknownNameError
-from abhinaya.evaluation.metrics import bootstrap_interval
+from abhinaya.evaluation.bootstrap import bootstrap_interval
 from abhinaya.evaluation.scoring import Truth, score_table
 from ensembling.ablation.ablate import ablate_tables, write_subsets
 from ensembling.voting.vote_tables import vote_tables
