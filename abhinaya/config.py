@@ -249,11 +249,11 @@ def _copy(content: Mapping[str, Any]) -> dict[str, Any]:
 
 def _sentence(error: Any, kind: type[BaseModel]) -> str:
     """One mistake in words: the dotted key, what it is, what was expected."""
-    keys = [part for part in error["loc"] if isinstance(part, int | str)]
+    keys = [key for key in error["loc"] if isinstance(key, int | str)]
     if error["type"] not in ("extra_forbidden", "missing"):  # these end in a key, whatever it is
         # For a union pydantic appends the tried type to the place; only real keys help the reader.
-        keys = [part for part in keys if isinstance(part, int) or re.fullmatch(r"\w+", part)]
-    dotted = ".".join(str(part) for part in keys)
+        keys = [key for key in keys if isinstance(key, int) or re.fullmatch(r"\w+", key)]
+    dotted = ".".join(str(key) for key in keys)
     if error["type"] == "extra_forbidden":
         return f"{dotted} is unknown" + _near_key(keys, kind)
     if error["type"] == "missing":

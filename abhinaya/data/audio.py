@@ -44,7 +44,7 @@ MIN_DURATION_S = 0.025
 """Shortest clip that is read: 400 samples, the receptive field of one WavLM frame."""
 
 Crop = Literal["first", "centre", "random", "full"]
-"""Which part of a long clip is kept."""
+"""Which segment of a long clip is kept."""
 
 # Programs that write WAV to a pipe cannot know its length: they leave 0, 0xFFFFFFFF, or (SoX and
 # others) a value just below 2 GiB in the header. From here on a length is no promise.
@@ -131,11 +131,11 @@ def audio_digest(path: str | Path) -> str:
 def crop_bounds(
     n_samples: int, max_samples: int, where: Crop, rng: np.random.Generator | None = None
 ) -> tuple[int, int]:
-    """Start and stop of the part of a clip that is kept, in samples.
+    """Start and stop of the segment of a clip that is kept, in samples.
 
     Args:
         n_samples: length of the clip, S.
-        max_samples: longest part that is kept; a clip that fits is kept whole.
+        max_samples: longest segment that is kept; a clip that fits is kept whole.
         where: "first", "centre" (an odd rest leaves the longer side at the end), "random" or
             "full", which keeps everything whatever its length.
         rng: needed for "random"; see `utterance_rng`.

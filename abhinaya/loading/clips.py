@@ -30,8 +30,8 @@ __all__ = [
     "Clip",
     "Cropping",
     "collect_clips",
-    "draw_piece",
-    "load_pieces",
+    "draw_segment",
+    "load_segments",
     "split_readable",
     "window_bounds",
 ]
@@ -63,13 +63,13 @@ class Clip:
 
 @dataclass(frozen=True)
 class Cropping:
-    """Which pieces of a clip are used.
+    """Which segments of a clip are used.
 
     Args:
         where: `random` (in training only), `first`, `centre`, `full`, or a number of evenly spaced
-            pieces, of which training takes one.
-        max_audio_s: length of a piece in seconds.
-        normalize: scale each piece to zero mean and unit variance.
+            segments, of which training takes one.
+        max_audio_s: length of a segment in seconds.
+        normalize: scale each segment to zero mean and unit variance.
         seed: seed of what is drawn in training.
     """
 
@@ -165,8 +165,8 @@ def split_readable(clips: Sequence[Clip]) -> tuple[list[Clip], list[Problem]]:
     return readable, problems
 
 
-def load_pieces(clip: Clip, cropping: Cropping, epoch: int | None = None) -> list[Utterance]:
-    """The pieces of one clip that the model gets.
+def load_segments(clip: Clip, cropping: Cropping, epoch: int | None = None) -> list[Utterance]:
+    """The segments of one clip that the model gets.
 
     Args:
         clip: what to load.
@@ -179,41 +179,41 @@ def load_pieces(clip: Clip, cropping: Cropping, epoch: int | None = None) -> lis
     if clip.path is None:
         return [Utterance(clip.utterance, None, clip.text, epoch)]
     waveform = read_audio(clip.path)
-    pieces = []
+    segments = []
     for start, stop in window_bounds(clip.utterance, len(waveform), cropping, epoch):
-        piece = waveform[start:stop]
+        segment = waveform[start:stop]
         if cropping.normalize:
-            piece = normalize_waveform(piece)
-        pieces.append(Utterance(clip.utterance, piece, clip.text, epoch))
-    return pieces
+            segment = normalize_waveform(segment)
+        segments.append(Utterance(clip.utterance, segment, clip.text, epoch))
+    return segments
 
 
 def window_bounds(
     utterance: str, n_samples: int, cropping: Cropping, epoch: int | None = None
 ) -> list[tuple[int, int]]:
-    """First and past-the-last sample of each piece of a clip of `n_samples`.
+    """First and past-the-last sample of each segment of a clip of `n_samples`.
 
-    Of several evenly spaced pieces training takes one. What is drawn in training depends on (seed,
-    epoch, utterance) only.
+    Of several evenly spaced segments training takes one. What is drawn in training depends on
+    (seed, epoch, utterance) only.
 
     Raises:
-        BadValueError: if a random piece is wanted outside training.
+        BadValueError: if a random segment is wanted outside training.
     """
     max_samples = round(cropping.max_audio_s * SAMPLE_RATE_HZ)
     if isinstance(cropping.where, int):
         windows = crop_windows(n_samples, max_samples, cropping.where)
         if epoch is None:
             return windows
-        return [windows[draw_piece(utterance, len(windows), cropping.seed, epoch)]]
+        return [windows[draw_segment(utterance, len(windows), cropping.seed, epoch)]]
     rng = None
     if cropping.where == "random" and epoch is not None:
         rng = utterance_rng(cropping.seed, epoch, utterance)
     return [crop_bounds(n_samples, max_samples, cropping.where, rng)]
 
 
-def draw_piece(utterance: str, n_pieces: int, seed: int, epoch: int) -> int:
-    """Which of a clip's pieces an epoch of training takes, in [0, n_pieces)."""
-    return int(utterance_rng(seed, epoch, utterance).integers(n_pieces))
+def draw_segment(utterance: str, n_segments: int, seed: int, epoch: int) -> int:
+    """Which of a clip's segments an epoch of training takes, in [0, n_segments)."""
+    return int(utterance_rng(seed, epoch, utterance).integers(n_segments))
 
 
 def _fill_durations(clips: Iterable[Clip]) -> list[Clip]:

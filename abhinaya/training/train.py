@@ -25,12 +25,12 @@ from abhinaya.errors import BadValueError
 from abhinaya.evaluation.metrics import scores
 from abhinaya.files import atomic_folder, digest_of, write_csv
 from abhinaya.loading.clips import Clip, Cropping, collect_clips, split_readable, split_short
-from abhinaya.loading.dataset import ClipDataset, Collator, PieceLoader, fresh_loader
+from abhinaya.loading.dataset import ClipDataset, Collator, SegmentLoader, fresh_loader
 from abhinaya.loading.features import FeatureStore
 from abhinaya.loading.targets import hard_targets, soft_targets
 from abhinaya.member import InputBuilder
 from abhinaya.nn.backbone import LayerMix
-from abhinaya.nn.build import ClassifierParts, build_classifier
+from abhinaya.nn.build import ClassifierBuilder, build_classifier
 from abhinaya.nn.checkpoint import save_checkpoint
 from abhinaya.nn.classifier import EmotionClassifier
 from abhinaya.nn.classifier_config import ClassifierConfig
@@ -75,16 +75,18 @@ class _Rows:
 
 def training_digest(config: ClassifierConfig, manifest: Manifest) -> str:
     """Hash of all that decides a run's result; worker and device counts are left out."""
-    parts = [config_digest(config, without=_NOT_IN_DIGEST), manifest.digest]
+    values = [config_digest(config, without=_NOT_IN_DIGEST), manifest.digest]
     # float16 features are other numbers; where and how large the store is does not matter.
-    parts.append(config.cache.dtype if config.cache else "float32")
+    values.append(config.cache.dtype if config.cache else "float32")
     if config.data.transcripts is not None:
         texts = read_transcripts(transcripts_path(manifest.root), config.data.transcripts.train)
-        parts.append(digest_of(texts))
-    return digest_of(parts)
+        values.append(digest_of(texts))
+    return digest_of(values)
 
 
-def train_classifier(member: ClassifierParts, config: ClassifierConfig, manifest: Manifest) -> Path:
+def train_classifier(
+    member: ClassifierBuilder, config: ClassifierConfig, manifest: Manifest
+) -> Path:
     """Train a member, resume it, or return at once if it is trained already.
 
     Every process of a launch calls this; the main one writes.
@@ -248,8 +250,8 @@ def _loaders(
     train: _Rows,
     validation: _Rows | None,
     device: torch.device,
-) -> tuple[PieceLoader, PieceLoader, Any]:
-    """How training and validation clips are loaded, and how their pieces become a batch."""
+) -> tuple[SegmentLoader, SegmentLoader, Any]:
+    """How training and validation clips are loaded, and how their segments become a batch."""
     audio = config.audio
     crop_train = Cropping(audio.train_crop, audio.max_audio_s, audio.normalize, config.seed)
     crop_eval = Cropping(audio.eval_crop, audio.max_audio_s, audio.normalize)
@@ -276,7 +278,7 @@ def _loaders(
 
 def _training_states(
     train: _Rows,
-    load: PieceLoader,
+    load: SegmentLoader,
     collate: Any,
     model: EmotionClassifier,
     config: ClassifierConfig,
@@ -287,10 +289,10 @@ def _training_states(
     size = config.inference.batch_size
     with torch.no_grad():
         for start in range(0, len(train.clips), size):
-            pieces = [
-                piece for clip in train.clips[start : start + size] for piece in load(clip, 0)
+            segments = [
+                segment for clip in train.clips[start : start + size] for segment in load(clip, 0)
             ]
-            batch = {key: value.to(device) for key, value in collate(pieces).items()}
+            batch = {key: value.to(device) for key, value in collate(segments).items()}
             yield model.backbone.find_states(batch)
 
 
