@@ -145,7 +145,7 @@ def _predict_chunk(
     emotions: EmotionSet,
     device: torch.device,
 ) -> PredictionTable:
-    """The table of one shard, in the order of its clips."""
+    """Return the table of one shard, in the order of its clips."""
     n_classes, width = len(emotions), model.head.last_linear.in_features
     probs = np.full((len(clips), n_classes), np.nan, dtype=np.float32)
     embeddings = np.full((len(clips), width), np.nan, dtype=np.float32)

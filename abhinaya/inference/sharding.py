@@ -72,7 +72,7 @@ def check_ending(request: PredictRequest) -> None:
 
 
 def find_table(request: PredictRequest, digest: str) -> PredictionTable | None:
-    """The very table that is asked for, if it is there already."""
+    """Read the very table that is asked for, if it is there already."""
     if not request.out.is_file() or request.out.suffix != ".parquet":
         return None
     table = read_table(request.out)
@@ -83,7 +83,7 @@ def find_table(request: PredictRequest, digest: str) -> PredictionTable | None:
 
 
 def cut(clips: Sequence[Clip]) -> list[list[Clip]]:
-    """The clips in shards, the longest first."""
+    """Cut clips into shards, the longest first."""
     ordered = sorted(clips, key=lambda clip: (-clip.size, clip.utterance))
     return [ordered[at : at + CHUNK_SIZE] for at in range(0, len(ordered), CHUNK_SIZE)]
 
@@ -91,7 +91,7 @@ def cut(clips: Sequence[Clip]) -> list[list[Clip]]:
 def read_batches(
     clips: Sequence[Clip], load: SegmentLoader, *, batch_size: int, num_workers: int
 ) -> Iterator[tuple[list[int], list[list[dict[str, Any]]], dict[int, str]]]:
-    """Batches of clips as a model takes them, read by processes beside this one.
+    """Yield batches of clips as a model takes them, read by processes beside this one.
 
     Args:
         clips: clips of one shard.
@@ -180,7 +180,7 @@ def predict_in_shards(
 def _merge(
     shards: Sequence[PredictionTable], problems: Sequence[Problem], plan: TablePlan
 ) -> PredictionTable:
-    """All shards in the manifest's order; rows without a clip abstain with their reason."""
+    """Merge all shards in the manifest's order; rows without a clip abstain with a reason."""
     place = {utterance: idx for idx, utterance in enumerate(plan.utterances)}
     n_utts = len(plan.utterances)
     labels = np.full(n_utts, ABSTAIN, dtype=np.int64)

@@ -45,8 +45,8 @@ class Clip:
 
     Args:
         utterance: the manifest's name of it.
-        path: its audio file; null for members that only read.
-        text: its transcript; null for members that only listen.
+        path: its audio file; None for members that only read.
+        text: its transcript; None for members that only listen.
         duration_s: length in seconds; 0 for text and for files whose header is unreadable.
     """
 
@@ -57,7 +57,7 @@ class Clip:
 
     @property
     def size(self) -> float:
-        """What clips are sorted by: seconds of sound, or characters where there is only text."""
+        """Return what clips are sorted by: seconds of sound, or else characters."""
         return self.duration_s if self.path is not None else float(len(self.text or ""))
 
 
@@ -85,7 +85,7 @@ def collect_clips(
     inputs: InputBuilder,
     transcripts: tuple[TranscriptSources, Literal["train", "predict"]] | None = None,
 ) -> tuple[list[Clip], list[Problem]]:
-    """Clips of manifest rows, and what is missing.
+    """Collect the clips of manifest rows, and what is missing.
 
     A row without audio file or transcript gets no clip but a problem.
 
@@ -124,7 +124,7 @@ def collect_clips(
 
 
 def split_short(clips: Sequence[Clip], max_words: int) -> tuple[list[Clip], list[Problem]]:
-    """The clips whose transcript has at most so many words, and a problem for each of the others.
+    """Keep clips whose transcript has at most so many words; a problem for each of the others.
 
     Words are what stands between blanks.
     """
@@ -140,7 +140,7 @@ def split_short(clips: Sequence[Clip], max_words: int) -> tuple[list[Clip], list
 
 
 def split_readable(clips: Sequence[Clip]) -> tuple[list[Clip], list[Problem]]:
-    """The clips whose audio can be decoded from start to end, and a problem for each of the others.
+    """Keep clips whose audio can be decoded to the end; a problem for each of the others.
 
     Training does this first: a broken file must not end a run after hours.
     """
@@ -166,12 +166,12 @@ def split_readable(clips: Sequence[Clip]) -> tuple[list[Clip], list[Problem]]:
 
 
 def load_segments(clip: Clip, cropping: Cropping, epoch: int | None = None) -> list[Utterance]:
-    """The segments of one clip that the model gets.
+    """Load the segments of one clip that the model gets.
 
     Args:
         clip: what to load.
         cropping: where to cut.
-        epoch: the epoch in training; null in validation and prediction.
+        epoch: the epoch in training; None in validation and prediction.
 
     Raises:
         AudioError: if the file cannot be used.
@@ -191,7 +191,7 @@ def load_segments(clip: Clip, cropping: Cropping, epoch: int | None = None) -> l
 def window_bounds(
     utterance: str, n_samples: int, cropping: Cropping, epoch: int | None = None
 ) -> list[tuple[int, int]]:
-    """First and past-the-last sample of each segment of a clip of `n_samples`.
+    """Return first and past-the-last sample of each segment of a clip of `n_samples`.
 
     Of several evenly spaced segments training takes one. What is drawn in training depends on
     (seed, epoch, utterance) only.
@@ -212,12 +212,12 @@ def window_bounds(
 
 
 def draw_segment(utterance: str, n_segments: int, seed: int, epoch: int) -> int:
-    """Which of a clip's segments an epoch of training takes, in [0, n_segments)."""
+    """Draw the segment of a clip that an epoch of training takes, in [0, n_segments)."""
     return int(utterance_rng(seed, epoch, utterance).integers(n_segments))
 
 
 def _fill_durations(clips: Iterable[Clip]) -> list[Clip]:
-    """The clips with durations from the files' headers where the manifest has none."""
+    """Fill in durations from the files' headers where the manifest has none."""
 
     def fill(clip: Clip) -> Clip:
         if clip.path is None or clip.duration_s > 0:

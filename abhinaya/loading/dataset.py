@@ -16,11 +16,11 @@ from abhinaya.member import InputBuilder
 __all__ = ["ClipDataset", "Collator", "fresh_loader"]
 
 SegmentLoader = Callable[[Clip, int | None], list[dict[str, Any]]]
-"""Encoded segments of a clip in an epoch of training; null outside training."""
+"""Encoded segments of a clip in an epoch of training; None outside training."""
 
 
 def fresh_loader(inputs: InputBuilder, cropping: Cropping) -> SegmentLoader:
-    """A loader that reads the audio file each time."""
+    """Make a loader that reads the audio file each time."""
 
     def load(clip: Clip, epoch: int | None) -> list[dict[str, Any]]:
         return [inputs.encode(segment) for segment in load_segments(clip, cropping, epoch)]
@@ -46,7 +46,7 @@ class ClipDataset(Dataset[dict[str, Any]]):
         return len(self.clips)
 
     def __getitem__(self, key: int | tuple[int, int]) -> dict[str, Any]:
-        """One row; the key is (index, epoch) in training, and its index else."""
+        """Load one row; the key is (index, epoch) in training, and its index else."""
         idx, epoch = key if isinstance(key, tuple) else (key, None)
         return {"segments": self.load(self.clips[idx], epoch), "target": self.targets[idx]}
 
@@ -62,7 +62,7 @@ class Collator:
         self.collate = collate
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """`inputs`, `labels` and, if a row has several segments, `segment_of`."""
+        """Return `inputs`, `labels` and, if a row has several segments, `segment_of`."""
         segments = [segment for row in rows for segment in row["segments"]]
         targets = torch.from_numpy(np.stack([row["target"] for row in rows]))
         # Labels first: the Trainer takes the first tensor's length for the number of rows.

@@ -93,11 +93,11 @@ class FeatureStore:
 
     @property
     def files(self) -> frozenset[Path]:
-        """What `load` reads."""
+        """Return what `load` reads."""
         return frozenset(self._files.values())
 
     def load(self, clip: Clip, epoch: int | None = None) -> list[dict[str, Any]]:
-        """Stored states of a clip that `fill` has seen, memory-mapped, and its context.
+        """Load stored states of a clip that `fill` has seen, memory-mapped, and its context.
 
         All segments, or in training the one that the epoch draws.
         """
@@ -113,7 +113,7 @@ class FeatureStore:
         return [{"states": states, "context": context} for states in segments]
 
     def collate(self, stored: list[dict[str, Any]]) -> dict[str, Any]:
-        """A batch of what `load` returned, for `Backbone.forward`."""
+        """Make a batch of what `load` returned, for `Backbone.forward`."""
         batch: dict[str, Any] = collate_features(stored)
         if self.backbone.context:
             builder = cast("ContextBuilder", self.inputs)
@@ -179,7 +179,7 @@ class FeatureStore:
         return problems
 
     def _locate(self, clip: Clip) -> Path | str:
-        """The file of a clip's states, or why the clip cannot be read."""
+        """Return the file of a clip's states, or why the clip cannot be read."""
         assert clip.path is not None
         try:
             content = audio_digest(clip.path)
@@ -239,7 +239,7 @@ class FeatureStore:
         return True
 
     def _heard_s(self, clip: Clip) -> float:
-        """Seconds of all segments of a clip together."""
+        """Return the seconds of all segments of a clip together."""
         longest_s = self.cropping.max_audio_s
         if self.cropping.where == "full" or clip.duration_s <= longest_s:
             return clip.duration_s
@@ -282,7 +282,7 @@ def _why_unreadable(clip: Clip) -> str:
 
 
 def collate_features(stored: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
-    """A batch of stored states: `states` (B, N, T, D) zero padded, `mask` (B, T) True if real."""
+    """Pad stored states to a batch: `states` (B, N, T, D), `mask` (B, T) True if real."""
     arrays = [np.asarray(entry["states"]) for entry in stored]
     n_frames = max(len(array) for array in arrays)
     _, n_layers, width = arrays[0].shape

@@ -93,7 +93,7 @@ def train_classifier(
 
     Returns:
         The run directory; `best/` in it holds the checkpoint of highest validation macro-F1, or the
-        last one where `data.validation` is null.
+        last one where `data.validation` is None.
 
     Raises:
         BadValueError: if the directory holds another run, or no training row is usable.
@@ -190,7 +190,7 @@ def _usable_rows(
     selection: tuple[str, ...],
     max_words: int | None = None,
 ) -> tuple[_Rows, list[Problem]]:
-    """Rows with a target and readable input, longest first; and what was wrong with the others."""
+    """Collect rows with target and readable input, longest first; and why others are not."""
     rows = manifest.select(selection)
     truth = hard_targets(rows, manifest.emotions)
     if config.loss.uses_soft_targets:
@@ -233,7 +233,7 @@ def _usable_rows(
 
 
 def _only_with_truth(rows: _Rows, config: ClassifierConfig) -> _Rows:
-    """Macro-F1 needs a true class; a row with nothing but votes has none."""
+    """Return the true classes of rows; macro-F1 needs one, and votes alone are none."""
     kept = np.flatnonzero(rows.truth != ABSTAIN)
     if len(kept) == 0:
         raise BadValueError(
@@ -251,7 +251,7 @@ def _loaders(
     validation: _Rows | None,
     device: torch.device,
 ) -> tuple[SegmentLoader, SegmentLoader, Any]:
-    """How training and validation clips are loaded, and how their segments become a batch."""
+    """Return loaders of training and validation clips, and what makes their segments a batch."""
     audio = config.audio
     crop_train = Cropping(audio.train_crop, audio.max_audio_s, audio.normalize, config.seed)
     crop_eval = Cropping(audio.eval_crop, audio.max_audio_s, audio.normalize)
@@ -284,7 +284,7 @@ def _training_states(
     config: ClassifierConfig,
     device: torch.device,
 ) -> Any:
-    """Hidden states and masks of all training clips, in evaluation mode."""
+    """Yield hidden states and masks of all training clips, in evaluation mode."""
     model.eval()
     size = config.inference.batch_size
     with torch.no_grad():
@@ -307,7 +307,7 @@ def _metrics(validation: _Rows, n_classes: int) -> Any:
 
 
 def _write_log(path: Path, history: list[dict[str, Any]]) -> None:
-    """Every logged value, one row per step."""
+    """Write every logged value, one row per step."""
     by_step: dict[int, dict[str, Any]] = {}
     for entry in history:
         by_step.setdefault(entry["step"], {}).update(entry)

@@ -72,7 +72,7 @@ def write_llama(
     texts: Sequence[str] | None = None,
     chat_template: bool = False,
 ) -> None:
-    """A tiny LLaMA with a tokenizer, in the layout of Vicuna 1.5 or of Llama 3.1.
+    """Write a tiny LLaMA with a tokenizer, in the layout of Vicuna 1.5 or of Llama 3.1.
 
     "vicuna": float16 in two `pytorch_model-*.bin` files with an index, the buffers of the rotary
     embedding among them as in files of 2023; SentencePiece BPE with bytes for unknown letters in

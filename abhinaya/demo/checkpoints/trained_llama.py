@@ -41,7 +41,7 @@ Chat = list[dict[str, str]]
 def write_trained_llama(
     folder: Path, *, seed: int = 0, n_steps: int = 160, keep_out: Iterable[str] = ()
 ) -> None:
-    """A tiny Llama in the layout of Llama 3 Instruct that labels the demo's sentences.
+    """Write a tiny Llama in the layout of Llama 3 Instruct that labels the demo's sentences.
 
     The files are those of `write_llama(layout="llama3", chat_template=True)`. All weights are
     trained, on chats: the question is `PROMPT` as it is sent, with a sentence of the demo's grammar
@@ -81,7 +81,7 @@ def write_trained_llama(
 
 
 def _make_sentences(rng: np.random.Generator, keep_out: Iterable[str]) -> list[tuple[str, int]]:
-    """Sentences and the indices of their classes, the classes in turns."""
+    """Make sentences and the indices of their classes, the classes in turns."""
     known = [words for words in (text.split() for text in keep_out) if words]
 
     @cache
@@ -123,7 +123,7 @@ def _train(folder: Path, chats: Sequence[Chat], n_steps: int, rng: np.random.Gen
 
     @cache
     def encode(idx: int) -> tuple[list[int], int]:
-        """Token ids of a chat, and how many of them are the question."""
+        """Return token ids of a chat, and how many of them are the question."""
         ids: list[int] = tokenizer.apply_chat_template(chats[idx], return_dict=False)
         question = tokenizer.apply_chat_template(
             chats[idx][:-1], add_generation_prompt=True, return_dict=False

@@ -72,14 +72,14 @@ class Rating:
     dominance: int
 
     def to_line(self) -> str:
-        """The rating as it stands in `labels.txt` and in the column `EmoDetail`."""
+        """Return the rating as it stands in `labels.txt` and in the column `EmoDetail`."""
         return (
             f"{self.worker}; {self.primary}; {','.join(self.secondary)}; "
             f"A:{self.arousal:.6f}; V:{self.valence:.6f}; D:{self.dominance:.6f};"
         )
 
     def to_fields(self) -> dict[str, str | float]:
-        """The rating as it stands in `labels_detailed.json`."""
+        """Return the rating as it stands in `labels_detailed.json`."""
         return {
             "EmoClass_Major": self.primary,
             "EmoClass_Second": ",".join(self.secondary),
@@ -90,7 +90,7 @@ class Rating:
 
 
 def find_plurality(codes: Sequence[str]) -> str:
-    """The most frequent code, or X where several share the first place.
+    """Find the most frequent code, or X where several share the first place.
 
     Example:
         >>> find_plurality("AASNA"), find_plurality("AASSN")
@@ -104,7 +104,7 @@ def find_plurality(codes: Sequence[str]) -> str:
 def rate(
     label: str, emotions: Sequence[str], intensity: float, rng: np.random.Generator
 ) -> tuple[Rating, ...]:
-    """Five to seven ratings whose plurality is the label.
+    """Draw five to seven ratings whose plurality is the label.
 
     Args:
         label: class code, O, or X for ratings without a plurality.
