@@ -67,8 +67,20 @@ TEXT_COLUMNS = (
 )
 NUMBER_COLUMNS = ("duration_s", "turn", "arousal", "valence", "dominance")
 _COLUMNS = (
-    *("utterance", "audio", "split", "label", "speaker", "gender", "language", "duration_s"),
-    *("recording", "turn", "arousal", "valence", "dominance", "votes"),
+    "utterance",
+    "audio",
+    "split",
+    "label",
+    "speaker",
+    "gender",
+    "language",
+    "duration_s",
+    "recording",
+    "turn",
+    "arousal",
+    "valence",
+    "dominance",
+    "votes",
 )
 _METADATA_KEY = b"abhinaya"
 

@@ -51,7 +51,11 @@ SAVE_EVERY_S = 30.0
 _N_READERS = 8
 
 _MODEL_TYPES = (
-    *("data2vec-audio", "unispeech-sat", "wav2vec2", "wav2vec2-conformer", "wavlm"),
+    "data2vec-audio",
+    "unispeech-sat",
+    "wav2vec2",
+    "wav2vec2-conformer",
+    "wavlm",
 )  # those that take waveforms
 
 # Only training uses them: SpecAugment, and the classifier of the training speakers.

@@ -57,8 +57,16 @@ _ADAPTER_CONFIG = "adapter/adapter_config.json"
 # Config keys that only say how a run was trained, or where things lie and how work is spread.
 # Everything else decides what the weights mean.
 _MAY_DIFFER = {
-    *("name", "run_dir", "seed", "data", "training", "loss", "cache", "inference"),
-    *("train_crop", "spec_augment"),
+    "name",
+    "run_dir",
+    "seed",
+    "data",
+    "training",
+    "loss",
+    "cache",
+    "inference",
+    "train_crop",
+    "spec_augment",
 }
 
 

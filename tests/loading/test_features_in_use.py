@@ -47,7 +47,9 @@ def test_predict_stored_equals_fresh(
     cache = f"cache.dir={tmp_path / 'store'}"
     for attempt in ("filling", "filled"):
         stored = predict(
-            *(run, cache, "inference.batch_size=3"),
+            run,
+            cache,
+            "inference.batch_size=3",
             member=member,
             out=tmp_path / f"{attempt}.parquet",
             with_embedding=True,

@@ -28,9 +28,14 @@ Train = Callable[..., Path]
 
 # So quick a learner that its score goes up and down.
 SEVERAL_EPOCHS = (
-    *("training.num_train_epochs=5", "training.save_total_limit=9", "training.learning_rate=0.1"),
-    *("freeze=encoder", "layer_weights=true", "standardize=true", "loss.class_weights=inverse"),
-    *("head.dropout=0",),
+    "training.num_train_epochs=5",
+    "training.save_total_limit=9",
+    "training.learning_rate=0.1",
+    "freeze=encoder",
+    "layer_weights=true",
+    "standardize=true",
+    "loss.class_weights=inverse",
+    "head.dropout=0",
 )
 
 

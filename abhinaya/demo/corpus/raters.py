@@ -17,8 +17,14 @@ _N_WORKERS = 60
 
 # Names of the published detailed files, which are adjectives and nouns mixed.
 _PRIMARY_NAMES = {
-    **{"A": "Angry", "C": "Contempt", "D": "Disgust", "F": "Fear"},
-    **{"H": "Happy", "N": "Neutral", "S": "Sad", "U": "Surprise"},
+    "A": "Angry",
+    "C": "Contempt",
+    "D": "Disgust",
+    "F": "Fear",
+    "H": "Happy",
+    "N": "Neutral",
+    "S": "Sad",
+    "U": "Surprise",
 }
 _OTHER_NAMES = ("Other", "Other-Thoughtful", "Other-Confused", "Other-tired")
 _SECONDARY_NAMES = {
@@ -33,7 +39,14 @@ _SECONDARY_NAMES = {
     OTHER: ("Other", "Confused"),
 }
 _CONFUSED_WITH = {
-    **{"A": "DC", "C": "DN", "D": "CA", "F": "SU", "H": "UN", "N": "HC", "S": "NF", "U": "HF"},
+    "A": "DC",
+    "C": "DN",
+    "D": "CA",
+    "F": "SU",
+    "H": "UN",
+    "N": "HC",
+    "S": "NF",
+    "U": "HF",
 }
 
 # Arousal, valence and dominance, 1..7, of a clip of full intensity.

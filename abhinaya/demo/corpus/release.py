@@ -33,8 +33,16 @@ _HIDDEN_SPLIT = "Test3"
 _BALANCED = MSP_PODCAST.codes
 _CLIPS: dict[str, dict[str, int]] = {
     "Train": {
-        **{"N": 70, "H": 60, "S": 32, "A": 30, "C": 20, "U": 18, "D": 14, "F": 14},
-        **{"O": 10, "X": 12},
+        "N": 70,
+        "H": 60,
+        "S": 32,
+        "A": 30,
+        "C": 20,
+        "U": 18,
+        "D": 14,
+        "F": 14,
+        "O": 10,
+        "X": 12,
     },
     "Development": {**dict.fromkeys(_BALANCED, 11), "O": 4, "X": 4},
     "Test1": {**dict.fromkeys(_BALANCED, 5), "O": 2, "X": 2},
