@@ -72,11 +72,11 @@ class DataConfig(Config):
     train: Selection = ("train",)
     """Rows to train on."""
     validation: Selection | None = ("development",)
-    """Rows that choose the best checkpoint; null keeps the last one."""
+    """Rows that choose the best checkpoint; None keeps the last one."""
     transcripts: TranscriptSources | None = None
     """Sources of the text, for members that read text."""
     max_train_words: PositiveInt | None = None
-    """Leave out training rows whose transcript has more words; null keeps all."""
+    """Leave out training rows whose transcript has more words; None keeps all."""
 
     @field_validator("train", "validation", mode="before")
     @classmethod
@@ -121,7 +121,7 @@ def parse_yaml(text: str) -> Any:
 
 
 def load_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file.
+    """Read the mapping in a YAML file.
 
     Raises:
         MissingFileError: if the file is not there.
@@ -150,7 +150,7 @@ def dump_yaml(config: BaseModel) -> str:
 
 
 def apply_overrides(content: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """A copy of nested mappings with `some.key=value` overrides; values are read as YAML.
+    """Return a copy of nested mappings with `some.key=value` overrides; values are read as YAML.
 
     Raises:
         ProblemsError: if an override has no `=`, its value is not YAML, or it goes through a leaf.
@@ -188,7 +188,7 @@ def apply_overrides(content: Mapping[str, Any], overrides: Sequence[str]) -> dic
 
 
 def merge(content: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy of nested mappings with other nested mappings laid over it, leaf by leaf."""
+    """Return a copy of nested mappings with other nested mappings laid over it, leaf by leaf."""
     result = _copy(content)
     for key, value in changes.items():
         below = result.get(key)
@@ -200,7 +200,7 @@ def merge(content: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, A
 
 
 def check_config(content: Mapping[str, Any], kind: type[_ConfigT], where: str) -> _ConfigT:
-    """The config of a mapping.
+    """Return the config of a mapping, checked.
 
     Args:
         content: keys and values as read from YAML.
@@ -248,12 +248,12 @@ def _copy(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _sentence(error: Any, kind: type[BaseModel]) -> str:
-    """One mistake in words: the dotted key, what it is, what was expected."""
-    keys = [part for part in error["loc"] if isinstance(part, int | str)]
+    """Say one mistake in words: the dotted key, what it is, what was expected."""
+    keys = [key for key in error["loc"] if isinstance(key, int | str)]
     if error["type"] not in ("extra_forbidden", "missing"):  # these end in a key, whatever it is
         # For a union pydantic appends the tried type to the place; only real keys help the reader.
-        keys = [part for part in keys if isinstance(part, int) or re.fullmatch(r"\w+", part)]
-    dotted = ".".join(str(part) for part in keys)
+        keys = [key for key in keys if isinstance(key, int) or re.fullmatch(r"\w+", key)]
+    dotted = ".".join(str(key) for key in keys)
     if error["type"] == "extra_forbidden":
         return f"{dotted} is unknown" + _near_key(keys, kind)
     if error["type"] == "missing":
@@ -279,7 +279,7 @@ def _near_key(keys: Sequence[int | str], kind: type[BaseModel]) -> str:
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:
-    """The config class in an annotation such as `Inner` or `Inner | None`."""
+    """Return the config class in an annotation such as `Inner` or `Inner | None`."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):

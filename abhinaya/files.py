@@ -21,7 +21,7 @@ __all__ = ["atomic_folder", "atomic_path", "digest_of", "write_csv", "write_json
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """A temporary path to write to; it becomes `path` when the block ends without an error."""
+    """Yield a temporary path; it becomes `path` when the block ends without an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
     # The process id keeps two processes that write the same file apart; the last rename wins.
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -34,7 +34,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """A temporary folder to fill; it replaces `path` when the block ends without an error."""
+    """Yield a temporary folder; it replaces `path` when the block ends without an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
@@ -64,7 +64,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Write a CSV file with a header, whole or not at all; null becomes an empty cell."""
+    """Write a CSV file with a header, whole or not at all; None becomes an empty cell."""
     with (
         atomic_path(path) as temporary,
         temporary.open("w", encoding="utf-8", newline="") as file,
@@ -75,6 +75,6 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]
 
 
 def digest_of(value: Mapping[str, Any] | Sequence[Any] | str) -> str:
-    """First 16 hexadecimal digits of the SHA-256 of a JSON-able value; key order is irrelevant."""
+    """Return 16 hexadecimal digits of a JSON-able value's SHA-256; key order is irrelevant."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
     return hashlib.sha256(text.encode("utf-8")).hexdigest()[:16]

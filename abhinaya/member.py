@@ -68,7 +68,7 @@ class PredictRequest:
     Args:
         manifest: the corpus.
         selection: names of splits or subsets.
-        out: the table to write; finished parts are kept beside it until it is whole.
+        out: the table to write; finished shards are kept beside it until it is whole.
         with_embedding: also keep the input of the head's last linear layer.
         overrides: `key=value` changes of the stored config, such as `base=/new/place`.
     """

@@ -136,7 +136,7 @@ def test_bad_audio_is_listed_left_out_of_training_and_abstained_on(
     out = workplace / "tiny.parquet"
     manifest = workplace / "corpus" / "manifest.parquet"
     predicted = run_cli(
-        *("predict", workplace / "run", "--manifest", manifest, "--select", "all", "--out", out)
+        "predict", workplace / "run", "--manifest", manifest, "--select", "all", "--out", out
     )
     assert predicted.code == 0, predicted.err
     assert predicted.out.splitlines()[-1].split() == ["tiny", "all", "21", "8"]
@@ -156,8 +156,11 @@ def test_no_audio_at_all_stops_before_the_work(workplace: Path, run_cli: RunCli)
     manifest = workplace / "manifest.csv"
     manifest.write_text("utterance,audio,label,split\na.wav,a.wav,A,train\nb.wav,b.wav,H,dev\n")
     result = run_cli(
-        *("train", workplace / "config.yaml", f"data.manifest={manifest}"),
-        *(f"data.audio_root={workplace / 'nowhere'}", f"run_dir={workplace / 'run2'}"),
+        "train",
+        workplace / "config.yaml",
+        f"data.manifest={manifest}",
+        f"data.audio_root={workplace / 'nowhere'}",
+        f"run_dir={workplace / 'run2'}",
     )
     assert result.code == 1
     assert "No row of the selection 'train' can be used for 'tiny'" in result.err
@@ -174,7 +177,8 @@ def test_no_audio_at_all_stops_before_the_work(workplace: Path, run_cli: RunCli)
         (
             "utterance,label\na.wav,A\na.wav,H\nb.wav,Q\n",
             [
-                *("2 problems in", "1 utterances appear more than once: 'a.wav'"),
+                "2 problems in",
+                "1 utterances appear more than once: 'a.wav'",
                 "1 rows have an unknown label, such as 'Q (b.wav)', expected one of A C D F H N",
             ],
         ),
@@ -201,8 +205,12 @@ def test_wrong_manifest_exits_1(
 
 def test_wrong_config_exits_1_with_all_mistakes(workplace: Path, run_cli: RunCli) -> None:
     result = run_cli(
-        *("train", workplace / "config.yaml", "head.dropuot=0.1", "seed=many"),
-        *("training.learnin_rate=1", "audio=3"),
+        "train",
+        workplace / "config.yaml",
+        "head.dropuot=0.1",
+        "seed=many",
+        "training.learnin_rate=1",
+        "audio=3",
     )
     assert (result.code, result.out) == (1, "")
     assert result.err.startswith(f"Error: 4 problems in {workplace / 'config.yaml'}: ")

@@ -68,8 +68,11 @@ def test_check_member_config_unknown_member_raises() -> None:
 def test_dumped_member_config_read_again_is_the_same(tmp_path: Path) -> None:
     loss = {"name": "vector-scaling", "class_weights": [1, 2.5]}
     training = {
-        **{"global_batch_size": 16, "learning_rate": 1e-5, "report_to": ["tensorboard"]},
-        **{"lr_scheduler_type": "cosine", "lr_scheduler_kwargs": {"num_cycles": 0.5}},
+        "global_batch_size": 16,
+        "learning_rate": 1e-5,
+        "report_to": ["tensorboard"],
+        "lr_scheduler_type": "cosine",
+        "lr_scheduler_kwargs": {"num_cycles": 0.5},
     }
     content = CONTENT | {"loss": loss, "training": training, "seed": 7}
     config = check_member_config(content, "x.yaml")

@@ -172,20 +172,20 @@ class Transcript:
 
 
 def cut_windows(waveform: FloatArray, window_samples: int) -> list[FloatArray]:
-    """Pieces of a waveform that fit into a model's window and together are the whole of it.
+    """Segments of a waveform that fit into a model's window and together are the whole of it.
 
     A cut lies in the quietest fifth of a second of the last sixth of a window, so that it seldom
     splits a word. Everything that fits at once stays whole.
 
     Args:
         waveform: shape (S,), at 16 kHz.
-        window_samples: longest piece.
+        window_samples: longest segment.
 
     Example:
-        >>> [len(piece) for piece in cut_windows(np.zeros(40 * 16_000, np.float32), 480_000)]
+        >>> [len(segment) for segment in cut_windows(np.zeros(40 * 16_000, np.float32), 480_000)]
         [401600, 238400]
     """
-    pieces = []
+    segments = []
     while len(waveform) > window_samples:
         start = window_samples - window_samples // _SEARCHED_SHARE
         n_frames = (window_samples - start) // _FRAME_SAMPLES
@@ -193,9 +193,9 @@ def cut_windows(waveform: FloatArray, window_samples: int) -> list[FloatArray]:
         energy = np.square(searched.reshape(n_frames, _FRAME_SAMPLES), dtype=np.float64).mean(1)
         smooth = np.convolve(energy, np.ones(_QUIET_FRAMES), mode="valid")
         stop = start + (int(smooth.argmin()) + _QUIET_FRAMES // 2) * _FRAME_SAMPLES
-        pieces.append(waveform[:stop])
+        segments.append(waveform[:stop])
         waveform = waveform[stop:]
-    return [*pieces, waveform]
+    return [*segments, waveform]
 
 
 def join_windows(windows: Sequence[Decoded], settings: DecodingSettings) -> Transcript:
@@ -256,23 +256,23 @@ class Recogniser:
 
         Args:
             utterances: their names, which seed what is sampled.
-            windows: the pieces of each, see `cut_windows`.
+            windows: the segments of each, see `cut_windows`.
             batch_size: windows per pass.
         """
         keys = [(name, 0) for name in utterances]
-        decoded = dict(self._pass(keys, [pieces[0] for pieces in windows], self.language))
+        decoded = dict(self._pass(keys, [segments[0] for segments in windows], self.language))
         # Later windows of long clips, in the language of the first ones.
         later = defaultdict(list)
-        for name, pieces in zip(utterances, windows, strict=True):
-            for number, piece in enumerate(pieces[1:], start=1):
-                later[decoded[name, 0].language].append(((name, number), piece))
+        for name, segments in zip(utterances, windows, strict=True):
+            for number, segment in enumerate(segments[1:], start=1):
+                later[decoded[name, 0].language].append(((name, number), segment))
         for language, items in later.items():
             for at in range(0, len(items), batch_size):
                 some = items[at : at + batch_size]
                 decoded |= self._pass([key for key, _ in some], [p for _, p in some], language)
         return [
-            join_windows([decoded[name, number] for number in range(len(pieces))], self.settings)
-            for name, pieces in zip(utterances, windows, strict=True)
+            join_windows([decoded[name, number] for number in range(len(segments))], self.settings)
+            for name, segments in zip(utterances, windows, strict=True)
         ]
 
     def _pass(

@@ -156,12 +156,12 @@ def transcribe(
         key=lambda clip: (-clip.size, clip.utterance),
     )
     batches = [clips[at : at + batch_size] for at in range(0, len(clips), batch_size)]
-    # Nobody may write a part before everybody has read which there are.
+    # Nobody may write a shard before everybody has read which there are.
     state.wait_for_everyone()
     mine = [clip for batch in batches[state.process_index :: state.num_processes] for clip in batch]
     with progress(f"transcribing {source}", len(mine), shown=state.is_main_process) as advance:
         for finished in _transcribe_batches(mine, recogniser, inputs, batch_size, num_workers):
-            run.write_part(finished)
+            run.write_shard(finished)
             advance(len(finished))
     state.wait_for_everyone()
     utterances = rows["utterance"].tolist()
@@ -211,7 +211,7 @@ class TranscriptRun:
         self.source = source
         self.made_with = made_with
         self.anew = anew
-        self.parts = table.with_name(f".{table.name}.parts") / digest_of([source, made_with])
+        self.shards = table.with_name(f".{table.name}.parts") / digest_of([source, made_with])
 
     def read_done(self) -> set[str]:
         """Utterances that have a transcript.
@@ -234,19 +234,19 @@ class TranscriptRun:
             if row["text"] is not None
         }
 
-    def write_part(self, rows: Sequence[Mapping[str, Any]]) -> None:
+    def write_shard(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Keep the transcripts of one batch."""
         name = digest_of([row["utterance"] for row in rows])
         write_transcripts(
             [{**row, "source": self.source, _MADE_WITH: self.made_with} for row in rows],
-            self.parts / f"part-{name}.parquet",
+            self.shards / f"part-{name}.parquet",
         )
 
     def read_parts(self) -> dict[str, dict[str, Any]]:
         """What has been kept so far, by utterance; a text counts more than a failure."""
         found: dict[str, dict[str, Any]] = {}
-        for part in sorted(self.parts.glob("part-*.parquet")):
-            for row in read_transcript_rows(part):
+        for shard in sorted(self.shards.glob("part-*.parquet")):
+            for row in read_transcript_rows(shard):
                 if row["text"] is not None or row["utterance"] not in found:
                     found[row["utterance"]] = row
         return found
@@ -254,7 +254,7 @@ class TranscriptRun:
     def finish(
         self, new: Mapping[str, dict[str, Any]], problems: Sequence[Problem], order: Sequence[str]
     ) -> None:
-        """Put new transcripts beside those of other sources, and remove the parts.
+        """Put new transcripts beside those of other sources, and remove the shards.
 
         Args:
             new: from `read_parts`.
@@ -290,9 +290,9 @@ class TranscriptRun:
             if row["source"] == self.source and row["text"] is None
         ]
         write_problems(self.problems_file, failed)
-        shutil.rmtree(self.parts, ignore_errors=True)
+        shutil.rmtree(self.shards, ignore_errors=True)
         with suppress(OSError):  # other sources may be under way
-            self.parts.parent.rmdir()
+            self.shards.parent.rmdir()
 
     @property
     def problems_file(self) -> Path:
@@ -336,7 +336,7 @@ def _transcribe_batches(
     from abhinaya.loading.dataset import fresh_loader
 
     load = fresh_loader(inputs, Cropping("full", max_audio_s=1.0))
-    for read, pieces, unread in read_batches(
+    for read, segments, unread in read_batches(
         clips, load, batch_size=batch_size, num_workers=num_workers
     ):
         rows: list[dict[str, Any]] = [
@@ -344,7 +344,7 @@ def _transcribe_batches(
             for idx, reason in unread.items()
         ]
         names = [clips[idx].utterance for idx in read]
-        windows = [piece["windows"] for [piece] in pieces]
+        windows = [segment["windows"] for [segment] in segments]
         found = recogniser.transcribe(names, windows, batch_size=batch_size) if names else []
         rows += [
             {"utterance": name, _REASON: None} | asdict(transcript)

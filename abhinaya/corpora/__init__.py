@@ -34,12 +34,12 @@ class Corpus(Protocol):
     FACTS: CorpusFacts
 
     def prepare(self, source: Path, options: PrepareOptions) -> Prepared:
-        """Manifest, transcripts and problems; `audio` is relative to `source` and not opened."""
+        """Return manifest, transcripts and problems; `audio` is relative to `source`, unopened."""
         ...
 
 
 def load_corpus(name: str) -> Corpus:
-    """The corpus registered under `name`.
+    """Load the corpus registered under `name`.
 
     Raises:
         UnknownNameError: if there is none; the message gives near matches and all names.

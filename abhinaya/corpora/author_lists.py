@@ -44,7 +44,7 @@ _SPLITS = {**SPLITS, "dev": "development", "valid": "development", "val": "devel
 
 
 def prepare(source: Path, options: PrepareOptions) -> Prepared:
-    """Manifest and transcripts from one JSON list, or from all in a folder.
+    """Read manifest and transcripts from one JSON list, or from all in a folder.
 
     Labels are letters, or class indices in the order A C D F H N S U. The paths are those of the
     authors' machine; pass `--no-audio`, and later give `--audio-root` where audio is needed.
@@ -141,7 +141,7 @@ def _row(entry: dict[str, Any], split: str) -> dict[str, Any]:
 
 
 def _letter(label: object) -> object:
-    """The letter of a class index; anything else stays as it is and is checked with the rows."""
+    """Return a class index's letter; anything else stays as it is and is checked with the rows."""
     text = str(label)
     if text.isdigit() and int(text) < len(MSP_PODCAST):
         return MSP_PODCAST.codes[int(text)]

@@ -18,7 +18,7 @@ BALANCED = "balanced"
 def draw_balanced(
     rows: pd.DataFrame, emotions: EmotionSet, *, split: str, n_per_class: int, seed: int
 ) -> tuple[list[str], list[Problem]]:
-    """Utterances of a split, equally many per class, and a problem if they are too few.
+    """Draw utterances of a split, equally many per class, and a problem if they are too few.
 
     Every class gives min(`n_per_class`, size of the smallest class) clips: those with the smallest
     hash of seed and name. So the choice depends neither on the order of rows nor on other classes,

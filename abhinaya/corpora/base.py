@@ -49,7 +49,7 @@ class CorpusFacts:
     Args:
         name: its name in `CORPORA`.
         title: its full name.
-        emotions: its classes; null where the data decide.
+        emotions: its classes; None where the data decide.
         licence: licence of the data.
         citation: the paper to cite.
         url: its home.
@@ -63,7 +63,7 @@ class CorpusFacts:
     url: str
 
     def as_dict(self) -> dict[str, str]:
-        """The facts that a manifest keeps."""
+        """Return the facts that a manifest keeps."""
         return {
             "corpus": self.name,
             "title": self.title,
@@ -112,7 +112,7 @@ class Prepared:
 
 
 def read_csv_text(path: Path) -> pd.DataFrame:
-    """A CSV file with every cell as text; empty cells are "".
+    """Read a CSV file with every cell as text; empty cells are "".
 
     Raises:
         BadValueError: if the file is not CSV in UTF-8.
@@ -136,7 +136,7 @@ def build_manifest(
     wrong: Iterable[str] = (),
     subsets: Mapping[str, Iterable[str]] | None = None,
 ) -> Manifest:
-    """A checked manifest, or one error with what the corpus and what the manifest found wrong.
+    """Check a manifest, or raise one error with all that corpus and manifest found wrong.
 
     Args:
         rows: see `make_manifest`.
@@ -163,9 +163,9 @@ def build_manifest(
 
 
 def measure_audio(manifest: Manifest) -> tuple[Manifest, list[Problem]]:
-    """The manifest with `duration_s` from the headers, and what is wrong with the files.
+    """Fill in `duration_s` from the files' headers, and return what is wrong with them.
 
-    Files that are absent or cannot be read have a null duration. Files that are not mono at 16 kHz
+    Files that are absent or cannot be read have no duration. Files that are not mono at 16 kHz
     are only mentioned: they are converted whenever they are read.
 
     Raises:
@@ -191,7 +191,7 @@ def measure_audio(manifest: Manifest) -> tuple[Manifest, list[Problem]]:
 
 
 def _read_header(path: Path) -> tuple[float | None, str | None]:
-    """Duration in seconds, or null, and what is wrong, or null."""
+    """Return the duration in seconds, or None, and what is wrong, or None."""
     if not path.is_file():
         return None, ABSENT
     try:
@@ -209,7 +209,7 @@ def _read_header(path: Path) -> tuple[float | None, str | None]:
 
 
 def map_in_threads(function: Callable[[_Item], _Result], items: Sequence[_Item]) -> list[_Result]:
-    """`function` of every item, in order; for many small files, where the disk is slow."""
+    """Apply `function` to every item, in order; for many small files, where the disk is slow."""
     chunks = [items[start : start + _CHUNK] for start in range(0, len(items), _CHUNK)]
     with ThreadPoolExecutor(_N_THREADS) as pool:
         done = pool.map(lambda chunk: [function(item) for item in chunk], chunks)
@@ -217,7 +217,7 @@ def map_in_threads(function: Callable[[_Item], _Result], items: Sequence[_Item])
 
 
 def move_root(manifest: Manifest, root: Path) -> Manifest:
-    """The same manifest with `audio` relative to another folder, with forward slashes.
+    """Return the manifest with `audio` relative to another folder, with forward slashes.
 
     Both folders are resolved first: `..` through a symbolic link would lead elsewhere.
     """
@@ -237,19 +237,19 @@ def move_root(manifest: Manifest, root: Path) -> Manifest:
 
 
 def known_or_none(value: object) -> str | None:
-    """Text without blanks around it; null for an empty cell or `Unknown`."""
+    """Return text without blanks around it; None for an empty cell or `Unknown`."""
     text = "" if value is None else str(value).strip()
     return None if text.lower() in ("", "unknown") else text
 
 
 def gender_or_none(value: object) -> str | None:
-    """`male`, `female`, or null for anything else."""
+    """Return `male`, `female`, or None for anything else."""
     text = str(value).strip().lower()
     return text if text in ("male", "female") else None
 
 
 def names_in(folder: Path) -> str:
-    """What a folder holds, for messages: the first ten names, sorted."""
+    """List what a folder holds, for messages: the first ten names, sorted."""
     names = sorted(path.name + "/" * path.is_dir() for path in folder.iterdir())
     further = f" and {len(names) - 10} more" if len(names) > 10 else ""
     return (", ".join(names[:10]) + further) or "nothing"

@@ -96,7 +96,7 @@ _PERCEPTION = ("human_recognition_pct", "human_naturalness_pct")
 
 
 def prepare(source: Path, options: PrepareOptions) -> Prepared:
-    """Manifest, sentences and speaker-independent subsets.
+    """Return manifest, sentences and speaker-independent subsets.
 
     Labels come from the file names alone. A `metadata.csv` gives the list of files and the results
     of the perception test, and has to agree with the names.
@@ -165,7 +165,7 @@ def _row(file: str, speaker: str, text_code: str, letter: str, version: str) -> 
 
 
 def _list_files(source: Path) -> list[str]:
-    """Sound files of the first usual folder that has any, relative to `source`."""
+    """Find sound files of the first usual folder that has any, relative to `source`."""
     for folder in _FOLDERS:
         found = sorted(p for p in (source / folder).glob("*") if p.suffix in (".wav", ".flac"))
         if found:

@@ -39,11 +39,11 @@ _UNKNOWABLE = ("speaker", "gender", "language")
 
 
 def prepare(source: Path, options: PrepareOptions) -> Prepared:
-    """Manifest and transcripts from a CSV.
+    """Read manifest and transcripts from a CSV.
 
     `file` is relative to the CSV; its name is the utterance unless there is a column `utterance`.
     The classes are those of `emotions.json` or `classes.txt` (one per line) beside the CSV, else
-    the labels that occur, sorted. An empty label is null, and so is an empty or `Unknown` speaker.
+    the labels that occur, sorted. An empty label is None, and so is an empty or `Unknown` speaker.
 
     Args:
         source: the CSV, or a folder that holds `labels.csv` or exactly one CSV.

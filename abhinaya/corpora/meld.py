@@ -69,11 +69,11 @@ _NOBODY = re.compile(
 
 
 def prepare(source: Path, options: PrepareOptions) -> Prepared:
-    """Manifest and human transcripts.
+    """Return manifest and human transcripts.
 
     Utterances are called `train_dia0_utt3` and the like, because dialogues count from 0 in every
     split. `recording` is the dialogue, `turn` the place in it. `character` is the speaker as
-    written; `speaker` is null where that is several people, or one without a name. Sentiment,
+    written; `speaker` is None where that is several people, or one without a name. Sentiment,
     season, episode and the times in it are kept as text.
 
     Args:
@@ -111,7 +111,7 @@ def prepare(source: Path, options: PrepareOptions) -> Prepared:
 
 
 def _find_files(source: Path) -> dict[str, Path]:
-    """File of each split that is there, all from one folder."""
+    """Find the file of each split that is there, all from one folder."""
     for folder in _FOLDERS:
         files = {split: source / folder / name for split, name in _FILES.items()}
         found = {split: file for split, file in files.items() if file.is_file()}
@@ -125,7 +125,7 @@ def _find_files(source: Path) -> dict[str, Path]:
 
 
 def _read_table(file: Path, problems: list[Problem], wrong: list[str]) -> list[dict[str, str]]:
-    """Cells by column; what cannot be read is added to `wrong`."""
+    """Read cells by column; what cannot be read is added to `wrong`."""
     content = file.read_bytes()
     try:
         text = content.decode("utf-8-sig")
@@ -166,7 +166,7 @@ def _read_table(file: Path, problems: list[Problem], wrong: list[str]) -> list[d
 def _rows_of(
     split: str, table: list[dict[str, str]], problems: list[Problem]
 ) -> list[dict[str, Any]]:
-    """Rows of the manifest, each with its `text`; of rows with the same place the first counts."""
+    """Make the manifest's rows, each with its `text`; of several at one place the first counts."""
     rows: dict[str, dict[str, Any]] = {}
     for cells in table:
         dialogue, turn = int(cells["Dialogue_ID"]), int(cells["Utterance_ID"])
@@ -199,5 +199,5 @@ def _rows_of(
 
 
 def _repair(text: str) -> str:
-    """Text with the signs that were meant, and single blanks."""
+    """Return text with the signs that were meant, and single blanks."""
     return " ".join(text.translate(_C1_SIGNS).split())

@@ -48,7 +48,7 @@ _CODES = {name: code for code, name in zip(MSP_PODCAST.codes, MSP_PODCAST.names,
 
 
 def split_or_none(text: object) -> str | None:
-    """Our name of a split, null if there is none of that name.
+    """Return our name of a split, None if there is none of that name.
 
     Example:
         >>> split_or_none("Validation"), split_or_none(" Test1 "), split_or_none("Trian")
@@ -58,9 +58,9 @@ def split_or_none(text: object) -> str | None:
 
 
 def read_consensus(path: Path) -> pd.DataFrame:
-    """Consensus labels as text, with the column names of a manifest.
+    """Read consensus labels as text, with the column names of a manifest.
 
-    `split` holds the release's own word. Unknown speakers and genders are null.
+    `split` holds the release's own word. Unknown speakers and genders are None.
 
     Args:
         path: `labels_consensus.csv` or `.json`.
@@ -141,7 +141,7 @@ def read_partitions(path: Path) -> tuple[dict[str, str], list[Problem]]:
 
 
 def read_votes(path: Path) -> tuple[dict[str, list[int]], list[Problem]]:
-    """How many raters chose each class as the primary emotion, by clip.
+    """Count the raters who chose each class as the primary emotion, by clip.
 
     Answers that begin with "Other", and answers outside the classes, are counted as O.
 
@@ -177,7 +177,7 @@ def read_votes(path: Path) -> tuple[dict[str, list[int]], list[Problem]]:
 
 
 def _csv_answers(path: Path, problems: list[Problem]) -> Iterator[tuple[str, str]]:
-    """Clip and primary emotion of every line that can be read."""
+    """Yield clip and primary emotion of every line that can be read."""
     bad: list[str] = []
     n_lines = 0
     # Line by line, so that a stray quote spoils its own line and not all that follow.
@@ -211,7 +211,7 @@ def _csv_answers(path: Path, problems: list[Problem]) -> Iterator[tuple[str, str
 
 
 def _primary_of(detail: str) -> str:
-    """Primary emotion out of `WORKER1; Happy; Happy,Amused; A:4.0; V:5.0; D:4.0;`, or ""."""
+    """Find the primary emotion in `WORKER1; Happy; Happy,Amused; A:4.0; V:5.0; D:4.0;`, or ""."""
     parts = [part.strip() for part in detail.split(";")]
     if len(parts) < 3 or parts[1].startswith(("A:", "V:", "D:")):
         return ""
@@ -219,7 +219,7 @@ def _primary_of(detail: str) -> str:
 
 
 def _json_answers(path: Path, problems: list[Problem]) -> Iterator[tuple[str, str]]:
-    """Clip and primary emotion of every rater in `{clip: {rater: {"EmoClass_Major": ...}}}`."""
+    """Yield clip and emotion of each rater in `{clip: {rater: {"EmoClass_Major": ...}}}`."""
     bad: list[str] = []
     n_entries = 0
     entries = _read_json(path)

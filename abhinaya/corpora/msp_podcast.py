@@ -63,7 +63,7 @@ _PLACE_NAME = re.compile(r"MSP-PODCAST_(\d+)_(\d+)(?:_\d+)*\.wav")
 
 
 def prepare(source: Path, options: PrepareOptions) -> Prepared:
-    """Manifest, human transcripts and the subset `balanced` of a release.
+    """Return manifest, human transcripts and the subset `balanced` of a release.
 
     Where `Split_Set` and the partition file disagree, `Split_Set` holds and the clip is a problem.
 
@@ -109,12 +109,12 @@ def prepare(source: Path, options: PrepareOptions) -> Prepared:
 
 
 def is_test3(name: str) -> bool:
-    """Whether a clip belongs to Test3, by its name."""
+    """Return whether a clip belongs to Test3, by its name."""
     return _TEST3_NAME.fullmatch(name) is not None
 
 
 def place_in_recording(name: str) -> tuple[str | None, int | None]:
-    """Podcast and turn from the name of a clip; null where the name has another pattern.
+    """Return podcast and turn from a clip's name; None where it has another pattern.
 
     Example:
         >>> place_in_recording("MSP-PODCAST_0023_0108_01.wav")
@@ -158,7 +158,7 @@ def _find_audio_folder(source: Path, options: PrepareOptions) -> str:
 
 
 def _index_audio(source: Path, folder: str) -> dict[str, str]:
-    """Path of every WAV file relative to `source`, by its name; the first in sorted order wins."""
+    """Find every WAV file below `source` by its name; the first in sorted order wins."""
     found: dict[str, str] = {}
     for parent, subfolders, names in os.walk(source / folder):
         subfolders.sort()
@@ -217,7 +217,7 @@ def _unlabelled(
     partitions: Mapping[str, str],
     problems: list[Problem],
 ) -> pd.DataFrame:
-    """Rows for the clips that no label file names: Test3, and those of the partition file."""
+    """Return rows for clips that no label file names: Test3, and those of the partition file."""
     labelled = set(rows["utterance"])
     found: list[dict[str, str]] = []
     for name in sorted({*audio, *partitions} - labelled):
@@ -274,6 +274,6 @@ def _transcripts_of(
 
 
 def _report(problems: list[Problem], where: str, names: list[str], what: str) -> None:
-    """One problem that counts the names, if there are any."""
+    """Add one problem that counts the names, if there are any."""
     if names:
         problems.append(Problem(where, f"{len(names)} {what}: {list_some(names)}"))

@@ -16,7 +16,7 @@ _FOLDER = "Transcripts"
 
 
 def read_texts(source: Path) -> tuple[dict[str, str], list[Problem]]:
-    """Text of every clip by its file name, from `Transcripts/**/*.txt` or else from a ZIP archive.
+    """Read every clip's text by file name, from `Transcripts/**/*.txt` or a ZIP archive.
 
     Archives are looked for as `Transcripts.zip` and in `Transcripts/`. Line breaks become blanks.
     An empty file is "", which means that nothing was said.

@@ -19,7 +19,7 @@ TEXT_COLUMN = "Transcript"
 
 
 def read_transcript_csv(path: Path, source: str, utterances: Sequence[str]) -> list[dict[str, Any]]:
-    """Rows for `write_transcripts` from a CSV `FileName,Transcript`.
+    """Read rows for `write_transcripts` from a CSV `FileName,Transcript`.
 
     Args:
         path: the file; it need not cover all utterances.

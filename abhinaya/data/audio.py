@@ -44,7 +44,7 @@ MIN_DURATION_S = 0.025
 """Shortest clip that is read: 400 samples, the receptive field of one WavLM frame."""
 
 Crop = Literal["first", "centre", "random", "full"]
-"""Which part of a long clip is kept."""
+"""Which segment of a long clip is kept."""
 
 # Programs that write WAV to a pipe cannot know its length: they leave 0, 0xFFFFFFFF, or (SoX and
 # others) a value just below 2 GiB in the header. From here on a length is no promise.
@@ -55,7 +55,7 @@ _UNKNOWN_FRAMES = 2**63 - 1
 
 
 def read_audio(path: str | Path, *, min_duration_s: float = MIN_DURATION_S) -> FloatArray:
-    """The sound of a file as a mono waveform at 16 kHz.
+    """Read the sound of a file as a mono waveform at 16 kHz.
 
     Channels are averaged, then resampled (soxr, high quality). 16-bit samples are divided by
     32768, so full scale is 1; float samples are kept as they are. A WAV whose header promises more
@@ -100,7 +100,7 @@ def read_audio(path: str | Path, *, min_duration_s: float = MIN_DURATION_S) -> F
 
 
 def audio_duration_s(path: str | Path) -> float:
-    """Length of a sound file in seconds, from its header, without decoding it.
+    """Return the length of a sound file in seconds, from its header, without decoding it.
 
     The length of an MP3 without a frame count is libsndfile's estimate.
 
@@ -115,7 +115,7 @@ def audio_duration_s(path: str | Path) -> float:
 
 
 def audio_digest(path: str | Path) -> str:
-    """SHA-256 of the file's bytes, hexadecimal: a key for what was computed from it.
+    """Hash the file's bytes with SHA-256, hexadecimal: a key for what was computed from it.
 
     Args:
         path: the file; whether it holds sound does not matter.
@@ -131,11 +131,11 @@ def audio_digest(path: str | Path) -> str:
 def crop_bounds(
     n_samples: int, max_samples: int, where: Crop, rng: np.random.Generator | None = None
 ) -> tuple[int, int]:
-    """Start and stop of the part of a clip that is kept, in samples.
+    """Start and stop of the segment of a clip that is kept, in samples.
 
     Args:
         n_samples: length of the clip, S.
-        max_samples: longest part that is kept; a clip that fits is kept whole.
+        max_samples: longest segment that is kept; a clip that fits is kept whole.
         where: "first", "centre" (an odd rest leaves the longer side at the end), "random" or
             "full", which keeps everything whatever its length.
         rng: needed for "random"; see `utterance_rng`.
@@ -200,7 +200,7 @@ def crop_windows(n_samples: int, max_samples: int, n_windows: int) -> list[tuple
 
 
 def utterance_rng(seed: int, epoch: int, utterance: str) -> np.random.Generator:
-    """A random generator that depends on these three only.
+    """Return a random generator that depends on these three only.
 
     So the crop of an utterance is the same with any batch size, number of workers or GPUs, and
     after a resume.
@@ -221,7 +221,7 @@ def utterance_rng(seed: int, epoch: int, utterance: str) -> np.random.Generator:
 
 
 def pad_waveforms(waveforms: Sequence[FloatArray]) -> tuple[FloatArray, NDArray[np.bool_]]:
-    """Waveforms of different lengths as one batch, filled up with zeros at the end.
+    """Pad waveforms of different lengths to one batch, with zeros at the end.
 
     Args:
         waveforms: B waveforms, each of shape (S_i,).
@@ -253,7 +253,7 @@ def pad_waveforms(waveforms: Sequence[FloatArray]) -> tuple[FloatArray, NDArray[
 
 
 def normalize_waveform(waveform: FloatArray) -> FloatArray:
-    """The waveform with zero mean and unit variance: (x - mean) / sqrt(var + 1e-7).
+    """Scale a waveform to zero mean and unit variance: (x - mean) / sqrt(var + 1e-7).
 
     This is what `Wav2Vec2FeatureExtractor` of transformers does with `do_normalize`; the models
     that were trained with it need it. Silence stays silence.
@@ -286,7 +286,7 @@ def _check_lengths(n_samples: int, max_samples: int) -> None:
 
 @contextmanager
 def _as_audio_errors(path: Path) -> Iterator[None]:
-    """Errors of the system and of libsndfile as an `AudioError` that names the file."""
+    """Turn errors of the system and of libsndfile into an `AudioError` that names the file."""
     try:
         yield
     except FileNotFoundError as error:
@@ -310,7 +310,7 @@ def _as_audio_errors(path: Path) -> Iterator[None]:
 
 @contextmanager
 def _open_sound(path: Path) -> Iterator[Any]:
-    """The opened `soundfile.SoundFile`, once its header is known to be honest."""
+    """Open a `soundfile.SoundFile` whose header is known to be honest."""
     with _as_audio_errors(path):
         if path.suffix.lower() == ".raw":
             raise AudioError(
@@ -327,7 +327,7 @@ def _open_sound(path: Path) -> Iterator[Any]:
 
 
 def _sound_source(path: Path) -> Path | io.BytesIO:
-    """What libsndfile should open: the path, or a WAV's bytes with the missing length filled in.
+    """Return what libsndfile should open: the path, or a WAV's bytes with its length filled in.
 
     Raises:
         AudioError: if the file is empty, or a WAV that holds less than its header promises.

@@ -20,7 +20,7 @@ LABEL_COLUMN = "EmoClass"
 def read_csv_rows(
     path: Path, required: Sequence[str] = (FILE_COLUMN, LABEL_COLUMN)
 ) -> tuple[list[str], list[dict[str, str]]]:
-    """Header and rows of a CSV file; what the cells say is left to the caller.
+    """Read header and rows of a CSV file; what the cells say is left to the caller.
 
     Args:
         path: the file, UTF-8 with or without a byte-order mark.
@@ -65,13 +65,13 @@ def read_csv_rows(
 
 
 def csv_header(path: Path) -> list[str]:
-    """The column names of a CSV file; an empty list for an empty file."""
+    """Return the column names of a CSV file; an empty list for an empty file."""
     lines = _read_lines(path, first_only=True)
     return lines[0][1] if lines else []
 
 
 def _read_lines(path: Path, *, first_only: bool = False) -> list[tuple[int, list[str]]]:
-    """Line number and cells of every line that is not blank."""
+    """Yield line number and cells of every line that is not blank."""
     if not path.is_file():
         raise MissingFileError(f"There is no file {str(path)!r}. Correct the path.")
     lines: list[tuple[int, list[str]]] = []

@@ -59,19 +59,19 @@ class EmotionSet:
 
     @property
     def data_labels(self) -> tuple[str, ...]:
-        """Every label that data may carry: the classes, then those outside."""
+        """Return every label that data may carry: the classes, then those outside."""
         return self.codes + self.outside
 
     @property
     def vote_codes(self) -> tuple[str, ...]:
-        """Columns of annotator vote counts: the classes, then O."""
+        """Return the columns of annotator vote counts: the classes, then O."""
         return (*self.codes, OTHER)
 
     def encode(self, labels: Iterable[str | None]) -> NDArray[np.int64]:
-        """Class indices of labels; null and labels outside the set become `ABSTAIN`.
+        """Return class indices of labels; None and labels outside the set become `ABSTAIN`.
 
         Raises:
-            BadValueError: if a label is neither a class, nor outside, nor null.
+            BadValueError: if a label is neither a class, nor outside, nor None.
         """
         index = {code: idx for idx, code in enumerate(self.codes)}
         index.update(dict.fromkeys(self.outside, ABSTAIN))
@@ -86,7 +86,7 @@ class EmotionSet:
         )
 
     def decode(self, indices: Iterable[int]) -> list[str | None]:
-        """Labels of class indices, null for `ABSTAIN`."""
+        """Return labels of class indices, None for `ABSTAIN`."""
         return [None if idx == ABSTAIN else self.codes[idx] for idx in indices]
 
     def require_same_order(self, other: EmotionSet, *, what: str, where: str) -> None:
@@ -104,14 +104,14 @@ class EmotionSet:
             raise ClassOrderError(what, other.codes, self.codes, where)
 
     def to_json(self) -> str:
-        """The set as one line of JSON."""
+        """Return the set as one line of JSON."""
         return json.dumps(
             {"codes": self.codes, "names": self.names, "outside": self.outside}, ensure_ascii=False
         )
 
     @classmethod
     def from_json(cls, text: str, *, where: str = "The text") -> EmotionSet:
-        """The set written by `to_json`.
+        """Return the set written by `to_json`.
 
         Args:
             text: JSON with `codes` and, where they differ, `names` and `outside`.
@@ -133,7 +133,7 @@ class EmotionSet:
     def from_codes(
         cls, codes: Sequence[str], names: Sequence[str] | None = None, outside: Sequence[str] = ()
     ) -> EmotionSet:
-        """A set from plain lists; names default to the codes."""
+        """Return a set from plain lists; names default to the codes."""
         return cls(tuple(codes), tuple(names or codes), tuple(outside))
 
 

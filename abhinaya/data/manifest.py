@@ -67,8 +67,20 @@ TEXT_COLUMNS = (
 )
 NUMBER_COLUMNS = ("duration_s", "turn", "arousal", "valence", "dominance")
 _COLUMNS = (
-    *("utterance", "audio", "split", "label", "speaker", "gender", "language", "duration_s"),
-    *("recording", "turn", "arousal", "valence", "dominance", "votes"),
+    "utterance",
+    "audio",
+    "split",
+    "label",
+    "speaker",
+    "gender",
+    "language",
+    "duration_s",
+    "recording",
+    "turn",
+    "arousal",
+    "valence",
+    "dominance",
+    "votes",
 )
 _METADATA_KEY = b"abhinaya"
 
@@ -79,7 +91,7 @@ class Manifest:
 
     Args:
         rows: one row per utterance. Columns: `utterance` (unique file name), `audio` (path relative
-            to `root`), `split`, `label`, `speaker` (null = unknown), `gender`, `language`,
+            to `root`), `split`, `label`, `speaker` (None = unknown), `gender`, `language`,
             `duration_s` (seconds), `recording`, `turn`, `arousal`, `valence`, `dominance`, `votes`
             (annotator counts, int array of shape (K + 1,): the classes in order, then O). Null
             where unknown; further columns are kept.
@@ -100,11 +112,11 @@ class Manifest:
 
     @property
     def splits(self) -> list[str]:
-        """Names of the official splits, in order of appearance."""
+        """Return the names of the official splits, in order of appearance."""
         return list(dict.fromkeys(self.rows["split"].dropna()))
 
     def select(self, selection: str | Sequence[str]) -> pd.DataFrame:
-        """Rows of a selection, in the manifest's order, each once.
+        """Return the rows of a selection, in the manifest's order, each once.
 
         Args:
             selection: names of splits or subsets, or `all`; `NAME:O,X` keeps only those labels.
@@ -147,7 +159,7 @@ class Manifest:
         return matches
 
     def audio_path(self, audio: str) -> Path:
-        """Path of a row's `audio` cell; whether the file exists is not checked."""
+        """Return the path of a row's `audio` cell; whether the file exists is not checked."""
         if self.audio_root is None:
             return self.root / audio
         direct = self.audio_root / audio
@@ -157,7 +169,7 @@ class Manifest:
 
     @cached_property
     def _files_by_name(self) -> dict[str, Path]:
-        """Every file below `audio_root` by its name; the first in sorted order wins."""
+        """Return every file below `audio_root` by its name; the first in sorted order wins."""
         found: dict[str, Path] = {}
         assert self.audio_root is not None
         for folder, subfolders, names in os.walk(self.audio_root):
@@ -186,9 +198,9 @@ def make_manifest(
     facts: Mapping[str, str] | None = None,
     where: str = "the manifest",
 ) -> Manifest:
-    """A checked manifest; all problems are reported together.
+    """Make a checked manifest; all problems are reported together.
 
-    Columns that are missing become null; empty strings and empty lists become null.
+    Columns that are missing become None; empty strings and empty lists become None.
 
     Args:
         rows: data frame or list of dictionaries; only `utterance` is required.
@@ -243,7 +255,7 @@ def make_manifest(
 
 
 def read_manifest(path: Path, *, audio_root: Path | None = None) -> Manifest:
-    """The manifest at `path` (.parquet, .csv or .jsonl) with the subsets beside it.
+    """Read the manifest at `path` (.parquet, .csv or .jsonl) with the subsets beside it.
 
     A Parquet file holds its emotion set. For CSV and JSONL it is read from `emotions.json` in the
     same folder (`{"codes": [...], "names": [...], "outside": [...]}`); without one the set is
@@ -327,7 +339,7 @@ def write_manifest(manifest: Manifest, path: Path) -> None:
 
 
 def summarise_manifest(manifest: Manifest) -> tuple[list[str], list[list[str | int | float]]]:
-    """Headings and rows of a table: clips, hours, speakers, labels of each split and subset.
+    """Count clips, hours, speakers and labels of each split and subset: headings and rows.
 
     Where rows are in no split, the first row of the table counts all.
     """

@@ -18,7 +18,7 @@ __all__ = ["check_subsets", "check_utterances", "numbers", "text_or_none", "vote
 
 
 def text_or_none(value: Any) -> str | None:
-    """Text without blanks around it; null for empty cells and lists."""
+    """Return text without blanks around it; None for empty cells and lists."""
     if value is None or isinstance(value, list | np.ndarray):
         return None
     if not isinstance(value, str):
@@ -27,7 +27,7 @@ def text_or_none(value: Any) -> str | None:
 
 
 def numbers(frame: pd.DataFrame, column: str, problems: list[str]) -> pd.Series[float]:
-    """A column as floating-point numbers, NaN for empty cells."""
+    """Return a column as floating-point numbers, NaN for empty cells."""
     cells = [
         None if isinstance(value, list) or value == "" else value
         for value in frame[column].tolist()
@@ -44,7 +44,7 @@ def _lost(cell: Any, number: float) -> bool:
 
 
 def votes(frame: pd.DataFrame, emotions: EmotionSet, problems: list[str]) -> pd.Series[Any]:
-    """Vote counts as int arrays (K + 1,), read from arrays, lists or text such as `A:3 N:1`."""
+    """Read vote counts as int arrays (K + 1,) from arrays, lists or text such as `A:3 N:1`."""
     codes = emotions.vote_codes
     parsed: list[Any] = []
     bad: list[str] = []
@@ -82,7 +82,7 @@ def _parse_votes(cell: Any, codes: Sequence[str]) -> np.ndarray[Any, np.dtype[np
 
 
 def check_utterances(utterances: pd.Series[str], problems: list[str]) -> None:
-    """Every row needs a name of its own."""
+    """Check that every row has a name of its own."""
     n_empty = int(utterances.isna().sum())
     if n_empty:
         problems.append(f"{n_empty} rows have no utterance")
@@ -100,7 +100,7 @@ def check_subsets(
     frame: pd.DataFrame,
     problems: list[str],
 ) -> None:
-    """Subsets may not have the name of a split, nor name utterances that are in no row."""
+    """Check that no subset has the name of a split or names an unknown utterance."""
     known = set(frame["utterance"].dropna())
     for name, utterances in subsets.items():
         if name in taken:

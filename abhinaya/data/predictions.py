@@ -38,11 +38,11 @@ class PredictionTable:
         emotions: the classes and their order.
         utterances: U unique file names, in the manifest's order.
         labels: class indices, shape (U,); `ABSTAIN` where the member has no opinion.
-        reasons: why a row abstained, U texts or nulls.
+        reasons: why a row abstained, U texts or None.
         probs: class probabilities, shape (U, K); NaN rows where there are none.
         embeddings: input of the head's last linear layer, shape (U, D); NaN rows where none.
-        raw: what a language model answered, U texts or nulls.
-        decided_by: `majority` or the run that broke a tie, U texts or nulls; vote results have it.
+        raw: what a language model answered, U texts or None.
+        decided_by: `majority` or the run that broke a tie, U texts or None; vote results have it.
         meta: member kind, class prior that the loss absorbed, last linear layer of the head
             (`head`: weight (K, D) and bias (K,) as lists), config digest, checkpoint, seed,
             version.
@@ -113,13 +113,13 @@ class PredictionTable:
 
     @property
     def has_probs(self) -> NDArray[np.bool_]:
-        """True where a row has probabilities, shape (U,)."""
+        """Return True where a row has probabilities, shape (U,)."""
         if self.probs is None:
             return np.zeros(len(self), dtype=bool)
         return np.asarray(~np.isnan(self.probs).any(axis=1))
 
     def take(self, indices: Sequence[int] | NDArray[np.int64]) -> PredictionTable:
-        """The rows at `indices`, in that order."""
+        """Return the rows at `indices`, in that order."""
         idx = np.asarray(indices, dtype=np.int64)
 
         def pick(column: tuple[str | None, ...] | None) -> tuple[str | None, ...] | None:
@@ -185,7 +185,7 @@ def write_table(table: PredictionTable, path: Path) -> None:
 
 
 def read_table(path: Path, *, emotions: EmotionSet | None = None) -> PredictionTable:
-    """The table at `path`; its name is the run's, or for a CSV the file's stem.
+    """Read the table at `path`; its name is the run's, or for a CSV the file's stem.
 
     Args:
         path: .parquet or .csv file.
@@ -236,7 +236,7 @@ def read_table(path: Path, *, emotions: EmotionSet | None = None) -> PredictionT
 def read_tables(
     sources: Sequence[str], *, emotions: EmotionSet | None = None
 ) -> list[PredictionTable]:
-    """Several tables of one emotion set, each under its own name.
+    """Read several tables of one emotion set, each under its own name.
 
     Args:
         sources: paths, or `NAME=PATH` to give a table another name.
@@ -269,7 +269,7 @@ def read_tables(
 
 
 def align_tables(tables: Sequence[PredictionTable], *, rows: str = "same") -> list[PredictionTable]:
-    """The tables with the same utterances in the order of the first.
+    """Return the tables with the same utterances in the order of the first.
 
     Args:
         tables: at least one table.
@@ -313,7 +313,7 @@ def _split_name(source: str) -> tuple[str | None, Path]:
 
 
 def _classes_in_headers(paths: Sequence[Path]) -> EmotionSet:
-    """The classes of the first CSV with probabilities, unless they are MSP-Podcast's."""
+    """Return the classes of the first CSV with probabilities, unless they are MSP-Podcast's."""
     for path in paths:
         header = csv_header(path) if path.is_file() else []
         codes = [name.removeprefix("prob_") for name in header if name.startswith("prob_")]
@@ -371,7 +371,7 @@ def _require_ending(path: Path) -> None:
 
 
 def _fixed_lists(matrix: NDArray[np.float32]) -> pa.Array:
-    """Rows as fixed-size lists; a row that is all NaN becomes null."""
+    """Return rows as fixed-size lists; a row that is all NaN becomes None."""
     n_rows, width = matrix.shape
     values = pa.array(np.ascontiguousarray(matrix, dtype=np.float32).reshape(-1))
     missing = pa.array(np.isnan(matrix).all(axis=1))
@@ -381,7 +381,7 @@ def _fixed_lists(matrix: NDArray[np.float32]) -> pa.Array:
 
 
 def _matrix(column: pa.ChunkedArray | None) -> NDArray[np.float32] | None:
-    """The (U, D) array of a fixed-size list column, with NaN rows for nulls."""
+    """Return the (U, D) array of a fixed-size list column, with NaN rows for missing ones."""
     if column is None:
         return None
     width = column.type.list_size

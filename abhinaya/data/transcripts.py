@@ -1,7 +1,7 @@
 """Transcripts: what was said, keyed by utterance and source.
 
 Sources are `human` or the name of a recogniser such as `whisper-large-v3`. A text of "" means that
-nothing was said; null means that the clip was not transcribed.
+nothing was said; None means that the clip was not transcribed.
 """
 
 from __future__ import annotations
@@ -63,13 +63,13 @@ def write_transcripts(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
 
 
 def read_transcripts(path: Path, source: str) -> dict[str, str | None]:
-    """Text of every utterance of one source.
+    """Read the text of every utterance of one source.
 
     Raises:
         MissingFileError: if the file is not there.
         BadValueError: if the file is not Parquet.
         UnknownNameError: if the file has no such source.
-        ProblemsError: if columns are missing, keys null or repeated.
+        ProblemsError: if columns are missing, keys None or repeated.
     """
     rows = _read(path).select(_KEYS).to_pylist()
     _check(rows, str(path))
@@ -80,12 +80,12 @@ def read_transcripts(path: Path, source: str) -> dict[str, str | None]:
 
 
 def read_transcript_rows(path: Path) -> list[dict[str, Any]]:
-    """All rows of all sources, decoder scores included, as `write_transcripts` takes them.
+    """Read all rows of all sources, decoder scores included, as `write_transcripts` takes them.
 
     Raises:
         MissingFileError: if the file is not there.
         BadValueError: if the file is not Parquet.
-        ProblemsError: if columns are missing, keys null or repeated.
+        ProblemsError: if columns are missing, keys None or repeated.
     """
     rows: list[dict[str, Any]] = _read(path).to_pylist()
     _check(rows, str(path))

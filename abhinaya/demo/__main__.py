@@ -144,7 +144,7 @@ def _write_language_model(folder: Path) -> None:
 
 
 def _program() -> str:
-    """What to type for `abhinaya`: after `make demo` it is not on the path."""
+    """Return what to type for `abhinaya`: after `make demo` it is not on the path."""
     if shutil.which("abhinaya"):
         return "abhinaya"
     return f"{min(sys.executable, os.path.relpath(sys.executable), key=len)} -m abhinaya"

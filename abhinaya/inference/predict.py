@@ -26,14 +26,14 @@ from abhinaya.inference.sharding import (
     check_ending,
     cut,
     find_table,
-    predict_in_parts,
+    predict_in_shards,
     read_batches,
 )
 from abhinaya.loading.clips import Clip, Cropping, collect_clips
-from abhinaya.loading.dataset import PieceLoader, fresh_loader
+from abhinaya.loading.dataset import SegmentLoader, fresh_loader
 from abhinaya.loading.features import FeatureStore
 from abhinaya.member import PredictRequest
-from abhinaya.nn.build import ClassifierParts, build_classifier
+from abhinaya.nn.build import ClassifierBuilder, build_classifier
 from abhinaya.nn.checkpoint import WEIGHTS, CheckpointInfo, load_weights, read_info
 from abhinaya.nn.classifier import EmotionClassifier
 from abhinaya.nn.classifier_config import ClassifierConfig
@@ -56,12 +56,12 @@ _NOT_IN_DIGEST = (
 
 
 def predict_classifier(
-    member: ClassifierParts, run_dir: Path, request: PredictRequest
+    member: ClassifierBuilder, run_dir: Path, request: PredictRequest
 ) -> PredictionTable:
     """Label every row of a selection with `best/` of a run.
 
-    Clips are sorted by length and cut into parts; each process of a launch takes every n-th part,
-    so the processes get equal shares of audio. A finished part is kept beside the table until the
+    Clips are sorted by length and cut into shards; each process of a launch takes every n-th shard,
+    so the processes get equal shares of audio. A finished shard is kept beside the table until the
     table is whole: a killed prediction goes on where it was.
 
     Args:
@@ -107,7 +107,7 @@ def predict_classifier(
 
     audio = config.audio
     cropping = Cropping(audio.eval_crop, audio.max_audio_s, audio.normalize)
-    load: PieceLoader = fresh_loader(inputs, cropping)
+    load: SegmentLoader = fresh_loader(inputs, cropping)
     collate: Any = inputs.collate
     chunks = cut(clips)
     if config.cache is not None:
@@ -121,7 +121,7 @@ def predict_classifier(
     def compute(chunk: Sequence[Clip]) -> PredictionTable:
         return _predict_chunk(chunk, model, load, collate, config, info.emotions, state.device)
 
-    return predict_in_parts(
+    return predict_in_shards(
         chunks,
         compute,
         problems,
@@ -139,13 +139,13 @@ def predict_classifier(
 def _predict_chunk(
     clips: Sequence[Clip],
     model: EmotionClassifier,
-    load: PieceLoader,
+    load: SegmentLoader,
     collate: Any,
     config: ClassifierConfig,
     emotions: EmotionSet,
     device: torch.device,
 ) -> PredictionTable:
-    """The table of one part, in the order of its clips."""
+    """Return the table of one shard, in the order of its clips."""
     n_classes, width = len(emotions), model.head.last_linear.in_features
     probs = np.full((len(clips), n_classes), np.nan, dtype=np.float32)
     embeddings = np.full((len(clips), width), np.nan, dtype=np.float32)
@@ -161,12 +161,12 @@ def _predict_chunk(
             reasons[row] = reason
         if not read:
             continue
-        inputs = collate([piece for pieces in read for piece in pieces])
-        piece_of = torch.repeat_interleave(torch.tensor([len(pieces) for pieces in read]))
+        inputs = collate([segment for segments in read for segment in segments])
+        segment_of = torch.repeat_interleave(torch.tensor([len(segments) for segments in read]))
         with _autocast(config, device):
             output = model(
                 {key: value.to(device) for key, value in inputs.items()},
-                piece_of=piece_of.to(device),
+                segment_of=segment_of.to(device),
             )
         logits = output.logits.float().cpu()
         probs[idx] = logits.softmax(dim=1).numpy()
@@ -223,7 +223,7 @@ def _digest(
     utterances: list[str],
     clips: Sequence[Clip],
 ) -> str:
-    """Hash of all that decides the table, so that no other run's table or part is taken for it."""
+    """Hash of all that decides the table, so that no other run's table or shard is taken for it."""
 
     def sound(clip: Clip) -> str | None:
         try:

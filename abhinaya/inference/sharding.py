@@ -1,4 +1,4 @@
-"""A table out of parts: sharded over processes, resumable, in the manifest's order in the end."""
+"""A table out of shards: sharded over processes, resumable, in the manifest's order in the end."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from abhinaya.data.predictions import PredictionTable, read_table, write_table
 from abhinaya.data.problems import Problem, problems_beside, write_problems
 from abhinaya.errors import AudioError, BadValueError
 from abhinaya.loading.clips import Clip
-from abhinaya.loading.dataset import PieceLoader
+from abhinaya.loading.dataset import SegmentLoader
 from abhinaya.member import PredictRequest
 from abhinaya.progress import progress
 
@@ -27,14 +27,14 @@ __all__ = [
     "check_ending",
     "cut",
     "find_table",
-    "predict_in_parts",
+    "predict_in_shards",
     "read_batches",
 ]
 
 _logger = logging.getLogger(__name__)
 
 CHUNK_SIZE = 64
-"""Clips per part. It is fixed, so that parts fit together whatever the number of processes."""
+"""Clips per shard. It is fixed, so that shards fit together whatever the number of processes."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class TablePlan:
         emotions: the classes.
         utterances: every row, in the manifest's order.
         request: where it goes.
-        meta: of the table; its `digest` names the parts.
+        meta: of the table; its `digest` names the shards.
     """
 
     name: str
@@ -72,7 +72,7 @@ def check_ending(request: PredictRequest) -> None:
 
 
 def find_table(request: PredictRequest, digest: str) -> PredictionTable | None:
-    """The very table that is asked for, if it is there already."""
+    """Read the very table that is asked for, if it is there already."""
     if not request.out.is_file() or request.out.suffix != ".parquet":
         return None
     table = read_table(request.out)
@@ -83,40 +83,40 @@ def find_table(request: PredictRequest, digest: str) -> PredictionTable | None:
 
 
 def cut(clips: Sequence[Clip]) -> list[list[Clip]]:
-    """The clips in parts, the longest first."""
+    """Cut clips into shards, the longest first."""
     ordered = sorted(clips, key=lambda clip: (-clip.size, clip.utterance))
     return [ordered[at : at + CHUNK_SIZE] for at in range(0, len(ordered), CHUNK_SIZE)]
 
 
 def read_batches(
-    clips: Sequence[Clip], load: PieceLoader, *, batch_size: int, num_workers: int
+    clips: Sequence[Clip], load: SegmentLoader, *, batch_size: int, num_workers: int
 ) -> Iterator[tuple[list[int], list[list[dict[str, Any]]], dict[int, str]]]:
-    """Batches of clips as a model takes them, read by processes beside this one.
+    """Yield batches of clips as a model takes them, read by processes beside this one.
 
     Args:
-        clips: clips of one part.
-        load: gives the pieces of a clip.
+        clips: clips of one shard.
+        load: gives the segments of a clip.
         batch_size: clips per batch.
         num_workers: processes.
 
     Yields:
         indices: of the clips that could be read.
-        pieces: their pieces.
+        segments: their segments.
         reasons: why the other clips of the batch could not, by index.
     """
     loader = DataLoader(
         _Readable(clips, load), batch_size=batch_size, num_workers=num_workers, collate_fn=list
     )
     for batch in loader:
-        read = [(idx, pieces) for idx, pieces in batch if not isinstance(pieces, str)]
+        read = [(idx, segments) for idx, segments in batch if not isinstance(segments, str)]
         reasons = {idx: reason for idx, reason in batch if isinstance(reason, str)}
-        yield [idx for idx, _ in read], [pieces for _, pieces in read], reasons
+        yield [idx for idx, _ in read], [segments for _, segments in read], reasons
 
 
 class _Readable(Dataset[tuple[int, list[dict[str, Any]] | str]]):
-    """Clips in their order; one that cannot be read yields its reason instead of pieces."""
+    """Clips in their order; one that cannot be read yields its reason instead of segments."""
 
-    def __init__(self, clips: Sequence[Clip], load: PieceLoader) -> None:
+    def __init__(self, clips: Sequence[Clip], load: SegmentLoader) -> None:
         self.clips = clips
         self.load = load
 
@@ -130,37 +130,37 @@ class _Readable(Dataset[tuple[int, list[dict[str, Any]] | str]]):
             return idx, str(err)
 
 
-def predict_in_parts(
+def predict_in_shards(
     chunks: Sequence[Sequence[Clip]],
     compute: Callable[[Sequence[Clip]], PredictionTable],
     problems: Sequence[Problem],
     plan: TablePlan,
 ) -> PredictionTable:
-    """Compute the parts that are missing, put them together, write the table and return it.
+    """Compute the shards that are missing, put them together, write the table and return it.
 
-    Each process of a launch takes every n-th part, so that all get equal shares of audio. A
-    finished part is kept beside the table until the table is whole: a killed prediction goes on
+    Each process of a launch takes every n-th shard, so that all get equal shares of audio. A
+    finished shard is kept beside the table until the table is whole: a killed prediction goes on
     where it was.
 
     Args:
         chunks: from `cut`.
-        compute: the table of one part; its rows may be in any order.
-        problems: rows that are in no part, and why; they abstain.
+        compute: the table of one shard; its rows may be in any order.
+        problems: rows that are in no shard, and why; they abstain.
         plan: what the table will be.
     """
     state = PartialState()
     request = plan.request
-    parts = request.out.with_name(f".{request.out.name}.parts") / str(plan.meta["digest"])
+    shards = request.out.with_name(f".{request.out.name}.parts") / str(plan.meta["digest"])
     mine = range(state.process_index, len(chunks), state.num_processes)
     n_mine = sum(len(chunks[number]) for number in mine)
     with progress(f"predicting {plan.name}", n_mine, shown=state.is_main_process) as advance:
         for number in mine:
-            part = parts / f"part-{number:05d}.parquet"
-            if not part.is_file():
-                write_table(compute(chunks[number]), part)
+            shard = shards / f"part-{number:05d}.parquet"
+            if not shard.is_file():
+                write_table(compute(chunks[number]), shard)
             advance(len(chunks[number]))
     state.wait_for_everyone()
-    read = [read_table(parts / f"part-{number:05d}.parquet") for number in range(len(chunks))]
+    read = [read_table(shards / f"part-{number:05d}.parquet") for number in range(len(chunks))]
     table = _merge(read, problems, plan)
     state.wait_for_everyone()
     if state.is_main_process:
@@ -171,16 +171,16 @@ def predict_in_parts(
         ]
         write_problems(problems_beside(request.out), unusable)
         write_table(table, request.out)
-        # There are no parts where the manifest names no audio at all.
-        shutil.rmtree(parts.parent, ignore_errors=True)
+        # There are no shards where the manifest names no audio at all.
+        shutil.rmtree(shards.parent, ignore_errors=True)
     state.wait_for_everyone()
     return table
 
 
 def _merge(
-    parts: Sequence[PredictionTable], problems: Sequence[Problem], plan: TablePlan
+    shards: Sequence[PredictionTable], problems: Sequence[Problem], plan: TablePlan
 ) -> PredictionTable:
-    """All parts in the manifest's order; rows without a clip abstain with their reason."""
+    """Merge all shards in the manifest's order; rows without a clip abstain with a reason."""
     place = {utterance: idx for idx, utterance in enumerate(plan.utterances)}
     n_utts = len(plan.utterances)
     labels = np.full(n_utts, ABSTAIN, dtype=np.int64)
@@ -189,18 +189,18 @@ def _merge(
     numbers: dict[str, Any] = {"probs": None, "embeddings": None}
     for problem in problems:
         reasons[place[problem.utterance]] = problem.reason
-    for part in parts:
-        idx = [place[utterance] for utterance in part.utterances]
-        labels[idx] = part.labels
+    for shard in shards:
+        idx = [place[utterance] for utterance in shard.utterances]
+        labels[idx] = shard.labels
         for key in numbers:
-            values = getattr(part, key)
+            values = getattr(shard, key)
             if values is None or (key == "embeddings" and not plan.request.with_embedding):
                 continue
             if numbers[key] is None:
                 numbers[key] = np.full((n_utts, values.shape[1]), np.nan, dtype=np.float32)
             numbers[key][idx] = values
         for row, reason, answer in zip(
-            idx, part.reasons, part.raw or [None] * len(part), strict=True
+            idx, shard.reasons, shard.raw or [None] * len(shard), strict=True
         ):
             reasons[row], raw[row] = reason, answer
     return PredictionTable(
@@ -209,7 +209,7 @@ def _merge(
         utterances=plan.utterances,
         labels=labels,
         reasons=tuple(reasons),
-        raw=tuple(raw) if any(part.raw is not None for part in parts) else None,
+        raw=tuple(raw) if any(shard.raw is not None for shard in shards) else None,
         meta=dict(plan.meta),
         **numbers,
     )

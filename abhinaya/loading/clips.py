@@ -30,8 +30,8 @@ __all__ = [
     "Clip",
     "Cropping",
     "collect_clips",
-    "draw_piece",
-    "load_pieces",
+    "draw_segment",
+    "load_segments",
     "split_readable",
     "window_bounds",
 ]
@@ -45,8 +45,8 @@ class Clip:
 
     Args:
         utterance: the manifest's name of it.
-        path: its audio file; null for members that only read.
-        text: its transcript; null for members that only listen.
+        path: its audio file; None for members that only read.
+        text: its transcript; None for members that only listen.
         duration_s: length in seconds; 0 for text and for files whose header is unreadable.
     """
 
@@ -57,19 +57,19 @@ class Clip:
 
     @property
     def size(self) -> float:
-        """What clips are sorted by: seconds of sound, or characters where there is only text."""
+        """Return what clips are sorted by: seconds of sound, or else characters."""
         return self.duration_s if self.path is not None else float(len(self.text or ""))
 
 
 @dataclass(frozen=True)
 class Cropping:
-    """Which pieces of a clip are used.
+    """Which segments of a clip are used.
 
     Args:
         where: `random` (in training only), `first`, `centre`, `full`, or a number of evenly spaced
-            pieces, of which training takes one.
-        max_audio_s: length of a piece in seconds.
-        normalize: scale each piece to zero mean and unit variance.
+            segments, of which training takes one.
+        max_audio_s: length of a segment in seconds.
+        normalize: scale each segment to zero mean and unit variance.
         seed: seed of what is drawn in training.
     """
 
@@ -85,7 +85,7 @@ def collect_clips(
     inputs: InputBuilder,
     transcripts: tuple[TranscriptSources, Literal["train", "predict"]] | None = None,
 ) -> tuple[list[Clip], list[Problem]]:
-    """Clips of manifest rows, and what is missing.
+    """Collect the clips of manifest rows, and what is missing.
 
     A row without audio file or transcript gets no clip but a problem.
 
@@ -124,7 +124,7 @@ def collect_clips(
 
 
 def split_short(clips: Sequence[Clip], max_words: int) -> tuple[list[Clip], list[Problem]]:
-    """The clips whose transcript has at most so many words, and a problem for each of the others.
+    """Keep clips whose transcript has at most so many words; a problem for each of the others.
 
     Words are what stands between blanks.
     """
@@ -140,7 +140,7 @@ def split_short(clips: Sequence[Clip], max_words: int) -> tuple[list[Clip], list
 
 
 def split_readable(clips: Sequence[Clip]) -> tuple[list[Clip], list[Problem]]:
-    """The clips whose audio can be decoded from start to end, and a problem for each of the others.
+    """Keep clips whose audio can be decoded to the end; a problem for each of the others.
 
     Training does this first: a broken file must not end a run after hours.
     """
@@ -165,13 +165,13 @@ def split_readable(clips: Sequence[Clip]) -> tuple[list[Clip], list[Problem]]:
     return readable, problems
 
 
-def load_pieces(clip: Clip, cropping: Cropping, epoch: int | None = None) -> list[Utterance]:
-    """The pieces of one clip that the model gets.
+def load_segments(clip: Clip, cropping: Cropping, epoch: int | None = None) -> list[Utterance]:
+    """Load the segments of one clip that the model gets.
 
     Args:
         clip: what to load.
         cropping: where to cut.
-        epoch: the epoch in training; null in validation and prediction.
+        epoch: the epoch in training; None in validation and prediction.
 
     Raises:
         AudioError: if the file cannot be used.
@@ -179,45 +179,45 @@ def load_pieces(clip: Clip, cropping: Cropping, epoch: int | None = None) -> lis
     if clip.path is None:
         return [Utterance(clip.utterance, None, clip.text, epoch)]
     waveform = read_audio(clip.path)
-    pieces = []
+    segments = []
     for start, stop in window_bounds(clip.utterance, len(waveform), cropping, epoch):
-        piece = waveform[start:stop]
+        segment = waveform[start:stop]
         if cropping.normalize:
-            piece = normalize_waveform(piece)
-        pieces.append(Utterance(clip.utterance, piece, clip.text, epoch))
-    return pieces
+            segment = normalize_waveform(segment)
+        segments.append(Utterance(clip.utterance, segment, clip.text, epoch))
+    return segments
 
 
 def window_bounds(
     utterance: str, n_samples: int, cropping: Cropping, epoch: int | None = None
 ) -> list[tuple[int, int]]:
-    """First and past-the-last sample of each piece of a clip of `n_samples`.
+    """Return first and past-the-last sample of each segment of a clip of `n_samples`.
 
-    Of several evenly spaced pieces training takes one. What is drawn in training depends on (seed,
-    epoch, utterance) only.
+    Of several evenly spaced segments training takes one. What is drawn in training depends on
+    (seed, epoch, utterance) only.
 
     Raises:
-        BadValueError: if a random piece is wanted outside training.
+        BadValueError: if a random segment is wanted outside training.
     """
     max_samples = round(cropping.max_audio_s * SAMPLE_RATE_HZ)
     if isinstance(cropping.where, int):
         windows = crop_windows(n_samples, max_samples, cropping.where)
         if epoch is None:
             return windows
-        return [windows[draw_piece(utterance, len(windows), cropping.seed, epoch)]]
+        return [windows[draw_segment(utterance, len(windows), cropping.seed, epoch)]]
     rng = None
     if cropping.where == "random" and epoch is not None:
         rng = utterance_rng(cropping.seed, epoch, utterance)
     return [crop_bounds(n_samples, max_samples, cropping.where, rng)]
 
 
-def draw_piece(utterance: str, n_pieces: int, seed: int, epoch: int) -> int:
-    """Which of a clip's pieces an epoch of training takes, in [0, n_pieces)."""
-    return int(utterance_rng(seed, epoch, utterance).integers(n_pieces))
+def draw_segment(utterance: str, n_segments: int, seed: int, epoch: int) -> int:
+    """Draw the segment of a clip that an epoch of training takes, in [0, n_segments)."""
+    return int(utterance_rng(seed, epoch, utterance).integers(n_segments))
 
 
 def _fill_durations(clips: Iterable[Clip]) -> list[Clip]:
-    """The clips with durations from the files' headers where the manifest has none."""
+    """Fill in durations from the files' headers where the manifest has none."""
 
     def fill(clip: Clip) -> Clip:
         if clip.path is None or clip.duration_s > 0:

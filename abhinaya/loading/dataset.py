@@ -10,34 +10,34 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from abhinaya.loading.clips import Clip, Cropping, load_pieces
+from abhinaya.loading.clips import Clip, Cropping, load_segments
 from abhinaya.member import InputBuilder
 
 __all__ = ["ClipDataset", "Collator", "fresh_loader"]
 
-PieceLoader = Callable[[Clip, int | None], list[dict[str, Any]]]
-"""Encoded pieces of a clip in an epoch of training; null outside training."""
+SegmentLoader = Callable[[Clip, int | None], list[dict[str, Any]]]
+"""Encoded segments of a clip in an epoch of training; None outside training."""
 
 
-def fresh_loader(inputs: InputBuilder, cropping: Cropping) -> PieceLoader:
-    """A loader that reads the audio file each time."""
+def fresh_loader(inputs: InputBuilder, cropping: Cropping) -> SegmentLoader:
+    """Make a loader that reads the audio file each time."""
 
     def load(clip: Clip, epoch: int | None) -> list[dict[str, Any]]:
-        return [inputs.encode(piece) for piece in load_pieces(clip, cropping, epoch)]
+        return [inputs.encode(segment) for segment in load_segments(clip, cropping, epoch)]
 
     return load
 
 
 class ClipDataset(Dataset[dict[str, Any]]):
-    """Encoded pieces of each clip, and its target.
+    """Encoded segments of each clip, and its target.
 
     Args:
         clips: the rows.
-        load: gives a clip's pieces.
+        load: gives a clip's segments.
         targets: class indices (U,) or vote distributions (U, K).
     """
 
-    def __init__(self, clips: Sequence[Clip], load: PieceLoader, targets: NDArray[Any]) -> None:
+    def __init__(self, clips: Sequence[Clip], load: SegmentLoader, targets: NDArray[Any]) -> None:
         self.clips = clips
         self.load = load
         self.targets = targets
@@ -46,28 +46,28 @@ class ClipDataset(Dataset[dict[str, Any]]):
         return len(self.clips)
 
     def __getitem__(self, key: int | tuple[int, int]) -> dict[str, Any]:
-        """One row; the key is (index, epoch) in training, and its index else."""
+        """Load one row; the key is (index, epoch) in training, and its index else."""
         idx, epoch = key if isinstance(key, tuple) else (key, None)
-        return {"pieces": self.load(self.clips[idx], epoch), "target": self.targets[idx]}
+        return {"segments": self.load(self.clips[idx], epoch), "target": self.targets[idx]}
 
 
 class Collator:
     """Makes the batches that `EmotionClassifier.forward` takes.
 
     Args:
-        collate: batch of encoded pieces to tensors.
+        collate: batch of encoded segments to tensors.
     """
 
     def __init__(self, collate: Callable[[list[dict[str, Any]]], Mapping[str, Any]]) -> None:
         self.collate = collate
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """`inputs`, `labels` and, if a row has several pieces, `piece_of`."""
-        pieces = [piece for row in rows for piece in row["pieces"]]
+        """Return `inputs`, `labels` and, if a row has several segments, `segment_of`."""
+        segments = [segment for row in rows for segment in row["segments"]]
         targets = torch.from_numpy(np.stack([row["target"] for row in rows]))
         # Labels first: the Trainer takes the first tensor's length for the number of rows.
-        batch: dict[str, Any] = {"labels": targets, "inputs": dict(self.collate(pieces))}
-        if len(pieces) > len(rows):
-            n_pieces = [len(row["pieces"]) for row in rows]
-            batch["piece_of"] = torch.repeat_interleave(torch.tensor(n_pieces))
+        batch: dict[str, Any] = {"labels": targets, "inputs": dict(self.collate(segments))}
+        if len(segments) > len(rows):
+            n_segments = [len(row["segments"]) for row in rows]
+            batch["segment_of"] = torch.repeat_interleave(torch.tensor(n_segments))
         return batch

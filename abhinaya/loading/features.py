@@ -24,7 +24,7 @@ from abhinaya.data.audio import audio_digest, read_audio
 from abhinaya.data.problems import Problem
 from abhinaya.errors import AudioError, BadValueError
 from abhinaya.files import atomic_path, digest_of
-from abhinaya.loading.clips import Clip, Cropping, draw_piece, load_pieces
+from abhinaya.loading.clips import Clip, Cropping, draw_segment, load_segments
 from abhinaya.member import ContextBuilder, InputBuilder, Utterance
 from abhinaya.nn.backbone import Backbone
 from abhinaya.nn.classifier_config import CacheConfig
@@ -55,13 +55,13 @@ def encoder_digest(backbone: Backbone) -> str:
 
 
 class FeatureStore:
-    """Hidden states of a frozen encoder on disk: per clip an array (P, T, N, D) for P pieces.
+    """Hidden states of a frozen encoder on disk: per clip an array (P, T, N, D) for P segments.
 
     Args:
         config: folder, size limit and number type.
         backbone: its encoder must be frozen.
         inputs: makes the encoder's inputs.
-        cropping: which pieces of a clip are used; not `random`.
+        cropping: which segments of a clip are used; not `random`.
 
     Raises:
         BadValueError: if there is no audio, the encoder is trained, or crops are random.
@@ -93,27 +93,27 @@ class FeatureStore:
 
     @property
     def files(self) -> frozenset[Path]:
-        """What `load` reads."""
+        """Return what `load` reads."""
         return frozenset(self._files.values())
 
     def load(self, clip: Clip, epoch: int | None = None) -> list[dict[str, Any]]:
-        """Stored states of a clip that `fill` has seen, memory-mapped, and its context.
+        """Load stored states of a clip that `fill` has seen, memory-mapped, and its context.
 
-        All pieces, or in training the one that the epoch draws.
+        All segments, or in training the one that the epoch draws.
         """
-        pieces = np.load(self._files[clip.utterance], mmap_mode="r")
+        segments = np.load(self._files[clip.utterance], mmap_mode="r")
         if epoch is not None:
-            drawn = draw_piece(clip.utterance, len(pieces), self.cropping.seed, epoch)
-            pieces = pieces[drawn : drawn + 1]
+            drawn = draw_segment(clip.utterance, len(segments), self.cropping.seed, epoch)
+            segments = segments[drawn : drawn + 1]
         if not self.backbone.context:
-            return [{"states": states} for states in pieces]
+            return [{"states": states} for states in segments]
         builder = cast("ContextBuilder", self.inputs)
         utterance = Utterance(clip.utterance, None, clip.text, epoch)
         context = builder.encode_context(utterance)
-        return [{"states": states, "context": context} for states in pieces]
+        return [{"states": states, "context": context} for states in segments]
 
     def collate(self, stored: list[dict[str, Any]]) -> dict[str, Any]:
-        """A batch of what `load` returned, for `Backbone.forward`."""
+        """Make a batch of what `load` returned, for `Backbone.forward`."""
         batch: dict[str, Any] = collate_features(stored)
         if self.backbone.context:
             builder = cast("ContextBuilder", self.inputs)
@@ -179,7 +179,7 @@ class FeatureStore:
         return problems
 
     def _locate(self, clip: Clip) -> Path | str:
-        """The file of a clip's states, or why the clip cannot be read."""
+        """Return the file of a clip's states, or why the clip cannot be read."""
         assert clip.path is not None
         try:
             content = audio_digest(clip.path)
@@ -191,28 +191,28 @@ class FeatureStore:
 
     @torch.no_grad()
     def _encode(self, entries: Sequence[tuple[Clip, Path]], device: torch.device) -> None:
-        pieces: list[dict[str, Any]] = []
+        segments: list[dict[str, Any]] = []
         places: list[tuple[Path, int]] = []
         for clip, file in entries:
             try:
-                heard = load_pieces(clip, self.cropping)
+                heard = load_segments(clip, self.cropping)
             except AudioError:
                 continue  # `fill` reports every clip that has no file in the end
-            pieces += [self.inputs.encode(piece) for piece in heard]
+            segments += [self.inputs.encode(segment) for segment in heard]
             places.append((file, len(heard)))
-        if not pieces:
+        if not segments:
             return
-        batch = {key: value.to(device) for key, value in self.inputs.collate(pieces).items()}
+        batch = {key: value.to(device) for key, value in self.inputs.collate(segments).items()}
         was_training = self.backbone.training
         self.backbone.eval()
         states, mask = self.backbone.find_states(batch)
         self.backbone.train(was_training)
         row = 0
-        for file, n_pieces in places:
-            # Pieces of one clip are equally long, so they have the same number of real frames.
+        for file, n_segments in places:
+            # Segments of one clip are equally long, so they have the same number of real frames.
             n_frames = int(mask[row].sum())
-            kept = states[row : row + n_pieces, :, :n_frames].transpose(1, 2)  # (P, T, N, D)
-            row += n_pieces
+            kept = states[row : row + n_segments, :, :n_frames].transpose(1, 2)  # (P, T, N, D)
+            row += n_segments
             if file.exists():
                 continue
             with atomic_path(file) as temporary, temporary.open("wb") as stream:
@@ -239,7 +239,7 @@ class FeatureStore:
         return True
 
     def _heard_s(self, clip: Clip) -> float:
-        """Seconds of all pieces of a clip together."""
+        """Return the seconds of all segments of a clip together."""
         longest_s = self.cropping.max_audio_s
         if self.cropping.where == "full" or clip.duration_s <= longest_s:
             return clip.duration_s
@@ -282,7 +282,7 @@ def _why_unreadable(clip: Clip) -> str:
 
 
 def collate_features(stored: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
-    """A batch of stored states: `states` (B, N, T, D) zero padded, `mask` (B, T) True if real."""
+    """Pad stored states to a batch: `states` (B, N, T, D), `mask` (B, T) True if real."""
     arrays = [np.asarray(entry["states"]) for entry in stored]
     n_frames = max(len(array) for array in arrays)
     _, n_layers, width = arrays[0].shape

@@ -14,12 +14,12 @@ __all__ = ["hard_targets", "soft_targets"]
 
 
 def hard_targets(rows: pd.DataFrame, emotions: EmotionSet) -> NDArray[np.int64]:
-    """Class index of each row, shape (U,); `ABSTAIN` where its label is null or outside the set."""
+    """Return class indices, shape (U,); `ABSTAIN` where a label is missing or outside the set."""
     return emotions.encode(rows["label"])
 
 
 def soft_targets(rows: pd.DataFrame, emotions: EmotionSet) -> NDArray[np.float32]:
-    """Share of the votes for each class, shape (U, K), rows sum to one.
+    """Return the share of the votes of each class, shape (U, K), rows sum to one.
 
     Votes for O are left out. A row without votes for any class is one-hot if it has a label of the
     set, else NaN.

@@ -13,10 +13,10 @@ from abhinaya.nn.head import EmotionHead
 from abhinaya.nn.losses import build_loss
 from abhinaya.nn.pooling import build_pooling
 
-__all__ = ["ClassifierParts", "build_classifier"]
+__all__ = ["ClassifierBuilder", "build_classifier"]
 
 
-class ClassifierParts(Protocol):
+class ClassifierBuilder(Protocol):
     """What of a member is its own: the backbone, and how its inputs are made."""
 
     config_class: type[ClassifierConfig]
@@ -29,7 +29,7 @@ class ClassifierParts(Protocol):
 
 
 def build_classifier(
-    member: ClassifierParts,
+    member: ClassifierBuilder,
     config: ClassifierConfig,
     n_classes: int,
     class_counts: Sequence[int] | None = None,

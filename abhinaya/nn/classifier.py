@@ -58,21 +58,21 @@ class EmotionClassifier(nn.Module):
         self,
         inputs: dict[str, Tensor],
         labels: Tensor | None = None,
-        piece_of: Tensor | None = None,
+        segment_of: Tensor | None = None,
     ) -> EmotionOutput:
         """Logits of a batch, and its loss if labels are given.
 
         Args:
-            inputs: what the backbone takes, for P pieces of audio or text.
+            inputs: what the backbone takes, for P segments of audio or text.
             labels: class indices (B,), or vote distributions (B, K) for a loss on soft targets.
-            piece_of: row that each piece belongs to, shape (P,), every row named; logits and
-                embeddings of a row are the means over its pieces. By default each piece is a row of
-                its own.
+            segment_of: row that each segment belongs to, shape (P,), every row named; logits and
+                embeddings of a row are the means over its segments. By default each segment is a
+                row of its own.
         """
         features, mask = self.backbone(inputs)
         logits, embeddings = self.head(self.pooling(features, mask))
-        if piece_of is not None:
-            logits, embeddings = _row_means(logits, piece_of), _row_means(embeddings, piece_of)
+        if segment_of is not None:
+            logits, embeddings = _row_means(logits, segment_of), _row_means(embeddings, segment_of)
         loss = self.loss(logits, labels) if self.loss is not None and labels is not None else None
         return EmotionOutput(loss=loss, logits=logits, embeddings=embeddings)
 
@@ -98,9 +98,9 @@ class EmotionClassifier(nn.Module):
         return {name: state[name].detach().cpu().contiguous() for name in self.trained_names()}
 
 
-def _row_means(pieces: Tensor, piece_of: Tensor) -> Tensor:
-    """Mean over the pieces of each row: (P, D) and (P,) to (B, D)."""
-    n_rows = int(piece_of.max()) + 1
-    totals = pieces.new_zeros(n_rows, pieces.shape[1]).index_add(0, piece_of, pieces)
-    counts = pieces.new_zeros(n_rows).index_add(0, piece_of, pieces.new_ones(len(pieces)))
+def _row_means(segments: Tensor, segment_of: Tensor) -> Tensor:
+    """Mean over the segments of each row: (P, D) and (P,) to (B, D)."""
+    n_rows = int(segment_of.max()) + 1
+    totals = segments.new_zeros(n_rows, segments.shape[1]).index_add(0, segment_of, segments)
+    counts = segments.new_zeros(n_rows).index_add(0, segment_of, segments.new_ones(len(segments)))
     return totals / counts.unsqueeze(1)

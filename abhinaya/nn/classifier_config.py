@@ -40,15 +40,15 @@ class AudioConfig(Config):
     """How much of a clip the model hears."""
 
     max_audio_s: PositiveFloat = 10.0
-    """Longest piece in seconds that the model sees at once."""
+    """Longest segment in seconds that the model sees at once."""
     train_crop: Literal["random", "first", "centre", "full"] | PositiveInt = "random"
-    """Where the piece is cut in training; `random` is drawn anew in each epoch by (seed, epoch,
-    utterance), and so is, for a number n, one of n evenly spaced pieces. These can be cached."""
+    """Where the segment is cut in training; `random` is drawn anew in each epoch by (seed, epoch,
+    utterance), and so is, for a number n, one of n evenly spaced segments. These can be cached."""
     eval_crop: Literal["first", "centre", "full"] | PositiveInt = "centre"
-    """The same for validation and prediction; a number n takes n evenly spaced pieces of a longer
+    """The same for validation and prediction; a number n takes n evenly spaced segments of a longer
     clip and averages their logits. `full` hears the whole clip whatever its length."""
     normalize: bool = False
-    """Scale each piece to zero mean and unit variance first."""
+    """Scale each segment to zero mean and unit variance first."""
 
 
 class HeadConfig(Config):
@@ -191,6 +191,6 @@ class ClassifierConfig(TrainedConfig):
         if self.cache is not None and self.audio.train_crop == "random":
             raise ValueError(
                 "cache keeps what is computed once, but audio.train_crop is 'random'; set it to "
-                "first, centre, full or a number of pieces to draw from, or remove cache"
+                "first, centre, full or a number of segments to draw from, or remove cache"
             )
         return self

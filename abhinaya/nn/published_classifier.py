@@ -13,7 +13,7 @@ from abhinaya.config import config_digest, dump_yaml
 from abhinaya.data.labels import MSP_PODCAST
 from abhinaya.errors import CheckpointError, MissingFileError
 from abhinaya.files import atomic_folder, digest_of, write_text
-from abhinaya.nn.build import ClassifierParts, build_classifier
+from abhinaya.nn.build import ClassifierBuilder, build_classifier
 from abhinaya.nn.checkpoint import check_keys, read_info, save_checkpoint
 from abhinaya.nn.classifier import EmotionClassifier
 from abhinaya.nn.classifier_config import ClassifierConfig
@@ -86,7 +86,7 @@ def _digest(config: ClassifierConfig, classifier: Path) -> str:
 
 
 def filled_classifier(
-    member: ClassifierParts,
+    member: ClassifierBuilder,
     config: ClassifierConfig,
     state: Mapping[str, Tensor],
     where: str,

@@ -51,7 +51,11 @@ SAVE_EVERY_S = 30.0
 _N_READERS = 8
 
 _MODEL_TYPES = (
-    *("data2vec-audio", "unispeech-sat", "wav2vec2", "wav2vec2-conformer", "wavlm"),
+    "data2vec-audio",
+    "unispeech-sat",
+    "wav2vec2",
+    "wav2vec2-conformer",
+    "wavlm",
 )  # those that take waveforms
 
 # Only training uses them: SpecAugment, and the classifier of the training speakers.
@@ -83,7 +87,7 @@ class EmbeddingStore:
 
     Args:
         file: read if it is there.
-        model: digest of the model; null takes the file as it is.
+        model: digest of the model; None takes the file as it is.
 
     Raises:
         BadValueError: if the file is no such file, or of another model.
@@ -132,7 +136,7 @@ class EmbeddingStore:
 
 
 def load_speaker_model(name: str, device: torch.device | None = None) -> SpeakerModel:
-    """A published x-vector model in float32, every key of its file accounted for.
+    """Load a published x-vector model in float32, every key of its file accounted for.
 
     Args:
         name: folder with config.json, weights and preprocessor_config.json, or a hub id such as
@@ -206,7 +210,7 @@ def embed_clips(
     *,
     batch_size: int = 16,
 ) -> tuple[dict[str, FloatArray], list[Problem]]:
-    """An embedding of each clip, and a problem for each clip that has none.
+    """Embed each clip; a problem for each clip that has no embedding.
 
     Only clips of exactly equal length share a batch, so nothing is ever padded: models with group
     normalisation, such as the base size of WavLM, would hear the padding. What is in the store is
@@ -216,7 +220,7 @@ def embed_clips(
     Args:
         clips: with audio.
         store: what is known already.
-        model: computes what is not; null lists these clips as problems.
+        model: computes what is not; None lists these clips as problems.
         batch_size: clips per pass.
 
     Returns:
@@ -313,7 +317,7 @@ def _fill(
 
 
 def _hear(clip: Clip, model: SpeakerModel) -> FloatArray | _Unusable:
-    """The middle of a clip as the model's input, shape (S,)."""
+    """Return the middle of a clip as the model's input, shape (S,)."""
     assert clip.path is not None
     try:
         waveform = read_audio(clip.path)
@@ -333,7 +337,7 @@ def _hear(clip: Clip, model: SpeakerModel) -> FloatArray | _Unusable:
 def _embed(
     waveforms: Mapping[str, FloatArray], model: SpeakerModel, batch_size: int
 ) -> Iterable[tuple[str, FloatArray]]:
-    """Embeddings of waveforms, those of equal length together."""
+    """Embed waveforms, those of equal length together."""
     by_length: dict[int, list[str]] = {}
     for digest, waveform in waveforms.items():
         by_length.setdefault(len(waveform), []).append(digest)
@@ -348,7 +352,7 @@ def _embed(
 
 
 def _min_samples(config: Any) -> int:
-    """Samples for two frames after all convolutions: the spread of a single one is undefined."""
+    """Return samples for two frames after all convolutions: one alone has no spread."""
     n_frames = 2 + sum(
         dilation * (kernel - 1)
         for kernel, dilation in zip(config.tdnn_kernel, config.tdnn_dilation, strict=True)

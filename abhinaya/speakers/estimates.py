@@ -1,6 +1,6 @@
 """Speakers in a manifest: which are official, which are estimated, and how estimates are written.
 
-Column `speaker_source` says of each row `official` or `estimated`; null is unknown. Where estimates
+Column `speaker_source` says of each row `official` or `estimated`; None is unknown. Where estimates
 replace official speakers, `speaker_official` keeps these.
 """
 
@@ -37,7 +37,7 @@ _OFFICIAL, _ESTIMATED = "official", "estimated"
 
 
 def official_speakers(rows: pd.DataFrame) -> list[str | None]:
-    """The corpus' own speaker of each row of a manifest, null where it names none.
+    """Return the corpus' own speaker of each row of a manifest, None where it names none.
 
     Args:
         rows: rows with `speaker`, and perhaps the two columns of this module.
@@ -51,7 +51,7 @@ def official_speakers(rows: pd.DataFrame) -> list[str | None]:
 
 
 def name_speakers(clusters: Mapping[str, int], taken: set[str]) -> dict[str, str]:
-    """A speaker such as `spk-0001` for each utterance of a cluster.
+    """Name a speaker such as `spk-0001` for each utterance of a cluster.
 
     Args:
         clusters: cluster of each utterance, numbered from 0.
@@ -70,11 +70,11 @@ def name_speakers(clusters: Mapping[str, int], taken: set[str]) -> dict[str, str
 def with_estimates(
     manifest: Manifest, estimates: Mapping[str, str | None], facts: Mapping[str, str]
 ) -> Manifest:
-    """The manifest with estimated speakers; all other rows keep what they have.
+    """Return the manifest with estimated speakers; all other rows keep what they have.
 
     Args:
         manifest: the corpus.
-        estimates: speaker of each utterance to change, null where none could be estimated.
+        estimates: speaker of each utterance to change, None where none could be estimated.
         facts: what the estimates come from, added to the manifest's facts.
     """
     rows = manifest.rows.copy()

@@ -26,7 +26,7 @@ _LOGGERS = ("tensorboard", "wandb")
 
 
 def training_arguments(config: ClassifierConfig, folder: Path) -> TrainingArguments:
-    """The arguments of one run in one process of a launch.
+    """Return the arguments of one run in one process of a launch.
 
     Accumulation steps follow from `global_batch_size`, the batch per device and the number of
     processes, so that eight devices train what one does. Without a validation selection nothing is
@@ -79,7 +79,7 @@ def training_arguments(config: ClassifierConfig, folder: Path) -> TrainingArgume
 
 
 def _split_batch(global_batch: int, per_device: int | None, n_processes: int) -> tuple[int, int]:
-    """Rows per device and accumulation steps; times the processes they give the global batch."""
+    """Split the global batch: rows per device, and accumulation steps, for so many processes."""
     if global_batch % n_processes:
         raise BadValueError(
             f"training.global_batch_size is {global_batch}, which {n_processes} processes cannot "

@@ -30,11 +30,11 @@ class ClassifierMember(ABC):
     # would burden every reader.
     @abstractmethod
     def build_backbone(self, config: Any) -> Backbone:
-        """The backbone with its pre-trained weights, frozen where the config says so."""
+        """Build the backbone with its pre-trained weights, frozen where the config says so."""
 
     @abstractmethod
     def build_inputs(self, config: Any) -> InputBuilder:
-        """What turns utterances into inputs of the backbone."""
+        """Build what turns utterances into inputs of the backbone."""
 
     def train(self, config: MemberConfig, manifest: Manifest) -> Path:
         """Train, or resume what was begun; return the run directory."""

@@ -66,11 +66,11 @@ class RunDirectory:
 
     @property
     def is_finished(self) -> bool:
-        """True once `best/` is there; it is written last, as a whole."""
+        """Return True once `best/` is there; it is written last, as a whole."""
         return self.best.is_dir()
 
     def last_checkpoint(self) -> Path | None:
-        """The newest complete checkpoint of the Trainer."""
+        """Find the newest complete checkpoint of the Trainer."""
         complete = [folder for folder in self._checkpoints() if _is_complete(folder)]
         return max(complete, key=_step, default=None)
 
@@ -91,7 +91,7 @@ def _step(folder: Path) -> int:
 
 
 def _is_complete(folder: Path) -> bool:
-    """The Trainer writes its state last, so a readable one means a whole folder."""
+    """Tell if a folder is whole: the Trainer writes its state last."""
     try:
         json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
     except (FileNotFoundError, json.JSONDecodeError):

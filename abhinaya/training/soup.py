@@ -57,8 +57,16 @@ _ADAPTER_CONFIG = "adapter/adapter_config.json"
 # Config keys that only say how a run was trained, or where things lie and how work is spread.
 # Everything else decides what the weights mean.
 _MAY_DIFFER = {
-    *("name", "run_dir", "seed", "data", "training", "loss", "cache", "inference"),
-    *("train_crop", "spec_augment"),
+    "name",
+    "run_dir",
+    "seed",
+    "data",
+    "training",
+    "loss",
+    "cache",
+    "inference",
+    "train_crop",
+    "spec_augment",
 }
 
 
@@ -80,7 +88,7 @@ class Part:
 
 
 def read_parts(runs: Sequence[Path]) -> list[Part]:
-    """The runs, once it is known that their weights can be averaged.
+    """Read the runs, and check that their weights can be averaged.
 
     Args:
         runs: at least two run directories or checkpoint folders.
@@ -110,7 +118,7 @@ def read_parts(runs: Sequence[Path]) -> list[Part]:
 
 
 def average_weights(files: Sequence[Path], weights: Sequence[float]) -> dict[str, Tensor]:
-    """The weighted mean of each tensor, computed in float64 and stored in the type it had.
+    """Average each tensor by weights, computed in float64 and stored in the type it had.
 
     Tensors of whole numbers, such as counters, are those of the first file.
 
@@ -137,7 +145,7 @@ def average_weights(files: Sequence[Path], weights: Sequence[float]) -> dict[str
 
 
 def normalise_weights(weights: Sequence[float] | None, n_parts: int) -> list[float]:
-    """Weights that sum to one; equal ones if none are given.
+    """Return weights that sum to one; equal ones if none are given.
 
     Raises:
         BadValueError: if their number is another, one is negative or not finite, or all are zero.
@@ -168,7 +176,7 @@ def soup_digest(parts: Sequence[Part], recipe: Mapping[str, Any]) -> str:
 
 
 def open_soup(out: Path, digest: str) -> bool:
-    """Whether `out` holds this very soup already.
+    """Return whether `out` holds this very soup already.
 
     Raises:
         BadValueError: if it holds anything else.
@@ -186,7 +194,7 @@ def open_soup(out: Path, digest: str) -> bool:
 
 
 def soup_config(parts: Sequence[Part], out: Path, name: str) -> MemberConfig:
-    """The config of the first run, under another name and in another folder.
+    """Return the config of the first run, under another name and in another folder.
 
     Raises:
         ProblemsError: if no run can have that name.
@@ -257,7 +265,7 @@ def write_soup(
 def greedy_choice(
     scores: Sequence[float], score_of: Callable[[Sequence[int]], float]
 ) -> tuple[list[int], float]:
-    """Which runs to average: from the best one on, each that does not make the average worse.
+    """Choose runs to average: from the best one on, each that does not make it worse.
 
     Source: Wortsman et al. 2022, recipe 1. Equal runs are tried in the order given.
 
@@ -316,7 +324,7 @@ def _facts(part: Part) -> list[dict[str, Any]]:
 
 
 def _settings(values: Mapping[str, Any], before: str = "") -> dict[str, Any]:
-    """Dotted keys and values of what the weights depend on."""
+    """Return dotted keys and values of what the weights depend on."""
     found: dict[str, Any] = {}
     for key, value in values.items():
         if key in _MAY_DIFFER or "dropout" in key:

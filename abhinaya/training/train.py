@@ -25,12 +25,12 @@ from abhinaya.errors import BadValueError
 from abhinaya.evaluation.metrics import scores
 from abhinaya.files import atomic_folder, digest_of, write_csv
 from abhinaya.loading.clips import Clip, Cropping, collect_clips, split_readable, split_short
-from abhinaya.loading.dataset import ClipDataset, Collator, PieceLoader, fresh_loader
+from abhinaya.loading.dataset import ClipDataset, Collator, SegmentLoader, fresh_loader
 from abhinaya.loading.features import FeatureStore
 from abhinaya.loading.targets import hard_targets, soft_targets
 from abhinaya.member import InputBuilder
 from abhinaya.nn.backbone import LayerMix
-from abhinaya.nn.build import ClassifierParts, build_classifier
+from abhinaya.nn.build import ClassifierBuilder, build_classifier
 from abhinaya.nn.checkpoint import save_checkpoint
 from abhinaya.nn.classifier import EmotionClassifier
 from abhinaya.nn.classifier_config import ClassifierConfig
@@ -75,23 +75,25 @@ class _Rows:
 
 def training_digest(config: ClassifierConfig, manifest: Manifest) -> str:
     """Hash of all that decides a run's result; worker and device counts are left out."""
-    parts = [config_digest(config, without=_NOT_IN_DIGEST), manifest.digest]
+    values = [config_digest(config, without=_NOT_IN_DIGEST), manifest.digest]
     # float16 features are other numbers; where and how large the store is does not matter.
-    parts.append(config.cache.dtype if config.cache else "float32")
+    values.append(config.cache.dtype if config.cache else "float32")
     if config.data.transcripts is not None:
         texts = read_transcripts(transcripts_path(manifest.root), config.data.transcripts.train)
-        parts.append(digest_of(texts))
-    return digest_of(parts)
+        values.append(digest_of(texts))
+    return digest_of(values)
 
 
-def train_classifier(member: ClassifierParts, config: ClassifierConfig, manifest: Manifest) -> Path:
+def train_classifier(
+    member: ClassifierBuilder, config: ClassifierConfig, manifest: Manifest
+) -> Path:
     """Train a member, resume it, or return at once if it is trained already.
 
     Every process of a launch calls this; the main one writes.
 
     Returns:
         The run directory; `best/` in it holds the checkpoint of highest validation macro-F1, or the
-        last one where `data.validation` is null.
+        last one where `data.validation` is None.
 
     Raises:
         BadValueError: if the directory holds another run, or no training row is usable.
@@ -188,7 +190,7 @@ def _usable_rows(
     selection: tuple[str, ...],
     max_words: int | None = None,
 ) -> tuple[_Rows, list[Problem]]:
-    """Rows with a target and readable input, longest first; and what was wrong with the others."""
+    """Collect rows with target and readable input, longest first; and why others are not."""
     rows = manifest.select(selection)
     truth = hard_targets(rows, manifest.emotions)
     if config.loss.uses_soft_targets:
@@ -231,7 +233,7 @@ def _usable_rows(
 
 
 def _only_with_truth(rows: _Rows, config: ClassifierConfig) -> _Rows:
-    """Macro-F1 needs a true class; a row with nothing but votes has none."""
+    """Return the true classes of rows; macro-F1 needs one, and votes alone are none."""
     kept = np.flatnonzero(rows.truth != ABSTAIN)
     if len(kept) == 0:
         raise BadValueError(
@@ -248,8 +250,8 @@ def _loaders(
     train: _Rows,
     validation: _Rows | None,
     device: torch.device,
-) -> tuple[PieceLoader, PieceLoader, Any]:
-    """How training and validation clips are loaded, and how their pieces become a batch."""
+) -> tuple[SegmentLoader, SegmentLoader, Any]:
+    """Return loaders of training and validation clips, and what makes their segments a batch."""
     audio = config.audio
     crop_train = Cropping(audio.train_crop, audio.max_audio_s, audio.normalize, config.seed)
     crop_eval = Cropping(audio.eval_crop, audio.max_audio_s, audio.normalize)
@@ -276,21 +278,21 @@ def _loaders(
 
 def _training_states(
     train: _Rows,
-    load: PieceLoader,
+    load: SegmentLoader,
     collate: Any,
     model: EmotionClassifier,
     config: ClassifierConfig,
     device: torch.device,
 ) -> Any:
-    """Hidden states and masks of all training clips, in evaluation mode."""
+    """Yield hidden states and masks of all training clips, in evaluation mode."""
     model.eval()
     size = config.inference.batch_size
     with torch.no_grad():
         for start in range(0, len(train.clips), size):
-            pieces = [
-                piece for clip in train.clips[start : start + size] for piece in load(clip, 0)
+            segments = [
+                segment for clip in train.clips[start : start + size] for segment in load(clip, 0)
             ]
-            batch = {key: value.to(device) for key, value in collate(pieces).items()}
+            batch = {key: value.to(device) for key, value in collate(segments).items()}
             yield model.backbone.find_states(batch)
 
 
@@ -305,7 +307,7 @@ def _metrics(validation: _Rows, n_classes: int) -> Any:
 
 
 def _write_log(path: Path, history: list[dict[str, Any]]) -> None:
-    """Every logged value, one row per step."""
+    """Write every logged value, one row per step."""
     by_step: dict[int, dict[str, Any]] = {}
     for entry in history:
         by_step.setdefault(entry["step"], {}).update(entry)

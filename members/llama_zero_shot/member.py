@@ -102,7 +102,7 @@ class LlamaZeroShotMember:
             check_ending,
             cut,
             find_table,
-            predict_in_parts,
+            predict_in_shards,
         )
 
         if not isinstance(source, LlamaZeroShotConfig):
@@ -172,7 +172,7 @@ class LlamaZeroShotMember:
                 for utterance, turns in chats.items()
             ]
             plan = TablePlan(source.name, manifest.emotions, utterances, request, meta)
-            return predict_in_parts(cut(clips), compute, problems, plan)
+            return predict_in_shards(cut(clips), compute, problems, plan)
 
     def keep_loaded(self) -> AbstractContextManager[None]:
         """A block within which the model of a local engine stays loaded between predictions.
@@ -329,7 +329,7 @@ def _make_table(
     utterances: Sequence[str],
     answers: Sequence[Sequence[Answer]],
 ) -> PredictionTable:
-    """The table of one part."""
+    """The table of one shard."""
     parser, n_classes = AnswerParser(emotions), len(emotions)
     verdicts = [judge(some, parser, n_classes, config.decoding.max_tokens) for some in answers]
     nothing = (float("nan"),) * n_classes

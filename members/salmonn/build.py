@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 from abhinaya.data.audio import SAMPLE_RATE_HZ
 from abhinaya.data.labels import EmotionSet
 from abhinaya.errors import BadValueError, CheckpointError
-from members.salmonn.config import SalmonnConfig, SalmonnParts
+from members.salmonn.config import SalmonnConfig, SalmonnSources
 from members.salmonn.inputs import SalmonnInputs
 from members.salmonn.sequence import PromptTokens, load_prompts
 from members.salmonn.weights import (
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["build_backbone", "build_inputs", "check_sizes", "window_frames"]
 
 
-def build_backbone(parts: SalmonnParts, *, with_vocabulary: bool = False) -> SalmonnBackbone:
+def build_backbone(parts: SalmonnSources, *, with_vocabulary: bool = False) -> SalmonnBackbone:
     """The backbone with all published weights in it.
 
     Args:
@@ -130,7 +130,7 @@ def _part(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 def check_sizes(
     sizes: SalmonnSizes,
-    parts: SalmonnParts,
+    parts: SalmonnSources,
     whisper_width: int | None,
     beats_width: int | None,
     llm_width: int | None,
@@ -165,7 +165,7 @@ def check_sizes(
 
 
 def build_inputs(
-    parts: SalmonnParts,
+    parts: SalmonnSources,
     *,
     needs_text: bool,
     seed: int | None = None,

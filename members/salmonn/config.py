@@ -10,7 +10,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_v
 from abhinaya.config import Config, MemberConfig
 from abhinaya.nn.classifier_config import AudioConfig, ClassifierConfig
 
-__all__ = ["LoraConfig", "PromptPool", "SalmonnConfig", "SalmonnParts"]
+__all__ = ["LoraConfig", "PromptPool", "SalmonnConfig", "SalmonnSources"]
 
 Weights = Literal["float32", "bf16", "fp16", "int8", "nf4"]
 
@@ -30,7 +30,7 @@ class PromptPool(Config):
     task: str = "emotion_recognition"
 
 
-class SalmonnParts(MemberConfig):
+class SalmonnSources(MemberConfig):
     """Where the parts of a SALMONN lie, and how they are put together."""
 
     base: str
@@ -95,7 +95,7 @@ class SalmonnParts(MemberConfig):
         return self
 
 
-class SalmonnConfig(SalmonnParts, ClassifierConfig):
+class SalmonnConfig(SalmonnSources, ClassifierConfig):
     """SALMONN as a classifier: the keys of its parts beside those of every classifier."""
 
     classifier: Path | None = None

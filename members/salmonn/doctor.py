@@ -16,7 +16,7 @@ from abhinaya.doctor.checks import Findings, check_memory, find_devices, format_
 from abhinaya.errors import MissingPackageError, list_some
 from abhinaya.member import Utterance
 from members.salmonn.build import check_sizes, window_frames
-from members.salmonn.config import SalmonnConfig, SalmonnParts
+from members.salmonn.config import SalmonnConfig, SalmonnSources
 from members.salmonn.memory import PartShapes, Shapes, count_layers, memory_needed
 from members.salmonn.part_checks import (
     check_beats,
@@ -48,7 +48,7 @@ _USUAL_PROMPT_TOKENS = 60
 
 
 def check_salmonn(
-    config: SalmonnParts, *, needs_text: bool, lists_classes: bool = False
+    config: SalmonnSources, *, needs_text: bool, lists_classes: bool = False
 ) -> Findings:
     """All that can be known of a config's weights and texts before they are loaded.
 
@@ -106,7 +106,7 @@ class _Trained:
     shapes: Shapes
 
 
-def _check_trained(config: SalmonnParts, findings: Findings) -> _Trained | None:
+def _check_trained(config: SalmonnSources, findings: Findings) -> _Trained | None:
     from abhinaya.nn.weight_files import check_fit
 
     salmonn = str(config.salmonn)
@@ -142,7 +142,7 @@ def _check_trained(config: SalmonnParts, findings: Findings) -> _Trained | None:
     return _Trained(sizes, known | added)
 
 
-def _check_classifier(config: SalmonnParts, findings: Findings) -> Shapes:
+def _check_classifier(config: SalmonnSources, findings: Findings) -> Shapes:
     """Shapes of a published classifier under our names; empty if there is none."""
     file = config.classifier if isinstance(config, SalmonnConfig) else None
     if file is None:
@@ -178,7 +178,7 @@ def _salmonn_shapes(file: Path, findings: Findings) -> dict[str, tuple[int, ...]
     return {key: tuple(value.shape) for key, value in used.items()}
 
 
-def _adapter(config: SalmonnParts, sizes: SalmonnSizes) -> SpeechAdapter:
+def _adapter(config: SalmonnSources, sizes: SalmonnSizes) -> SpeechAdapter:
     """The Q-Former with all around it, without memory for its weights."""
     import torch
 
@@ -216,7 +216,7 @@ def _added_shapes(config: SalmonnConfig, sizes: SalmonnSizes) -> dict[str, tuple
 
 
 def _check_widths(
-    config: SalmonnParts,
+    config: SalmonnSources,
     findings: Findings,
     sizes: SalmonnSizes,
     widths: tuple[int | None, int | None, int | None],
@@ -243,7 +243,7 @@ def _check_widths(
 
 
 def _check_adapters(
-    config: SalmonnParts, findings: Findings, trained: _Trained, llm: Shapes | None
+    config: SalmonnSources, findings: Findings, trained: _Trained, llm: Shapes | None
 ) -> None:
     """Whether the language model has every layer that the adapters belong to, and no other."""
     from abhinaya.nn.weight_files import check_fit
@@ -270,7 +270,7 @@ def _check_adapters(
     )
 
 
-def _check_quantisation(config: SalmonnParts, findings: Findings) -> None:
+def _check_quantisation(config: SalmonnSources, findings: Findings) -> None:
     if config.llm_weights not in ("int8", "nf4"):
         return
 
@@ -284,7 +284,7 @@ def _check_quantisation(config: SalmonnParts, findings: Findings) -> None:
     findings.attempt("llm_weights", config.llm_weights, look, "bitsandbytes is there")
 
 
-def _check_transcripts(config: SalmonnParts, findings: Findings) -> None:
+def _check_transcripts(config: SalmonnSources, findings: Findings) -> None:
     from abhinaya.data.transcripts import read_transcripts, transcripts_path
 
     sources = config.data.transcripts
@@ -315,7 +315,7 @@ def _check_transcripts(config: SalmonnParts, findings: Findings) -> None:
 
 
 def _count_text_tokens(
-    config: SalmonnParts, prompt: Prompt | None, tokenizer: PreTrainedTokenizerBase | None
+    config: SalmonnSources, prompt: Prompt | None, tokenizer: PreTrainedTokenizerBase | None
 ) -> int:
     """BOS, prompt and text of one clip; a transcript counts with all that is kept of it."""
     if prompt is None or tokenizer is None:

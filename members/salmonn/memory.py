@@ -54,7 +54,7 @@ def memory_needed(
 ) -> dict[str, int]:
     """Bytes that training and prediction need on one device; within some 30 %, not measured.
 
-    With B clips (pieces) in a batch, T = 1500 frames of D features in Whisper (feed-forward F),
+    With B clips (segments) in a batch, T = 1500 frames of D features in Whisper (feed-forward F),
     N patches in BEATs (width E, feed-forward G), L tokens of width H in the language model
     (feed-forward I, k adapters in each of n layers), and c the bytes of a number in computing:
 
@@ -97,12 +97,12 @@ def memory_needed(
         int(training.get("per_device_train_batch_size", config.training.global_batch_size)),
         config.training.global_batch_size,
     )
-    n_pieces = config.audio.eval_crop if isinstance(config.audio.eval_crop, int) else 1
+    n_segments = config.audio.eval_crop if isinstance(config.audio.eval_crop, int) else 1
     sizes = _Sizes.of(config, shapes, n_text_tokens)
     is_checkpointed = any(
         training.get(key) for key in ("gradient_checkpointing", "activation_checkpointing")
     )
-    prediction = sizes.prediction(config.inference.batch_size * n_pieces)
+    prediction = sizes.prediction(config.inference.batch_size * n_segments)
     n_bytes["optimizer"] = 3 * n_bytes["trained"]
     n_bytes["training activations"] = max(
         sizes.training(n_trained_rows, is_checkpointed), prediction

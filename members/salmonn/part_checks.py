@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from abhinaya.doctor.checks import Findings, find_model
 from abhinaya.errors import CheckpointError
-from members.salmonn.config import SalmonnParts
+from members.salmonn.config import SalmonnSources
 from members.salmonn.memory import Shapes, count_layers
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def _find(what: str, base: str, findings: Findings) -> Path | None:
     return found[0]
 
 
-def check_whisper(config: SalmonnParts, findings: Findings) -> Shapes | None:
+def check_whisper(config: SalmonnSources, findings: Findings) -> Shapes | None:
     """Shapes of the encoder; null if it cannot be used, or is not here.
 
     Args:
@@ -111,7 +111,7 @@ def _whisper_shapes(folder: Path) -> Shapes:
     return expected
 
 
-def check_beats(config: SalmonnParts, findings: Findings) -> Shapes | None:
+def check_beats(config: SalmonnSources, findings: Findings) -> Shapes | None:
     """Shapes of the encoder; null if it cannot be used.
 
     Args:
@@ -132,7 +132,7 @@ def check_beats(config: SalmonnParts, findings: Findings) -> Shapes | None:
     return shapes_of(model)
 
 
-def check_language_model(config: SalmonnParts, findings: Findings) -> Shapes | None:
+def check_language_model(config: SalmonnSources, findings: Findings) -> Shapes | None:
     """Shapes of the model without its head; null if it cannot be used, or is not here.
 
     Args:
@@ -192,7 +192,7 @@ def _bare_shapes(folder: Path, stored: Shapes) -> Shapes:
 
 
 def check_tokenizer(
-    config: SalmonnParts, findings: Findings, llm: Shapes | None
+    config: SalmonnSources, findings: Findings, llm: Shapes | None
 ) -> PreTrainedTokenizerBase | None:
     """The language model's tokenizer; null if it cannot be used, or is not here.
 

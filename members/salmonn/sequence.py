@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
-    from members.salmonn.config import SalmonnParts
+    from members.salmonn.config import SalmonnSources
 
 __all__ = ["PARTS", "PromptTokens", "collate_tokens", "load_prompts"]
 
@@ -29,7 +29,7 @@ PARTS = ("before", "after", "text")
 
 
 def load_prompts(
-    parts: SalmonnParts, *, needs_text: bool, lists_classes: bool = False
+    parts: SalmonnSources, *, needs_text: bool, lists_classes: bool = False
 ) -> tuple[Prompt, ...]:
     """The prompts that a config names, those of its pool in their place.
 

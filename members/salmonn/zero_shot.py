@@ -25,7 +25,7 @@ from abhinaya.member import PredictRequest
 from abhinaya.nn.classifier_config import AudioConfig, InferenceConfig
 from abhinaya.prompting.answers import AnswerParser
 from members.salmonn.build import build_backbone, build_inputs
-from members.salmonn.config import SalmonnParts
+from members.salmonn.config import SalmonnSources
 from members.salmonn.doctor import check_salmonn
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class Decoding(Config):
     """Longest answer."""
 
 
-class SalmonnZeroShotConfig(SalmonnParts):
+class SalmonnZeroShotConfig(SalmonnSources):
     """SALMONN as it was published, and how it is asked."""
 
     audio: AudioConfig = AudioConfig(max_audio_s=30.0, eval_crop="first")
@@ -85,7 +85,7 @@ class SalmonnZeroShotMember:
             check_ending,
             cut,
             find_table,
-            predict_in_parts,
+            predict_in_shards,
         )
 
         if not isinstance(source, SalmonnZeroShotConfig):
@@ -125,7 +125,7 @@ class SalmonnZeroShotMember:
         def compute(chunk: Sequence[Clip]) -> PredictionTable:
             return _ask(chunk, backbone, inputs, source, plan)
 
-        return predict_in_parts(cut(clips), compute, problems, plan)
+        return predict_in_shards(cut(clips), compute, problems, plan)
 
     def check_weights(self, config: SalmonnZeroShotConfig) -> Findings:
         """What `abhinaya doctor` finds of the weights that a config names."""
@@ -168,7 +168,7 @@ def _ask(
     config: SalmonnZeroShotConfig,
     plan: TablePlan,
 ) -> PredictionTable:
-    """The table of one part, in the order of its clips."""
+    """The table of one shard, in the order of its clips."""
     from abhinaya.inference.sharding import read_batches
     from abhinaya.loading.dataset import fresh_loader
     from members.salmonn.answer import generate_answers
@@ -189,7 +189,7 @@ def _ask(
             reasons[row] = reason
         if not read:
             continue
-        batch = inputs.collate([piece for pieces in read for piece in pieces])
+        batch = inputs.collate([segment for segments in read for segment in segments])
         answers = generate_answers(
             backbone,
             inputs.tokens.tokenizer,

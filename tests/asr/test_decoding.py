@@ -237,14 +237,14 @@ def test_long_clip_is_its_windows_joined_in_the_language_of_the_first(short, noi
     clip = np.concatenate(noises)[: 5 * RATE_HZ]
     settings = DecodingSettings(None, temperatures=(0.0,), max_no_speech_prob=1.0)
     recogniser = Recogniser(short, settings)
-    pieces = cut_windows(clip, recogniser.window_samples)
-    assert len(pieces) == 3
-    [whole] = recogniser.transcribe(["long"], [pieces], batch_size=1)
-    [first] = recogniser.transcribe(["part"], [pieces[:1]], batch_size=1)
+    segments = cut_windows(clip, recogniser.window_samples)
+    assert len(segments) == 3
+    [whole] = recogniser.transcribe(["long"], [segments], batch_size=1)
+    [first] = recogniser.transcribe(["part"], [segments[:1]], batch_size=1)
     fixed = Recogniser(
         short, DecodingSettings(first.language, temperatures=(0.0,), max_no_speech_prob=1.0)
     )
-    parts = fixed.transcribe(["0", "1", "2"], [[piece] for piece in pieces], batch_size=1)
+    parts = fixed.transcribe(["0", "1", "2"], [[segment] for segment in segments], batch_size=1)
     assert whole.text == " ".join(part.text for part in parts if part.text)
     assert (whole.n_windows, whole.language) == (3, first.language)
     assert whole.avg_logprob == pytest.approx(min(part.avg_logprob for part in parts), rel=1e-5)
@@ -305,28 +305,28 @@ def test_long_clip_is_cut_where_it_is_quiet():
     clip = rng.standard_normal(70 * RATE_HZ).astype(np.float32)
     for pause_s in (27.0, 55.0):
         clip[int(pause_s * RATE_HZ) : int((pause_s + 0.4) * RATE_HZ)] *= 0.01
-    pieces = cut_windows(clip, 30 * RATE_HZ)
+    segments = cut_windows(clip, 30 * RATE_HZ)
     # The second window starts near 27.2 s and is searched from 52.2 s on.
-    cuts_s = np.cumsum([len(piece) for piece in pieces])[:-1] / RATE_HZ
+    cuts_s = np.cumsum([len(segment) for segment in segments])[:-1] / RATE_HZ
     assert 27.0 < cuts_s[0] < 27.4
     assert 55.0 < cuts_s[1] < 55.4
-    np.testing.assert_array_equal(np.concatenate(pieces), clip)
+    np.testing.assert_array_equal(np.concatenate(segments), clip)
 
 
 @pytest.mark.parametrize("n_samples", [1, 31_999, 32_000])
 def test_clip_that_fits_is_not_cut(n_samples):
-    pieces = cut_windows(np.ones(n_samples, np.float32), 32_000)
-    assert [len(piece) for piece in pieces] == [n_samples]
+    segments = cut_windows(np.ones(n_samples, np.float32), 32_000)
+    assert [len(segment) for segment in segments] == [n_samples]
 
 
-def test_pieces_of_any_clip_fit_and_are_never_short():
+def test_segments_of_any_clip_fit_and_are_never_short():
     rng = np.random.default_rng(1)
     for n_samples in rng.integers(32_001, 400_000, 50):
-        pieces = cut_windows(rng.standard_normal(n_samples).astype(np.float32), 32_000)
-        assert sum(map(len, pieces)) == n_samples
-        assert max(map(len, pieces)) <= 32_000
+        segments = cut_windows(rng.standard_normal(n_samples).astype(np.float32), 32_000)
+        assert sum(map(len, segments)) == n_samples
+        assert max(map(len, segments)) <= 32_000
         # A tenth of a second is left beyond the last cut.
-        assert min(map(len, pieces)) >= 1_600
+        assert min(map(len, segments)) >= 1_600
 
 
 def test_halved_weights_compute_what_openai_whisper_computes_in_half_precision(short, tmp_path):

@@ -164,12 +164,18 @@ def test_read_csv_text_of_something_else_raises(tmp_path: Path, content: bytes) 
 
 def test_words_for_unknown_are_null() -> None:
     assert [known_or_none(value) for value in ("Unknown", " ", None, " 12 ", 12)] == [
-        *(None, None, None),
-        *("12", "12"),
+        None,
+        None,
+        None,
+        "12",
+        "12",
     ]
     assert [gender_or_none(value) for value in ("Female", " male", "Unknown", "", None)] == [
-        *("female", "male"),
-        *(None, None, None),
+        "female",
+        "male",
+        None,
+        None,
+        None,
     ]
 
 

@@ -69,8 +69,11 @@ def test_rows_tell_who_said_what_where(meld: Path) -> None:
     # The same name in two splits is the same person.
     assert cells(rows, "speaker") == ["Joey", None, "Rachel", "Joey", "Mrs. Plum"]
     assert cells(rows, "recording") == [
-        *("train_dia0", "train_dia0", "train_dia1"),
-        *("development_dia0", "test_dia0"),
+        "train_dia0",
+        "train_dia0",
+        "train_dia1",
+        "development_dia0",
+        "test_dia0",
     ]
     assert cells(rows, "turn") == [0, 1, 0, 0, 0]
     assert set(rows["language"]) == {"en"}
@@ -108,8 +111,17 @@ def test_file_in_windows_1252_is_read_and_reported(meld: Path) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        *("All", "both", "Everyone", "The Waiter", "A Waiter", "Woman", "Fireman #1"),
-        *("Ross and Joey", "Ross, Joey", "Ross/Joey", "Ross & Joey"),
+        "All",
+        "both",
+        "Everyone",
+        "The Waiter",
+        "A Waiter",
+        "Woman",
+        "Fireman #1",
+        "Ross and Joey",
+        "Ross, Joey",
+        "Ross/Joey",
+        "Ross & Joey",
     ],
 )
 def test_voice_that_is_no_person_with_a_name_has_no_speaker(meld: Path, name: str) -> None:

@@ -36,8 +36,20 @@ def chosen(manifest: Manifest, selection: str | list[str]) -> str:
 def test_utterances_alone_are_a_manifest_with_null_elsewhere() -> None:
     manifest = manifest_of({"utterance": "a.wav"})
     assert set(manifest.rows.columns) == {
-        *("utterance", "audio", "split", "label", "speaker", "gender", "language", "duration_s"),
-        *("recording", "turn", "arousal", "valence", "dominance", "votes"),
+        "utterance",
+        "audio",
+        "split",
+        "label",
+        "speaker",
+        "gender",
+        "language",
+        "duration_s",
+        "recording",
+        "turn",
+        "arousal",
+        "valence",
+        "dominance",
+        "votes",
     }
     assert all(
         column(manifest, name) == [None] for name in manifest.rows.columns if name != "utterance"

@@ -60,7 +60,13 @@ def test_parquet_columns_are_those_of_the_contract(tmp_path):
     write_table(full_table(), tmp_path / "t.parquet")
     arrow = pq.read_table(tmp_path / "t.parquet")
     assert arrow.column_names == [
-        *("utterance", "label", "reason", "probs", "embedding", "raw", "decided_by")
+        "utterance",
+        "label",
+        "reason",
+        "probs",
+        "embedding",
+        "raw",
+        "decided_by",
     ]
     assert arrow.column("label").to_pylist() == [None, "b"]
     assert arrow.column("probs").to_pylist() == [None, [0.25, 0.75]]

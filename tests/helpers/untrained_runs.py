@@ -42,9 +42,12 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
         soundfile.write(folder / f"n{idx}.wav", 0.2 * dark, RATE_HZ, subtype="PCM_16")
         rows.append(
             {
-                **{"utterance": f"n{idx}.wav", "audio": f"n{idx}.wav", "label": "ACDFHNSUAX"[idx]},
-                **{"split": "train" if idx < 6 else "development", "speaker": str(idx)},
-                **{"duration_s": 0.5 + 0.1 * idx},
+                "utterance": f"n{idx}.wav",
+                "audio": f"n{idx}.wav",
+                "label": "ACDFHNSUAX"[idx],
+                "split": "train" if idx < 6 else "development",
+                "speaker": str(idx),
+                "duration_s": 0.5 + 0.1 * idx,
             }
         )
     write_manifest(make_manifest(rows, MSP_PODCAST, folder), folder / "manifest.parquet")

@@ -60,8 +60,10 @@ def test_predict_meta_says_where_the_table_comes_from(make_run: Any, predict: An
     run = make_run("seed=5")
     meta = predict(run).meta
     assert {key: meta[key] for key in ("member", "selection", "checkpoint", "seed")} == {
-        **{"member": "wavlm", "selection": ["all"]},
-        **{"checkpoint": str(run / "best"), "seed": 5},
+        "member": "wavlm",
+        "selection": ["all"],
+        "checkpoint": str(run / "best"),
+        "seed": 5,
     }
     assert meta["absorbed_prior"] == [0.125] * 8
     assert meta["config_digest"] == "0" * 16

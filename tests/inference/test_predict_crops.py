@@ -28,11 +28,11 @@ def cut(tmp_path: Path) -> Manifest:
     # Louder and darker towards the end, so that the windows sound different.
     noise[WINDOW:] = np.convolve(noise, np.ones(8), mode="same")[WINDOW:]
     noise[2 * WINDOW :] = np.convolve(noise, np.ones(3), mode="same")[2 * WINDOW :]
-    pieces = {"long.wav": noise, "short.wav": noise[:4_000], "exact.wav": noise[:WINDOW]}
-    pieces |= {f"w{start}.wav": noise[start : start + WINDOW] for start in STARTS}
-    for name, samples in pieces.items():
+    segments = {"long.wav": noise, "short.wav": noise[:4_000], "exact.wav": noise[:WINDOW]}
+    segments |= {f"w{start}.wav": noise[start : start + WINDOW] for start in STARTS}
+    for name, samples in segments.items():
         soundfile.write(tmp_path / name, samples.astype(np.float32), 16_000, subtype="FLOAT")
-    rows = [{"utterance": name, "audio": name} for name in pieces]
+    rows = [{"utterance": name, "audio": name} for name in segments]
     return make_manifest(rows, MSP_PODCAST, tmp_path)
 
 
@@ -64,7 +64,7 @@ def test_first_and_centre_hear_one_window(probs_of: Any, member: str) -> None:
 
 
 @pytest.mark.parametrize("member", MEMBERS)
-def test_three_pieces_average_the_logits_of_their_windows(probs_of: Any, member: str) -> None:
+def test_three_segments_average_the_logits_of_their_windows(probs_of: Any, member: str) -> None:
     probs = probs_of(member, "3")
     # log p = logit - c with one c per window, and softmax does not see a sum of such constants.
     mean = np.mean([np.log(probs[f"w{start}.wav"]) for start in STARTS], axis=0)
@@ -76,7 +76,7 @@ def test_three_pieces_average_the_logits_of_their_windows(probs_of: Any, member:
 
 
 @pytest.mark.parametrize("member", MEMBERS)
-def test_clips_that_fit_are_one_piece_with_every_crop(probs_of: Any, member: str) -> None:
+def test_clips_that_fit_are_one_segment_with_every_crop(probs_of: Any, member: str) -> None:
     tables = [probs_of(member, crop) for crop in ("first", "centre", "full", "3")]
     for name in ("short.wav", "exact.wav", *(f"w{start}.wav" for start in STARTS)):
         for table in tables[1:]:

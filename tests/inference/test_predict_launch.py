@@ -31,11 +31,25 @@ def test_two_processes_write_the_table_of_one_once(
     predict(run, manifest=many, out=tmp_path / "one.parquet")
     done = subprocess.run(
         [
-            *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
-            *("--nproc_per_node", "2", "-m", "abhinaya", "predict", str(run)),
-            *("--manifest", str(tmp_path / "many.parquet"), "--select", "all"),
-            *("--audio-root", str(manifest.root)),
-            *("--out", str(tmp_path / "two.parquet"), "--json"),
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            "--nproc_per_node",
+            "2",
+            "-m",
+            "abhinaya",
+            "predict",
+            str(run),
+            "--manifest",
+            str(tmp_path / "many.parquet"),
+            "--select",
+            "all",
+            "--audio-root",
+            str(manifest.root),
+            "--out",
+            str(tmp_path / "two.parquet"),
+            "--json",
         ],
         env=os.environ
         | {

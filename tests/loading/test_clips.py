@@ -19,7 +19,7 @@ from abhinaya.loading.clips import (
     Clip,
     Cropping,
     collect_clips,
-    load_pieces,
+    load_segments,
     split_readable,
     split_short,
     window_bounds,
@@ -140,10 +140,10 @@ def test_split_readable_decodes_every_file_to_its_end(manifest: Manifest) -> Non
     assert problems[1].reason.startswith("c.wav does not exist")
 
 
-def test_load_pieces_of_a_text_is_the_text() -> None:
+def test_load_segments_of_a_text_is_the_text() -> None:
     clip = Clip("u", None, "Yes.")
-    assert load_pieces(clip, Cropping("random", 1.0), 3) == [Utterance("u", None, "Yes.", 3)]
-    assert load_pieces(clip, Cropping("centre", 1.0)) == [Utterance("u", None, "Yes.", None)]
+    assert load_segments(clip, Cropping("random", 1.0), 3) == [Utterance("u", None, "Yes.", 3)]
+    assert load_segments(clip, Cropping("centre", 1.0)) == [Utterance("u", None, "Yes.", None)]
 
 
 def test_clip_size_is_seconds_of_sound_or_characters_of_text() -> None:
@@ -175,10 +175,10 @@ def ramp(tmp_path: Path) -> Clip:
 
 
 def starts(clip: Clip, cropping: Cropping, epoch: int | None = None) -> list[int]:
-    pieces = load_pieces(clip, cropping, epoch)
-    assert all(piece.epoch == epoch for piece in pieces)
-    assert all(piece.waveform is not None and piece.text == clip.text for piece in pieces)
-    return [round(float(piece.waveform[0]) * 32_768) for piece in pieces]  # type: ignore[index]  # see above
+    segments = load_segments(clip, cropping, epoch)
+    assert all(segment.epoch == epoch for segment in segments)
+    assert all(segment.waveform is not None and segment.text == clip.text for segment in segments)
+    return [round(float(segment.waveform[0]) * 32_768) for segment in segments]  # type: ignore[index]  # see above
 
 
 @pytest.mark.parametrize(
@@ -192,20 +192,20 @@ def starts(clip: Clip, cropping: Cropping, epoch: int | None = None) -> list[int
         (3, [0, 400, 800]),
     ],
 )
-def test_load_pieces_cuts_where_it_is_told(ramp: Clip, where: Any, expected: list[int]) -> None:
+def test_load_segments_cuts_where_it_is_told(ramp: Clip, where: Any, expected: list[int]) -> None:
     assert starts(ramp, Cropping(where, 0.05)) == expected
-    lengths = [len(piece.waveform) for piece in load_pieces(ramp, Cropping(where, 0.05))]  # type: ignore[arg-type]  # it has audio
+    lengths = [len(segment.waveform) for segment in load_segments(ramp, Cropping(where, 0.05))]  # type: ignore[arg-type]  # it has audio
     assert lengths == ([1_600] if where == "full" else len(expected) * [800])
 
 
-def test_load_pieces_normalizes_each_piece_by_itself(ramp: Clip) -> None:
-    for piece in load_pieces(ramp, Cropping(2, 0.05, normalize=True)):
-        assert piece.waveform is not None
-        assert abs(piece.waveform.mean()) < 1e-4
-        assert abs(piece.waveform.std() - 1) < 1e-2  # of a variance of 5e-5, 1e-7 are added
+def test_load_segments_normalizes_each_segment_by_itself(ramp: Clip) -> None:
+    for segment in load_segments(ramp, Cropping(2, 0.05, normalize=True)):
+        assert segment.waveform is not None
+        assert abs(segment.waveform.mean()) < 1e-4
+        assert abs(segment.waveform.std() - 1) < 1e-2  # of a variance of 5e-5, 1e-7 are added
 
 
-def test_load_pieces_random_depends_on_seed_epoch_and_utterance(ramp: Clip) -> None:
+def test_load_segments_random_depends_on_seed_epoch_and_utterance(ramp: Clip) -> None:
     def cut(seed: int, epoch: int, name: str) -> int:
         (start,) = starts(replace(ramp, utterance=name), Cropping("random", 0.05, seed=seed), epoch)
         return start
@@ -219,20 +219,20 @@ def test_load_pieces_random_depends_on_seed_epoch_and_utterance(ramp: Clip) -> N
     assert all(0 <= cut(1, epoch, "r.wav") <= 800 for epoch in range(20))
 
 
-def test_load_pieces_random_outside_training_raises(ramp: Clip) -> None:
+def test_load_segments_random_outside_training_raises(ramp: Clip) -> None:
     with pytest.raises(BadValueError, match="random crop came without a random generator"):
-        load_pieces(ramp, Cropping("random", 0.05))
+        load_segments(ramp, Cropping("random", 0.05))
 
 
-def test_load_pieces_in_training_draws_one_of_a_number(ramp: Clip) -> None:
+def test_load_segments_in_training_draws_one_of_a_number(ramp: Clip) -> None:
     def cut(seed: int, name: str) -> list[int]:
         clip, cropping = replace(ramp, utterance=name), Cropping(3, 0.05, seed=seed)
         found = [starts(clip, cropping, epoch) for epoch in range(30)]
-        assert all(len(pieces) == 1 for pieces in found)
-        return [pieces[0] for pieces in found]
+        assert all(len(segments) == 1 for segments in found)
+        return [segments[0] for segments in found]
 
     drawn = cut(1, "r.wav")
-    # Of the three evenly spaced pieces each comes now and then: 10 times of 30, give or take 2.6.
+    # Of the three evenly spaced segments each comes now and then: 10 times of 30, give or take 2.6.
     assert set(drawn) == {0, 400, 800}
     assert all(3 <= drawn.count(start) <= 18 for start in set(drawn))
     assert cut(1, "r.wav") == drawn
@@ -240,9 +240,9 @@ def test_load_pieces_in_training_draws_one_of_a_number(ramp: Clip) -> None:
     assert cut(1, "s.wav") != drawn
 
 
-def test_load_pieces_unusable_audio_raises(tmp_path: Path) -> None:
+def test_load_segments_unusable_audio_raises(tmp_path: Path) -> None:
     with pytest.raises(AudioError, match=r"c\.wav does not exist"):
-        load_pieces(Clip("c.wav", tmp_path / "c.wav"), Cropping("first", 1.0))
+        load_segments(Clip("c.wav", tmp_path / "c.wav"), Cropping("first", 1.0))
 
 
 @pytest.mark.parametrize("where", ["first", "centre", "random", "full", 1, 4])

@@ -29,13 +29,13 @@ class Ramps:
         return {"waveform": utterance.waveform}
 
     def collate(self, encoded: list[dict[str, Any]]) -> dict[str, Any]:
-        stacked = np.stack([piece["waveform"] for piece in encoded])
+        stacked = np.stack([segment["waveform"] for segment in encoded])
         return {"waveforms": torch.from_numpy(stacked)}
 
 
 @pytest.fixture
 def make_dataset(tmp_path: Path) -> Callable[[Cropping], ClipDataset]:
-    """Six clips of a quarter of a second, whose first sample in a piece tells where it was cut."""
+    """Six clips of a quarter of a second; the first sample of a segment tells where it was cut."""
     ramp = np.arange(N_SAMPLES, dtype=np.int16)
     clips = []
     for idx in range(N_CLIPS):
@@ -49,7 +49,7 @@ def make_dataset(tmp_path: Path) -> Callable[[Cropping], ClipDataset]:
 
 
 def starts_by_row(dataset: ClipDataset, epoch: int, *, n_workers: int) -> dict[int, int]:
-    """Where the piece of each row starts, in samples."""
+    """Where the segment of each row starts, in samples."""
     sampler = LengthGroupedSampler([1.0] * N_CLIPS, 2, seed=0)
     sampler.set_epoch(epoch)
     loader: DataLoader[Any] = DataLoader(
@@ -93,11 +93,11 @@ def test_dataset_centre_crop_is_the_same_in_every_epoch(
     make_dataset: Callable[[Cropping], ClipDataset],
 ) -> None:
     dataset = make_dataset(Cropping("centre", 0.1))
-    # (4000 - 1600) // 2 samples are left before the piece.
+    # (4000 - 1600) // 2 samples are left before the segment.
     assert set(starts_by_row(dataset, 3, n_workers=0).values()) == {1200}
 
 
-def test_collator_single_pieces_have_no_map(
+def test_collator_single_segments_have_no_map(
     make_dataset: Callable[[Cropping], ClipDataset],
 ) -> None:
     dataset = make_dataset(Cropping("first", 0.1))
@@ -107,31 +107,31 @@ def test_collator_single_pieces_have_no_map(
     assert batch["inputs"]["waveforms"].shape == (2, 1600)
 
 
-def test_collator_several_pieces_say_whose_they_are(
+def test_collator_several_segments_say_whose_they_are(
     make_dataset: Callable[[Cropping], ClipDataset],
 ) -> None:
     three, one = make_dataset(Cropping(3, 0.1)), make_dataset(Cropping("first", 0.1))
     batch = Collator(Ramps().collate)([three[0], one[4], three[5]])
-    assert batch["piece_of"].tolist() == [0, 0, 0, 1, 2, 2, 2]
+    assert batch["segment_of"].tolist() == [0, 0, 0, 1, 2, 2, 2]
     assert batch["labels"].tolist() == [0, 4, 5]
-    # Pieces start at 0, half of 2400 and 2400.
+    # Segments start at 0, half of 2400 and 2400.
     first = batch["inputs"]["waveforms"][:, 0] * 32768
     assert first.int().tolist() == [0, 1200, 2400, 0, 0, 1200, 2400]
 
 
 def test_collator_vote_distributions_become_rows_of_a_tensor() -> None:
-    piece = {"waveform": np.zeros(4, np.float32)}
+    segment = {"waveform": np.zeros(4, np.float32)}
     rows = [
-        {"pieces": [piece], "target": np.array([0.25, 0.75], np.float32)},
-        {"pieces": [piece], "target": np.array([1, 0], np.float32)},
+        {"segments": [segment], "target": np.array([0.25, 0.75], np.float32)},
+        {"segments": [segment], "target": np.array([1, 0], np.float32)},
     ]
     labels = Collator(Ramps().collate)(rows)["labels"]
     assert labels.dtype == torch.float32
     assert labels.tolist() == [[0.25, 0.75], [1, 0]]
 
 
-def test_the_trainer_counts_clips_and_not_pieces() -> None:
+def test_the_trainer_counts_clips_and_not_segments() -> None:
     """It takes the first tensor of a batch for its size and weighs the validation loss by it."""
-    collate = Collator(lambda pieces: {"x": torch.tensor([piece["x"] for piece in pieces])})
-    rows = [{"pieces": [{"x": 1.0}, {"x": 2.0}, {"x": 3.0}], "target": np.int64(0)}] * 2
+    collate = Collator(lambda segments: {"x": torch.tensor([segment["x"] for segment in segments])})
+    rows = [{"segments": [{"x": 1.0}, {"x": 2.0}, {"x": 3.0}], "target": np.int64(0)}] * 2
     assert find_batch_size(collate(rows)) == 2

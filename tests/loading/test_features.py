@@ -15,7 +15,7 @@ import torch
 
 import abhinaya.loading.features as module
 from abhinaya.errors import BadValueError
-from abhinaya.loading.clips import Clip, Cropping, load_pieces, window_bounds
+from abhinaya.loading.clips import Clip, Cropping, load_segments, window_bounds
 from abhinaya.loading.features import FeatureStore, collate_features, encoder_digest
 from abhinaya.nn.classifier_config import CacheConfig
 from members.wavlm.member import WaveformInputs
@@ -62,20 +62,20 @@ def files_of(store: FeatureStore) -> set[Path]:
 
 
 def states_of(store: FeatureStore, clip: Clip) -> np.ndarray[Any, Any]:
-    return np.stack([piece["states"] for piece in store.load(clip)])
+    return np.stack([segment["states"] for segment in store.load(clip)])
 
 
-def test_stored_states_are_those_of_each_piece_encoded_alone(
+def test_stored_states_are_those_of_each_segment_encoded_alone(
     make_store: MakeStore, clips: list[Clip]
 ) -> None:
     store = make_store(cropping=Cropping(2, 0.6), layer_weights=True)
     assert len(fill(store, clips)) == 10
     for clip in clips:
         stored = states_of(store, clip)
-        pieces = load_pieces(clip, store.cropping)
-        assert len(stored) == len(pieces) == (1 if clip.duration_s <= 0.6 else 2)
-        for ours, piece in zip(stored, pieces, strict=True):
-            waveform = torch.from_numpy(piece.waveform).unsqueeze(0)
+        segments = load_segments(clip, store.cropping)
+        assert len(stored) == len(segments) == (1 if clip.duration_s <= 0.6 else 2)
+        for ours, segment in zip(stored, segments, strict=True):
+            waveform = torch.from_numpy(segment.waveform).unsqueeze(0)
             with torch.no_grad():
                 theirs, _ = store.backbone.encode(
                     waveforms=waveform, mask=torch.ones_like(waveform).bool()
@@ -99,7 +99,7 @@ def test_filled_store_is_read_not_computed(
     store = make_store()
     fill(store, clips)
     first = [states_of(store, clip) for clip in clips]
-    monkeypatch.setattr(module, "load_pieces", lambda *_: pytest.fail("audio was decoded"))
+    monkeypatch.setattr(module, "load_segments", lambda *_: pytest.fail("audio was decoded"))
     again = make_store()
     fill(again, clips, batch_size=5)
     for clip, states in zip(clips, first, strict=True):
@@ -214,7 +214,7 @@ def test_replaced_recording_is_computed_anew(
         fill(store, [clip])
         states.append(states_of(store, clip))
     # 8,000 and 9,600 samples.
-    assert [len(pieces[0]) for pieces in states] == [24, 29]
+    assert [len(segments[0]) for segments in states] == [24, 29]
     assert len(files_of(store)) == 2
 
 
@@ -256,7 +256,7 @@ def test_random_crops_raise(make_store: MakeStore) -> None:
         make_store(cropping=Cropping("random", 1.0))
 
 
-def test_load_in_training_draws_the_piece_that_would_be_cut(
+def test_load_in_training_draws_the_segment_that_would_be_cut(
     make_store: MakeStore, clips: list[Clip]
 ) -> None:
     cropping = Cropping(3, 0.4, seed=5)
@@ -267,9 +267,9 @@ def test_load_in_training_draws_the_piece_that_would_be_cut(
         n_samples = 22_400  # of the longest clip, 1.4 s
         bounds = window_bounds("n9.wav", n_samples, cropping, epoch)
         drawn.append(window_bounds("n9.wav", n_samples, cropping).index(bounds[0]))
-        (piece,) = store.load(clips[9], epoch)
+        (segment,) = store.load(clips[9], epoch)
         expected = states_of(store, clips[9])[drawn[-1]]
-        np.testing.assert_array_equal(piece["states"], expected)
+        np.testing.assert_array_equal(segment["states"], expected)
     assert set(drawn) == {0, 1, 2}
 
 

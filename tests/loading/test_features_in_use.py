@@ -47,7 +47,9 @@ def test_predict_stored_equals_fresh(
     cache = f"cache.dir={tmp_path / 'store'}"
     for attempt in ("filling", "filled"):
         stored = predict(
-            *(run, cache, "inference.batch_size=3"),
+            run,
+            cache,
+            "inference.batch_size=3",
             member=member,
             out=tmp_path / f"{attempt}.parquet",
             with_embedding=True,
@@ -103,8 +105,8 @@ def test_train_stored_equals_fresh(train: Train, tmp_path: Path, member: str, av
         np.testing.assert_allclose(ours[name], value, atol=1e-5, err_msg=name)
 
 
-def test_train_stored_pieces_are_drawn_as_fresh_ones(train: Train, tmp_path: Path) -> None:
-    """One store serves training, which draws a piece in each epoch, and validation, on all."""
+def test_train_stored_segments_are_drawn_as_fresh_ones(train: Train, tmp_path: Path) -> None:
+    """One store serves training, which draws a segment in each epoch, and validation, on all."""
     settings = ("audio.train_crop=3", "audio.eval_crop=3", "audio.max_audio_s=0.3")
     fresh = train("fresh", *settings)
     stored = train("stored", *settings, f"cache.dir={tmp_path / 'store'}")

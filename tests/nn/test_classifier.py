@@ -15,7 +15,7 @@ from abhinaya.nn.pooling import build_pooling
 
 
 class Numbers(Backbone):
-    """Each piece is one frame of two given numbers; the encoder scales them by one."""
+    """Each segment is one frame of two given numbers; the encoder scales them by one."""
 
     def __init__(self, *, standardize: bool = False) -> None:
         super().__init__()
@@ -70,15 +70,15 @@ def test_classifier_without_labels_or_loss_has_no_loss() -> None:
     assert make_classifier(None)(values((1, 1)), labels=torch.tensor([0])).loss is None
 
 
-def test_classifier_row_of_several_pieces_is_their_mean() -> None:
-    # Row 0 has two pieces, row 1 one, row 2 three.
+def test_classifier_row_of_several_segments_is_their_mean() -> None:
+    # Row 0 has two segments, row 1 one, row 2 three.
     inputs = values((0, 2), (4, 6), (1, 1), (3, 0), (0, 0), (0, 3))
     output = make_classifier()(
-        inputs, labels=torch.tensor([0, 1, 0]), piece_of=torch.tensor([0, 0, 1, 2, 2, 2])
+        inputs, labels=torch.tensor([0, 1, 0]), segment_of=torch.tensor([0, 0, 1, 2, 2, 2])
     )
     assert output.logits.tolist() == [[2, 4], [1, 1], [1, 1]]
     assert output.embeddings.tolist() == output.logits.tolist()
-    # Row 0: log(1 + e^(4 - 2)) = 2.126928; rows 1 and 2: log 2. The mean counts rows, not pieces.
+    # Row 0: log(1 + e^(4 - 2)) = 2.126928; rows 1 and 2: log 2. The mean counts rows, not segments.
     assert output.loss.item() == pytest.approx((2.126928 + 2 * 0.693147) / 3, abs=1e-6)
 
 

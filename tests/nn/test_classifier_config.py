@@ -104,7 +104,7 @@ def test_cache_with_repeatable_crops_is_allowed(make_config: MakeConfig, crop: s
 def test_cache_with_random_crops_raises(make_config: MakeConfig) -> None:
     assert problems_of(make_config, "freeze=encoder", "cache.dir=x") == (
         "cache keeps what is computed once, but audio.train_crop is 'random'; set it to first, "
-        "centre, full or a number of pieces to draw from, or remove cache",
+        "centre, full or a number of segments to draw from, or remove cache",
     )
 
 

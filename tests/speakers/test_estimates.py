@@ -77,7 +77,10 @@ def test_official_speaker_without_the_official_column_is_unknown_where_estimated
 def test_name_speakers_passes_over_names_of_others():
     clusters = {"u": 1, "v": 0, "w": 1, "x": 2}
     assert name_speakers(clusters, {"spk-0002", "9"}) == {
-        **{"u": "spk-0003", "v": "spk-0001", "w": "spk-0003", "x": "spk-0004"}
+        "u": "spk-0003",
+        "v": "spk-0001",
+        "w": "spk-0003",
+        "x": "spk-0004",
     }
     assert name_speakers({}, set()) == {}
 

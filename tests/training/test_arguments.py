@@ -92,7 +92,8 @@ def test_arguments_batch_that_a_device_cannot_split_raises(
         r"processes has of a global batch of 12\. Choose one of 1, 2, 3, 6\.",
     ):
         arguments_of(
-            *("training.global_batch_size=12", "training.per_device_train_batch_size=5"),
+            "training.global_batch_size=12",
+            "training.per_device_train_batch_size=5",
             n_processes=2,
         )
 

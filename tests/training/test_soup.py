@@ -56,9 +56,15 @@ def make_run(bases: Path, tmp_path: Path) -> MakeRun:
         prior: list[float] | None = None,
     ) -> Path:
         content = {
-            **{"member": member, "name": name, "run_dir": str(tmp_path / name)},
-            **{"base": str(bases / member), "data": {"manifest": "x"}, "pooling": "mean"},
-            **{"audio": {"max_audio_s": 1}, "head": {"hidden": 0}, "freeze": "encoder"},
+            "member": member,
+            "name": name,
+            "run_dir": str(tmp_path / name),
+            "base": str(bases / member),
+            "data": {"manifest": "x"},
+            "pooling": "mean",
+            "audio": {"max_audio_s": 1},
+            "head": {"hidden": 0},
+            "freeze": "encoder",
             "training": {"global_batch_size": 1},
         }
         config: Any = check_member_config(apply_overrides(content, overrides), "x")
@@ -205,8 +211,13 @@ def test_read_parts_other_seeds_are_warned_of(
 
 def test_read_parts_what_only_concerns_training_may_differ(make_run: MakeRun) -> None:
     overrides = [
-        *("training.learning_rate=0.5", "loss.name=focal", "audio.train_crop=first"),
-        *("head.dropout=0.1", "spec_augment=false", "inference.batch_size=2", "data.train=all"),
+        "training.learning_rate=0.5",
+        "loss.name=focal",
+        "audio.train_crop=first",
+        "head.dropout=0.1",
+        "spec_augment=false",
+        "inference.batch_size=2",
+        "data.train=all",
     ]
     first, other = read_parts([make_run("one"), make_run("two", *overrides)])
     assert (first.config.name, other.config.name) == ("one", "two")

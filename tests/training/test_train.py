@@ -16,7 +16,7 @@ from sklearn.metrics import f1_score
 
 from abhinaya.data.labels import MSP_PODCAST
 from abhinaya.data.manifest import Manifest
-from abhinaya.loading.clips import Clip, Cropping, load_pieces
+from abhinaya.loading.clips import Clip, Cropping, load_segments
 from abhinaya.nn.build import build_classifier
 from abhinaya.nn.checkpoint import load_weights, read_info
 from abhinaya.nn.classifier_config import ClassifierConfig
@@ -28,9 +28,14 @@ Train = Callable[..., Path]
 
 # So quick a learner that its score goes up and down.
 SEVERAL_EPOCHS = (
-    *("training.num_train_epochs=5", "training.save_total_limit=9", "training.learning_rate=0.1"),
-    *("freeze=encoder", "layer_weights=true", "standardize=true", "loss.class_weights=inverse"),
-    *("head.dropout=0",),
+    "training.num_train_epochs=5",
+    "training.save_total_limit=9",
+    "training.learning_rate=0.1",
+    "freeze=encoder",
+    "layer_weights=true",
+    "standardize=true",
+    "loss.class_weights=inverse",
+    "head.dropout=0",
 )
 
 
@@ -48,9 +53,9 @@ def predict_one_by_one(config: ClassifierConfig, manifest: Manifest, folder: Pat
     predicted = []
     for row in manifest.select("development:A,C,D,F,H,N,S,U").itertuples():
         clip = Clip(str(row.utterance), manifest.audio_path(str(row.audio)))
-        (piece,) = load_pieces(clip, Cropping("centre", 0.4))
+        (segment,) = load_segments(clip, Cropping("centre", 0.4))
         with torch.no_grad():
-            logits = model(inputs.collate([inputs.encode(piece)])).logits
+            logits = model(inputs.collate([inputs.encode(segment)])).logits
         predicted.append(int(logits.argmax()))
     return predicted
 

@@ -142,7 +142,9 @@ def test_context_beside_stored_features_is_that_of_a_fresh_pass(
     assert len(files) == 34 + 11  # of O and X there are predictions, but no training
     # Another text of the same sound is another result, but no other file.
     quiet = predict(
-        *(tmp_path / "stored", corpus, tmp_path / "quiet.parquet"),
+        tmp_path / "stored",
+        corpus,
+        tmp_path / "quiet.parquet",
         "data.transcripts.predict=human",
     )
     assert quiet.probs is not None
@@ -260,7 +262,10 @@ def test_texts_of_similar_length_share_a_batch(
 ) -> None:
     BATCHES.clear()
     config = make_config(
-        *(tmp_path / "run", SOURCES, "data.validation=null", "training.num_train_epochs=1"),
+        tmp_path / "run",
+        SOURCES,
+        "data.validation=null",
+        "training.num_train_epochs=1",
         "inference.batch_size=4",
     )
     run = train_classifier(Texts(), config, corpus)

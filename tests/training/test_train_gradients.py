@@ -22,8 +22,13 @@ Train = Callable[..., Path]
 # Plain gradient descent, because Adam's first step hardly depends on the size of the gradient; no
 # clipping, for the same reason.
 ONE_STEP = (
-    *("training.max_steps=1", "training.optim=sgd", "training.learning_rate=0.1"),
-    *("training.max_grad_norm=0", "data.validation=null", "head.dropout=0", "spec_augment=false"),
+    "training.max_steps=1",
+    "training.optim=sgd",
+    "training.learning_rate=0.1",
+    "training.max_grad_norm=0",
+    "data.validation=null",
+    "head.dropout=0",
+    "spec_augment=false",
 )
 
 

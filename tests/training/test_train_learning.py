@@ -14,8 +14,13 @@ from abhinaya.data.manifest import Manifest
 Train = Callable[..., Path]
 
 LONG = (
-    *("data.train=sixteen", "data.validation=sixteen", "audio.train_crop=centre"),
-    *("head.dropout=0", "head.hidden=32", "spec_augment=false", "training.warmup_steps=5"),
+    "data.train=sixteen",
+    "data.validation=sixteen",
+    "audio.train_crop=centre",
+    "head.dropout=0",
+    "head.hidden=32",
+    "spec_augment=false",
+    "training.warmup_steps=5",
 )
 
 
@@ -24,8 +29,11 @@ LONG = (
     [
         # What stands on top of an encoder that is not trained.
         (
-            *("freeze=encoder", "layer_weights=true", "standardize=true"),
-            *("pooling=attentive-statistics", "training.num_train_epochs=40"),
+            "freeze=encoder",
+            "layer_weights=true",
+            "standardize=true",
+            "pooling=attentive-statistics",
+            "training.num_train_epochs=40",
         ),
         # All of it.
         pytest.param(

@@ -22,9 +22,14 @@ ROOT = Path(__file__).resolve().parents[2]
 
 # 34 rows in batches of 8: five steps per epoch, and the last batch is not full by itself.
 SETTINGS = (
-    *("head.dropout=0", "spec_augment=false", "training.save_strategy=steps"),
-    *("training.save_steps=2", "training.save_total_limit=9"),
-    *("training.optim=sgd", "training.learning_rate=0.1", "training.max_grad_norm=0"),
+    "head.dropout=0",
+    "spec_augment=false",
+    "training.save_strategy=steps",
+    "training.save_steps=2",
+    "training.save_total_limit=9",
+    "training.optim=sgd",
+    "training.learning_rate=0.1",
+    "training.max_grad_norm=0",
 )
 CHECKPOINTS = [*(f"checkpoint-{step}" for step in (2, 4, 6, 8, 10)), "best"]
 

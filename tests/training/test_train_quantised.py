@@ -40,8 +40,12 @@ TRAINED = {
         for layer in (0, 1)
         for matrix in "AB"
     ),
-    *("head.fc.weight", "head.fc.bias", "head.ln.weight", "head.ln.bias"),
-    *("head.out.weight", "head.out.bias"),
+    "head.fc.weight",
+    "head.fc.bias",
+    "head.ln.weight",
+    "head.ln.bias",
+    "head.out.weight",
+    "head.out.bias",
 }
 
 

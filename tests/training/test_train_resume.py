@@ -19,9 +19,13 @@ Train = Callable[..., Path]
 # Dropout in encoder and head, SpecAugment, random crops, two accumulation steps; 5 steps an epoch
 # and a checkpoint every second one, so some of them fall into the middle of an epoch.
 SETTINGS = (
-    *("pooling=attentive-statistics", "training.per_device_train_batch_size=4"),
-    *("training.save_strategy=steps", "training.save_steps=2", "training.num_train_epochs=3"),
-    *("training.save_total_limit=9", "training.learning_rate=0.001"),
+    "pooling=attentive-statistics",
+    "training.per_device_train_batch_size=4",
+    "training.save_strategy=steps",
+    "training.save_steps=2",
+    "training.num_train_epochs=3",
+    "training.save_total_limit=9",
+    "training.learning_rate=0.001",
 )
 STEPS_PER_EPOCH, N_STEPS = 5, 15
 """34 usable rows in batches of 8."""

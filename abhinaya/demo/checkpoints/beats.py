@@ -22,7 +22,7 @@ def write_beats(
     embed_dim: int = 16,
     fine_tuned: bool = True,
 ) -> None:
-    """A BEATs checkpoint with all keys of the published ones; the same seed gives the same bytes.
+    """Write a BEATs checkpoint with all keys of the published; one seed gives the same bytes.
 
     The weights are large enough that different sounds get clearly different features.
 

@@ -230,7 +230,7 @@ _OPENAI_PARTS = {
 
 
 def _openai_name(key: str) -> str:
-    """openai-whisper's name of a tensor of transformers' WhisperModel.
+    """Return openai-whisper's name of a tensor of transformers' WhisperModel.
 
     Example:
         >>> _openai_name("decoder.layers.0.encoder_attn.q_proj.weight")
@@ -243,7 +243,7 @@ def _openai_name(key: str) -> str:
 
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
-    """Torch's random numbers from `seed`, and what they were before afterwards."""
+    """Draw torch's random numbers from `seed`, and put them back as they were afterwards."""
     import torch
 
     with torch.random.fork_rng(devices=[]):

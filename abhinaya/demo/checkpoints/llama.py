@@ -72,7 +72,7 @@ def write_llama(
     texts: Sequence[str] | None = None,
     chat_template: bool = False,
 ) -> None:
-    """A tiny LLaMA with a tokenizer, in the layout of Vicuna 1.5 or of Llama 3.1.
+    """Write a tiny LLaMA with a tokenizer, in the layout of Vicuna 1.5 or of Llama 3.1.
 
     "vicuna": float16 in two `pytorch_model-*.bin` files with an index, the buffers of the rotary
     embedding among them as in files of 2023; SentencePiece BPE with bytes for unknown letters in
@@ -89,7 +89,7 @@ def write_llama(
         n_features: D, their width; a multiple of twice the heads.
         n_heads: attention heads.
         n_kv_heads: heads of keys and values; None is what the layout has.
-        vocab_size: pieces of the tokenizer, special ones included, and rows of the embedding.
+        vocab_size: tokens of the tokenizer, special ones included, and rows of the embedding.
         init_std: standard deviation of the weights. LLaMA's own 0.02 suits thousands of features.
             With 64 of them a block then adds next to nothing to its input; about 0.12, one by the
             root of the width, keeps the size of what goes through a matrix.
@@ -97,7 +97,7 @@ def write_llama(
         chat_template: give "llama3" the chat template and end of turn of an instruct model.
 
     Raises:
-        BadValueError: if the texts do not give so many pieces, or Vicuna should get a template.
+        BadValueError: if the texts do not give so many tokens, or Vicuna should get a template.
         MissingPackageError: if "vicuna" lacks the package sentencepiece.
     """
     if chat_template and layout == "vicuna":
@@ -198,10 +198,10 @@ def _write_shards(folder: Path, layout: Layout, weights: Mapping[str, Tensor]) -
     stem, suffix = ("pytorch_model", "bin") if layout == "vicuna" else ("model", "safetensors")
     names = list(weights)
     weight_map: dict[str, str] = {}
-    for shard, part in enumerate((names[: len(names) // 2], names[len(names) // 2 :]), start=1):
-        file = folder / f"{stem}-{shard:05d}-of-00002.{suffix}"
-        weight_map |= dict.fromkeys(part, file.name)
-        content = {name: weights[name] for name in part}
+    for number, shard in enumerate((names[: len(names) // 2], names[len(names) // 2 :]), start=1):
+        file = folder / f"{stem}-{number:05d}-of-00002.{suffix}"
+        weight_map |= dict.fromkeys(shard, file.name)
+        content = {name: weights[name] for name in shard}
         if layout == "vicuna":
             # The name inside the archive would otherwise be that of the file.
             with file.open("wb") as stream:
@@ -223,7 +223,7 @@ def _write_sentencepiece(folder: Path, texts: Sequence[str], vocab_size: int) ->
     model = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(
-            # A line end is a byte to LLaMA, so no piece may hold one.
+            # A line end is a byte to LLaMA, so no token may hold one.
             sentence_iterator=(line for text in texts for line in text.splitlines()),
             model_writer=model,
             model_type="bpe",

@@ -39,7 +39,7 @@ def write_salmonn(
     speech_std: float = 0.12,
     extras: bool = True,
 ) -> None:
-    """A tiny SALMONN checkpoint, `{"model": tensors}` in float32, all with random values.
+    """Write a tiny SALMONN, `{"model": tensors}` in float32, all with random values.
 
     The Q-Former is named as in BERT with the layers of BLIP-2 (Li et al. 2023, arXiv:2301.12597):
     one query, and cross-attention in every layer over Whisper's and BEATs' frames side by side.

@@ -30,7 +30,7 @@ _BATCH_SIZE = 16
 _LEARNING_RATE = 3e-3
 _LARGEST_GRADIENT = 1.0
 _VOCAB_SIZE = 768
-# So often do the words of the prompt come among the tokenizer's texts. Most become one piece each,
+# So often do the words of the prompt come among the tokenizer's texts. Most become one token each,
 # and the chats shorter by half.
 _N_PROMPT_COPIES = 50
 _NO_LABEL = -100  # what torch's cross-entropy leaves out
@@ -41,7 +41,7 @@ Chat = list[dict[str, str]]
 def write_trained_llama(
     folder: Path, *, seed: int = 0, n_steps: int = 160, keep_out: Iterable[str] = ()
 ) -> None:
-    """A tiny Llama in the layout of Llama 3 Instruct that labels the demo's sentences.
+    """Write a tiny Llama in the layout of Llama 3 Instruct that labels the demo's sentences.
 
     The files are those of `write_llama(layout="llama3", chat_template=True)`. All weights are
     trained, on chats: the question is `PROMPT` as it is sent, with a sentence of the demo's grammar
@@ -81,13 +81,13 @@ def write_trained_llama(
 
 
 def _make_sentences(rng: np.random.Generator, keep_out: Iterable[str]) -> list[tuple[str, int]]:
-    """Sentences and the indices of their classes, the classes in turns."""
-    parts = [words for words in (text.split() for text in keep_out) if words]
+    """Make sentences and the indices of their classes, the classes in turns."""
+    known = [words for words in (text.split() for text in keep_out) if words]
 
     @cache
     def is_kept_out(sentence: str) -> bool:
         words = sentence.split()
-        return any(_comes_in(part, words) for part in parts)
+        return any(_comes_in(text, words) for text in known)
 
     drawn = [
         (make_sentence(code, rng), idx)
@@ -99,16 +99,16 @@ def _make_sentences(rng: np.random.Generator, keep_out: Iterable[str]) -> list[t
     if missing:
         names = ", ".join(MSP_PODCAST.names[idx] for idx in sorted(missing))
         raise BadValueError(
-            f"keep_out, with {len(parts)} texts, leaves no sentence to learn for {names}. "
+            f"keep_out, with {len(known)} texts, leaves no sentence to learn for {names}. "
             "Leave out texts of a word or two: most sentences have those."
         )
     return kept
 
 
-def _comes_in(part: Sequence[str], words: Sequence[str]) -> bool:
-    """Whether all words of a part come in their order, whatever stands between them."""
+def _comes_in(text: Sequence[str], words: Sequence[str]) -> bool:
+    """Return whether all words of a text come in their order, whatever stands between them."""
     rest = iter(words)
-    return all(word in rest for word in part)
+    return all(word in rest for word in text)
 
 
 def _train(folder: Path, chats: Sequence[Chat], n_steps: int, rng: np.random.Generator) -> None:
@@ -123,7 +123,7 @@ def _train(folder: Path, chats: Sequence[Chat], n_steps: int, rng: np.random.Gen
 
     @cache
     def encode(idx: int) -> tuple[list[int], int]:
-        """Token ids of a chat, and how many of them are the question."""
+        """Return token ids of a chat, and how many of them are the question."""
         ids: list[int] = tokenizer.apply_chat_template(chats[idx], return_dict=False)
         question = tokenizer.apply_chat_template(
             chats[idx][:-1], add_generation_prompt=True, return_dict=False

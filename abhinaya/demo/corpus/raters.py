@@ -17,8 +17,14 @@ _N_WORKERS = 60
 
 # Names of the published detailed files, which are adjectives and nouns mixed.
 _PRIMARY_NAMES = {
-    **{"A": "Angry", "C": "Contempt", "D": "Disgust", "F": "Fear"},
-    **{"H": "Happy", "N": "Neutral", "S": "Sad", "U": "Surprise"},
+    "A": "Angry",
+    "C": "Contempt",
+    "D": "Disgust",
+    "F": "Fear",
+    "H": "Happy",
+    "N": "Neutral",
+    "S": "Sad",
+    "U": "Surprise",
 }
 _OTHER_NAMES = ("Other", "Other-Thoughtful", "Other-Confused", "Other-tired")
 _SECONDARY_NAMES = {
@@ -33,7 +39,14 @@ _SECONDARY_NAMES = {
     OTHER: ("Other", "Confused"),
 }
 _CONFUSED_WITH = {
-    **{"A": "DC", "C": "DN", "D": "CA", "F": "SU", "H": "UN", "N": "HC", "S": "NF", "U": "HF"},
+    "A": "DC",
+    "C": "DN",
+    "D": "CA",
+    "F": "SU",
+    "H": "UN",
+    "N": "HC",
+    "S": "NF",
+    "U": "HF",
 }
 
 # Arousal, valence and dominance, 1..7, of a clip of full intensity.
@@ -72,14 +85,14 @@ class Rating:
     dominance: int
 
     def to_line(self) -> str:
-        """The rating as it stands in `labels.txt` and in the column `EmoDetail`."""
+        """Return the rating as it stands in `labels.txt` and in the column `EmoDetail`."""
         return (
             f"{self.worker}; {self.primary}; {','.join(self.secondary)}; "
             f"A:{self.arousal:.6f}; V:{self.valence:.6f}; D:{self.dominance:.6f};"
         )
 
     def to_fields(self) -> dict[str, str | float]:
-        """The rating as it stands in `labels_detailed.json`."""
+        """Return the rating as it stands in `labels_detailed.json`."""
         return {
             "EmoClass_Major": self.primary,
             "EmoClass_Second": ",".join(self.secondary),
@@ -90,7 +103,7 @@ class Rating:
 
 
 def find_plurality(codes: Sequence[str]) -> str:
-    """The most frequent code, or X where several share the first place.
+    """Find the most frequent code, or X where several share the first place.
 
     Example:
         >>> find_plurality("AASNA"), find_plurality("AASSN")
@@ -104,7 +117,7 @@ def find_plurality(codes: Sequence[str]) -> str:
 def rate(
     label: str, emotions: Sequence[str], intensity: float, rng: np.random.Generator
 ) -> tuple[Rating, ...]:
-    """Five to seven ratings whose plurality is the label.
+    """Draw five to seven ratings whose plurality is the label.
 
     Args:
         label: class code, O, or X for ratings without a plurality.

@@ -33,8 +33,16 @@ _HIDDEN_SPLIT = "Test3"
 _BALANCED = MSP_PODCAST.codes
 _CLIPS: dict[str, dict[str, int]] = {
     "Train": {
-        **{"N": 70, "H": 60, "S": 32, "A": 30, "C": 20, "U": 18, "D": 14, "F": 14},
-        **{"O": 10, "X": 12},
+        "N": 70,
+        "H": 60,
+        "S": 32,
+        "A": 30,
+        "C": 20,
+        "U": 18,
+        "D": 14,
+        "F": 14,
+        "O": 10,
+        "X": 12,
     },
     "Development": {**dict.fromkeys(_BALANCED, 11), "O": 4, "X": 4},
     "Test1": {**dict.fromkeys(_BALANCED, 5), "O": 2, "X": 2},
@@ -171,7 +179,7 @@ def write_corpus(
 
 
 def _recognise(clip: _Clip, seed: int) -> str:
-    """What was said, with about one word in fourteen lost."""
+    """Return what was said, with about one word in fourteen lost."""
     rng = np.random.default_rng([seed, *clip.name.encode()])
     words = clip.text.split()
     kept = rng.random(len(words)) > _LOST_SHARE
@@ -206,7 +214,7 @@ def _is_synthetic(release: Path) -> bool:
 
 
 def _apportion(targets: Sequence[int], total: int, minima: Sequence[int]) -> list[int]:
-    """Whole shares of `total`, as proportional to the targets as the minima allow."""
+    """Split `total` into whole shares, as proportional to the targets as the minima allow."""
     shares = np.array(minima)
     wanted = np.array(targets) * total / sum(targets)
     while shares.sum() < total:
@@ -226,7 +234,7 @@ def _cast_speakers(seed: int, n_speakers: int) -> list[_Speaker]:
 
 
 def _plan_clips(seed: int, speakers: Sequence[_Speaker], n_clips: int) -> list[_Clip]:
-    """All clips, in the order of their names."""
+    """Plan all clips, in the order of their names."""
     rng = np.random.default_rng([seed, 1])
     cells = [(split, label) for split, counts in _CLIPS.items() for label in counts]
     targets = [_CLIPS[split][label] for split, label in cells]
@@ -257,7 +265,7 @@ def _plan_clips(seed: int, speakers: Sequence[_Speaker], n_clips: int) -> list[_
 def _turn_names(
     casting: Sequence[_Speaker], speakers: Sequence[_Speaker], rng: np.random.Generator
 ) -> list[str]:
-    """`MSP-PODCAST_RECORDING_TURN.wav`: two recordings per speaker, turns in order with gaps."""
+    """Name clips `MSP-PODCAST_RECORDING_TURN.wav`: two recordings per speaker, gaps in turns."""
     turns: dict[int, int] = {}
     names = []
     for speaker in casting:
@@ -308,7 +316,7 @@ def _write_sounds(folder: Path, clips: Iterable[_Clip]) -> float:
 
 
 def _write_labels(folder: Path, clips: Sequence[_Clip]) -> None:
-    """The five label files: consensus and detailed as CSV and JSON, and both as text."""
+    """Write the five label files: consensus and detailed as CSV and JSON, and both as text."""
     header = ("EmoClass", "EmoAct", "EmoVal", "EmoDom", "SpkrID", "Gender", "Split_Set")
     consensus = {
         clip.name: (clip.label, *clip.attributes, clip.shown_speaker, clip.shown_gender, clip.split)

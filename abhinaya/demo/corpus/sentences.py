@@ -122,7 +122,7 @@ _WORDING = {
 
 
 def make_sentence(emotion: str, rng: np.random.Generator) -> str:
-    """A sentence of some four to nine words for a class of `abhinaya.data.labels.MSP_PODCAST`.
+    """Make a sentence of some four to nine words for a class of MSP-Podcast.
 
     Args:
         emotion: class code, A to U.

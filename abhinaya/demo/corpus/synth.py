@@ -82,7 +82,7 @@ _CONSONANTS = {
 
 
 def spell(text: str) -> list[list[Phone]]:
-    """Rough phones of every word of an English text, by its letters.
+    """Spell every word of an English text in rough phones, by its letters.
 
     Example:
         >>> [len(phones) for phones in spell("See, a dog.")]  # s ee | a | d(2) o g(2)
@@ -109,7 +109,7 @@ def _spell_word(word: str) -> list[Phone]:
 def synthesize(
     voice: Voice, style: Style, words: Sequence[Sequence[Phone]], rng: np.random.Generator
 ) -> NDArray[np.float32]:
-    """A clip in which a voice says some words in a style.
+    """Synthesize a clip in which a voice says some words in a style.
 
     The length follows from the phones and the rate, and is kept between `MIN_DURATION_S` and
     `MAX_DURATION_S`. A little noise lies under everything, pauses included.
@@ -153,7 +153,7 @@ def synthesize(
 def _time_phones(
     words: Sequence[Sequence[Phone]], voice: Voice, style: Style, rng: np.random.Generator
 ) -> tuple[list[Phone], FloatArray]:
-    """All phones in a row with silence around and between words, and their lengths in seconds."""
+    """Put all phones in a row, silence around and between words, with lengths in seconds."""
     phones: list[Phone] = [_PAUSE]
     scales: list[float] = [0.0]
     pauses_s: list[float] = [rng.uniform(0.05, 0.15)]
@@ -177,7 +177,7 @@ def _time_phones(
 def _accents(
     times_s: FloatArray, onsets_s: FloatArray, style: Style, rng: np.random.Generator
 ) -> FloatArray:
-    """Where the voice is raised, 0..1, shape (T,): a bump near every accented vowel."""
+    """Draw where the voice is raised, 0..1, shape (T,): a bump near every accented vowel."""
     is_accented = rng.random(len(onsets_s)) < 0.55
     is_accented[rng.integers(len(onsets_s))] = True  # no clip without an accent
     heights = is_accented * rng.uniform(0.6, 1.0, len(onsets_s))
@@ -194,7 +194,7 @@ def _pitch_contour(
     style: Style,
     rng: np.random.Generator,
 ) -> FloatArray:
-    """Pitch relative to the voice, semitones, shape (T,); its mean is the style's in any case."""
+    """Return the pitch relative to the voice, semitones, shape (T,); its mean is the style's."""
     moving_st = style.accent_st * accents + style.slope_st * times_s / times_s[-1]
     moving_st += style.final_st * np.clip((times_s - last_onset_s) / 0.15, 0, 1)
     phase = 2 * np.pi * (style.tremor_hz * times_s + rng.random())
@@ -210,7 +210,7 @@ def _glottal_source(
     voicing: FloatArray,
     rng: np.random.Generator,
 ) -> FloatArray:
-    """Derivative of the glottal flow with aspiration noise, shape (S,).
+    """Make the derivative of the glottal flow with aspiration noise, shape (S,).
 
     The pulse is Rosenberg's trigonometric one ("Effect of glottal pulse shape on the quality of
     natural vowels", JASA 49, 1971): a raised cosine opens, a quarter cosine closes.
@@ -253,7 +253,7 @@ def _glottal_source(
 def _formants_hz(
     phones: Sequence[Phone], phone_idx: NDArray[np.intp], voice: Voice, style: Style
 ) -> FloatArray:
-    """Five formant frequencies of every frame, shape (T, 5), gliding from phone to phone."""
+    """Return five formant frequencies per frame, shape (T, 5), gliding from phone to phone."""
     schwa = np.array(Phone().formants_hz)
     lower = np.array([phone.formants_hz for phone in phones])
     lower = schwa + style.formant_spread * (lower - schwa)
@@ -264,7 +264,7 @@ def _formants_hz(
 
 
 def _apply_formants(source: FloatArray, formants_hz: FloatArray, style: Style) -> FloatArray:
-    """The source through a cascade of two-pole resonators with gain 1 at 0 Hz, shape (S,)."""
+    """Filter the source by a cascade of two-pole resonators with gain 1 at 0 Hz, shape (S,)."""
     from scipy.signal import sosfilt
 
     bandwidths_hz = style.bandwidth_scale * (50 + 0.05 * formants_hz)
@@ -286,7 +286,7 @@ def _apply_formants(source: FloatArray, formants_hz: FloatArray, style: Style) -
 def _frication(
     phones: Sequence[Phone], phone_idx: NDArray[np.intp], rng: np.random.Generator
 ) -> FloatArray:
-    """Noise of the unvoiced consonants relative to a voiced level of 1, shape (S,)."""
+    """Make the noise of unvoiced consonants, relative to a voiced level of 1, shape (S,)."""
     from scipy.signal import lfilter
 
     total = np.zeros(len(phone_idx) * _FRAME_SAMPLES)
@@ -301,7 +301,7 @@ def _frication(
 
 
 def _finish(speech: FloatArray, level_dbfs: float, rng: np.random.Generator) -> NDArray[np.float32]:
-    """The speech at its level over a faint noise floor, peaks held below full scale, shape (S,)."""
+    """Set the speech to its level over a faint noise floor, peaks below full scale."""
     speech = speech * 10 ** (level_dbfs / 20) / np.sqrt(np.mean(speech**2))
     floor_dbfs = rng.uniform(-66, -56)
     speech = speech + 10 ** (floor_dbfs / 20) * rng.normal(size=len(speech))
@@ -311,13 +311,13 @@ def _finish(speech: FloatArray, level_dbfs: float, rng: np.random.Generator) -> 
 
 
 def _smooth(track: FloatArray) -> FloatArray:
-    """A track, shape (T,) or (T, D), averaged over some 50 ms: articulators do not jump."""
+    """Average a track, shape (T,) or (T, D), over some 50 ms: articulators do not jump."""
     from scipy.ndimage import convolve1d
 
     return np.asarray(convolve1d(track, [0.1, 0.25, 0.3, 0.25, 0.1], axis=0, mode="nearest"))
 
 
 def _to_samples(track: FloatArray) -> FloatArray:
-    """A track on frames, shape (T,), on samples, shape (S,) with S = 160 T."""
+    """Interpolate a track on frames, shape (T,), to samples, shape (S,) with S = 160 T."""
     positions = (np.arange(len(track) * _FRAME_SAMPLES) + 0.5) / _FRAME_SAMPLES - 0.5
     return np.interp(positions, np.arange(len(track)), track)

@@ -124,7 +124,7 @@ STYLES = {
 
 
 def blend(first: Style, second: Style, weight: float) -> Style:
-    """A style between two: `first` at weight 0, `second` at 1, an exaggerated `second` above 1."""
+    """Blend two styles: `first` at weight 0, `second` at 1, an exaggerated `second` above."""
     values = {
         field.name: (1 - weight) * getattr(first, field.name) + weight * getattr(second, field.name)
         for field in fields(Style)
@@ -133,7 +133,7 @@ def blend(first: Style, second: Style, weight: float) -> Style:
 
 
 def draw_voice(rng: np.random.Generator, gender: str) -> Voice:
-    """A random voice, `Female` or `Male`; pitch, tract length, quality and loudness vary widely."""
+    """Draw a `Female` or `Male` voice; pitch, tract length, quality and loudness vary."""
     is_female = gender == "Female"
     return Voice(
         f0_hz=rng.uniform(165, 245) if is_female else rng.uniform(90, 150),

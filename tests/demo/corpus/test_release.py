@@ -16,8 +16,14 @@ from abhinaya.demo.corpus.release import write_corpus
 from abhinaya.errors import BadValueError
 
 PRIMARY_CODES = {
-    **{"Angry": "A", "Contempt": "C", "Disgust": "D", "Fear": "F"},
-    **{"Happy": "H", "Neutral": "N", "Sad": "S", "Surprise": "U"},
+    "Angry": "A",
+    "Contempt": "C",
+    "Disgust": "D",
+    "Fear": "F",
+    "Happy": "H",
+    "Neutral": "N",
+    "Sad": "S",
+    "Surprise": "U",
 }
 
 
@@ -48,12 +54,19 @@ def files_below(folder):
 def test_release_has_the_published_layout(corpus):
     names = {p.name for p in corpus.release.iterdir()}
     assert names == {
-        *("readme.txt", "Speaker_ids.txt", "Partitions.txt"),
-        *("Audios", "Labels", "Transcripts"),
+        "readme.txt",
+        "Speaker_ids.txt",
+        "Partitions.txt",
+        "Audios",
+        "Labels",
+        "Transcripts",
     }
     assert {p.name for p in (corpus.release / "Labels").iterdir()} == {
-        *("labels.txt", "labels_consensus.csv", "labels_consensus.json"),
-        *("labels_detailed.csv", "labels_detailed.json"),
+        "labels.txt",
+        "labels_consensus.csv",
+        "labels_consensus.json",
+        "labels_detailed.csv",
+        "labels_detailed.json",
     }
     assert "synthetic" in (corpus.release / "readme.txt").read_text()
 
@@ -121,7 +134,10 @@ def test_splits_share_no_speaker_and_some_speakers_are_unknown(corpus, labels, t
     speakers["Test3"] = {row["SpkrID"] for row in truth}
     assert "Unknown" in speakers["Train"]
     assert {split: len(ids - {"Unknown"}) for split, ids in speakers.items()} == {
-        **{"Train": 12, "Development": 4, "Test1": 2, "Test3": 6},
+        "Train": 12,
+        "Development": 4,
+        "Test1": 2,
+        "Test3": 6,
     }
     known = [speaker for ids in speakers.values() for speaker in ids - {"Unknown"}]
     assert len(known) == len(set(known)) == 24
