@@ -1,4 +1,7 @@
-"""Tables on the screen: for people, for other programs, and for papers."""
+"""Tables on the screen: for people, for other programs, and for papers.
+
+Markdown and LaTeX are written here, because tabulate pads cells and leaves bars in them unescaped.
+"""
 
 from __future__ import annotations
 
@@ -102,7 +105,7 @@ def render_table(
     title: str | None = None,
     table_format: TableFormat = TableFormat.TEXT,
 ) -> str:
-    """A table as text; columns of numbers are flush right.
+    """Return a table as text; columns of numbers are flush right.
 
     Example:
         >>> print(render_table(["run", "macro-F1"], [["wavlm", 0.35], ["vote", 0.4402]]))
@@ -153,7 +156,7 @@ def _markdown(
 def _latex(
     columns: Sequence[str], texts: list[list[str]], right: list[bool], title: str | None
 ) -> str:
-    """A tabular in the manner of the package booktabs, in a table environment if it has a title."""
+    """Return a tabular in the manner of the package booktabs, in a table environment if it has a title."""
 
     def line(cells: Sequence[str]) -> str:
         return " & ".join(cell.translate(_LATEX_ESCAPES) for cell in cells) + r" \\"

@@ -35,7 +35,7 @@ class VoteSettings(Settings):
 class ApplySettings(Settings):
     """How to fuse by a recipe."""
 
-    recipe: Path
+    recipe: Path = Field(json_schema_extra={"metavar": "RECIPE"})
     """What abhinaya fit wrote."""
     speakers: str = Field(default="speaker", json_schema_extra={"metavar": "COLUMN"})
     """Column of the manifest with the speakers."""
