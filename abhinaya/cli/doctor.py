@@ -12,7 +12,7 @@ from abhinaya.cli.tables import TableFormat, show_table
 
 if TYPE_CHECKING:
     from abhinaya.config import MemberConfig
-    from abhinaya.doctor.checks import Finding
+    from abhinaya.doctor.findings import Finding
 
 __all__ = ["doctor"]
 
@@ -31,7 +31,7 @@ def doctor(
     Weights are looked at, not loaded: whether all files are there, belong together and fit into
     memory. Everything wrong is shown at once; the exit code is 1 if anything is.
     """
-    from abhinaya.doctor.checks import PACKAGES, check_environment
+    from abhinaya.doctor.environment import PACKAGES, check_environment
 
     if config is None:
         findings: Sequence[Finding] = check_environment(PACKAGES)
@@ -51,7 +51,7 @@ def doctor(
 
 def _check_config(config: str, overrides: Sequence[str]) -> Sequence[Finding]:
     from abhinaya.cli.processes import quiet_libraries
-    from abhinaya.doctor.checks import check_base
+    from abhinaya.doctor.weights import check_base
     from abhinaya.registry import load_member
 
     quiet_libraries()

@@ -18,9 +18,15 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from abhinaya.data.audio import SAMPLE_RATE_HZ
 from abhinaya.errors import CheckpointError, MissingFileError
-from abhinaya.nn.weight_files import check_fit, open_safetensors, read_pickle, weight_files
+from abhinaya.nn.weight_files import (
+    check_fit,
+    open_safetensors,
+    read_pickle,
+    read_shapes,
+    weight_files,
+)
 
-__all__ = ["SAMPLES_PER_FRAME", "load_encoder", "load_feature_extractor"]
+__all__ = ["SAMPLES_PER_FRAME", "encoder_shapes", "load_encoder", "load_feature_extractor"]
 
 _HOP_SAMPLES = 160
 
@@ -66,6 +72,32 @@ def load_encoder(base: str) -> WhisperEncoder:
     check_fit(encoder.state_dict(), tensors, what="a Whisper encoder of its size", where=base)
     encoder.load_state_dict(tensors, assign=True)
     return cast("WhisperEncoder", encoder.eval())
+
+
+def encoder_shapes(base: str) -> dict[str, tuple[int, ...]]:
+    """Return the shape of each parameter of an encoder, after a look whether the files hold it.
+
+    Of a folder no weights are loaded; the single file of openai-whisper is loaded as a whole.
+
+    Args:
+        base: see `load_encoder`.
+
+    Raises:
+        MissingFileError: see `load_encoder`.
+        CheckpointError: see there.
+    """
+    path = _locate(base)
+    if path.is_file():
+        encoder: Any = load_encoder(str(path))
+    else:
+        with torch.device("meta"):
+            encoder = WhisperEncoder(_read_config(path))
+    expected = {name: tuple(value.shape) for name, value in encoder.named_parameters()}
+    if path.is_dir():
+        stored = read_shapes(path)
+        got = {_short_name(key): stored[key] for key in _encoder_keys(stored)}
+        check_fit(expected, got, what="a Whisper encoder of its size", where=base)
+    return expected
 
 
 def load_feature_extractor(base: str) -> WhisperFeatureExtractor:

@@ -1,42 +1,51 @@
-"""A check-up of what the config names; of the language model only names and shapes are read."""
+"""`abhinaya doctor` of T2; of the language model only names and shapes are read."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from abhinaya.data.labels import MSP_PODCAST
-from abhinaya.doctor.checks import Findings, check_memory, format_bytes
-from abhinaya.doctor.language_model import (
+from abhinaya.doctor.findings import Findings
+from abhinaya.doctor.memory import (
+    LanguageModel,
+    Shapes,
+    check_memory,
+    is_checkpointed,
+    rows_per_step,
+    sum_up,
+)
+from abhinaya.doctor.weights import (
     check_language_model,
-    check_quantisation,
+    check_quantization,
     check_tokenizer,
     check_transcripts,
     shapes_of,
 )
 from members.llama_lora.config import LlamaLoraConfig
-from members.llama_lora.memory import memory_needed
 from members.llama_lora.published import read_classifier
 
 if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedModel
 
-__all__ = ["check_llama_lora"]
+__all__ = ["check_llama_lora", "memory_needed"]
 
 
 def check_llama_lora(config: LlamaLoraConfig) -> Findings:
-    """All that can be known of a config's weights and texts before they are loaded."""
+    """Find all that can be known of a config's weights and texts before they are loaded."""
     findings = Findings()
     language_model = check_language_model(config.base, findings)
     n_rows = language_model.config.vocab_size if language_model is not None else None
     tokenizer = check_tokenizer(config.base, findings, n_rows)
     if tokenizer is not None and config.max_tokens > tokenizer.model_max_length:
         findings.add(
-            *("max_tokens", "", "problem"),
+            "max_tokens",
+            "",
+            "problem",
             f"is {config.max_tokens}, but the language model reads {tokenizer.model_max_length} "
             "at most. Set it to that or less.",
         )
-    check_quantisation("weights", config.weights, findings)
+    check_quantization("weights", config.weights, findings)
     check_transcripts(config.data, findings)
     file, state = config.classifier, None
     if file is not None:
@@ -48,7 +57,9 @@ def check_llama_lora(config: LlamaLoraConfig) -> Findings:
         return findings
     targets = ", ".join(config.lora.target_modules)
     model = findings.attempt(
-        *("lora", targets, lambda: _empty_classifier(config, language_model)),
+        "lora",
+        targets,
+        lambda: _empty_classifier(config, language_model),
         f"the language model has such layers; they get adapters of rank {config.lora.rank}",
     )
     if model is None:
@@ -59,16 +70,25 @@ def check_llama_lora(config: LlamaLoraConfig) -> Findings:
 
         what = "adapters, pooling, head and last norm of the config"
         findings.attempt(
-            *("classifier", file),
+            "classifier",
+            file,
             lambda: check_fit(trained, state, what=what, where=str(file)),
             f"is whole: {len(state)} tensors, for {len(MSP_PODCAST)} classes",
         )
-    _add_memory(config, findings, model, language_model)
+    sizes = language_model.config.get_text_config()
+    needed = memory_needed(
+        config,
+        {key: shape for key, shape in shapes_of(model).items() if key not in trained},
+        {key: tuple(value.shape) for key, value in trained.items()},
+        width=sizes.hidden_size,
+        n_layers=sizes.num_hidden_layers,
+    )
+    check_memory(config, needed, findings, weights=config.weights, savings="or weights: nf4")
     return findings
 
 
 def _empty_classifier(config: LlamaLoraConfig, language_model: PreTrainedModel) -> nn.Module:
-    """The classifier around a language model without memory for weights, itself without any."""
+    """Build the classifier around an empty language model, itself without memory for weights."""
     import torch
 
     from abhinaya.nn.classifier import EmotionClassifier
@@ -87,23 +107,27 @@ def _empty_classifier(config: LlamaLoraConfig, language_model: PreTrainedModel) 
         return EmotionClassifier(backbone, pooling, head)
 
 
-def _add_memory(
-    config: LlamaLoraConfig,
-    findings: Findings,
-    model: nn.Module,
-    language_model: PreTrainedModel,
-) -> None:
-    trained = {name: tuple(p.shape) for name, p in model.named_parameters() if p.requires_grad}
-    shapes = {k: v for k, v in shapes_of(model).items() if k not in trained}
-    sizes = language_model.config.get_text_config()
-    needed = memory_needed(
-        config, shapes, trained, width=sizes.hidden_size, n_layers=sizes.num_hidden_layers
+def memory_needed(
+    config: LlamaLoraConfig, frozen: Shapes, trained: Shapes, *, width: int, n_layers: int
+) -> dict[str, int]:
+    """Return the bytes that training and prediction need, all rows being of `max_tokens` tokens.
+
+    Args:
+        config: number types, batch sizes, tokens of a row.
+        frozen: shapes of the language model, without a head over the vocabulary.
+        trained: shapes of adapters, norm, pooling and head.
+        width: of the language model.
+        n_layers: its layers.
+    """
+    language_model = LanguageModel.of(
+        frozen, trained, config.weights, width=width, n_layers=n_layers
     )
-    weights = f"{format_bytes(needed['weights'])} of weights ({config.weights})"
-    for use, what in (("training", "of gradients and optimizer"), ("prediction", "")):
-        more = f", {format_bytes(needed['optimizer'])} {what}" if what else ""
-        details = (
-            f"{weights}{more}, {format_bytes(needed[f'{use} activations'])} for batches, "
-            f"{format_bytes(needed['context'])} for the device itself"
-        )
-        findings.append(check_memory(f"memory for {use}", needed[use], details, None))
+    return sum_up(
+        language_model.weights,
+        trained,
+        language_model.training(
+            rows_per_step(config.training) * config.max_tokens,
+            checkpointed=is_checkpointed(config.training),
+        ),
+        language_model.prediction(config.inference.batch_size * config.max_tokens),
+    )

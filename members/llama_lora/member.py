@@ -8,7 +8,7 @@ from accelerate import PartialState
 
 from abhinaya.config import MemberConfig
 from abhinaya.data.predictions import PredictionTable
-from abhinaya.doctor.checks import Findings
+from abhinaya.doctor.findings import Findings
 from abhinaya.errors import BadValueError
 from abhinaya.member import InputBuilder, PredictRequest
 from abhinaya.nn.backbone import Backbone

@@ -1,12 +1,12 @@
-"""A check-up of what the config names: prompt, server or weights, transcripts."""
+"""`abhinaya doctor` of what the config names: prompt, server or weights, transcripts."""
 
 from __future__ import annotations
 
 from abhinaya.data.labels import MSP_PODCAST
-from abhinaya.doctor.checks import Findings
-from abhinaya.doctor.language_model import (
+from abhinaya.doctor.findings import Findings
+from abhinaya.doctor.weights import (
     check_language_model,
-    check_quantisation,
+    check_quantization,
     check_tokenizer,
     check_transcripts,
 )
@@ -79,7 +79,7 @@ def _check_model(config: LlamaZeroShotConfig, findings: Findings) -> None:
             "its package is there",
         )
     else:
-        check_quantisation("transformers.weights", config.transformers.weights, findings)
+        check_quantization("transformers.weights", config.transformers.weights, findings)
     model = check_language_model(config.base, findings)
     tokenizer = check_tokenizer(config.base, findings, model.config.vocab_size if model else None)
     if tokenizer is not None and not tokenizer.chat_template:

@@ -22,7 +22,7 @@ from abhinaya.data.manifest import Manifest
 from abhinaya.data.predictions import PredictionTable
 from abhinaya.data.problems import Problem
 from abhinaya.data.transcripts import read_transcripts, transcripts_path
-from abhinaya.doctor.checks import Findings
+from abhinaya.doctor.findings import Findings
 from abhinaya.errors import AudioError, BadValueError
 from abhinaya.files import digest_of
 from abhinaya.loading.clips import Clip

@@ -1,4 +1,4 @@
-"""A check-up of the four sources of a SALMONN, without loading its language model or Whisper.
+"""`abhinaya doctor` of the four sources of a SALMONN; neither LLaMA nor Whisper is loaded.
 
 Of their files only names and shapes are read. BEATs is small: it is loaded as for training.
 """
@@ -6,25 +6,26 @@ Of their files only names and shapes are read. BEATs is small: it is loaded as f
 from __future__ import annotations
 
 import functools
-import importlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from abhinaya.data.labels import MSP_PODCAST
-from abhinaya.doctor.checks import Findings, check_memory, find_devices, format_bytes
-from abhinaya.errors import MissingPackageError, list_some
-from abhinaya.member import Utterance
-from members.salmonn.build import check_sizes, window_frames
-from members.salmonn.config import SalmonnConfig, SalmonnSources
-from members.salmonn.memory import PartShapes, Shapes, count_layers, memory_needed
-from members.salmonn.part_checks import (
-    check_beats,
+from abhinaya.doctor.findings import Findings
+from abhinaya.doctor.memory import Shapes, check_memory, count_layers
+from abhinaya.doctor.weights import (
     check_language_model,
+    check_quantization,
     check_tokenizer,
+    check_transcripts,
     check_whisper,
     shapes_of,
 )
+from abhinaya.errors import list_some
+from abhinaya.member import Utterance
+from members.salmonn.build import check_sizes, window_frames
+from members.salmonn.config import SalmonnConfig, SalmonnSources
+from members.salmonn.memory import SourceShapes, memory_needed
 from members.salmonn.sequence import PromptTokens, load_prompts
 from members.salmonn.weights import (
     SalmonnSizes,
@@ -50,7 +51,7 @@ _USUAL_PROMPT_TOKENS = 60
 def check_salmonn(
     config: SalmonnSources, *, needs_text: bool, lists_classes: bool = False
 ) -> Findings:
-    """All that can be known of a config's weights and texts before they are loaded.
+    """Find all that can be known of a config's weights and texts before they are loaded.
 
     Args:
         config: of the member.
@@ -58,10 +59,13 @@ def check_salmonn(
         lists_classes: whether its prompt may list the classes.
     """
     findings = Findings()
-    whisper = check_whisper(config, findings)
-    beats = check_beats(config, findings)
-    llm = check_language_model(config, findings)
-    tokenizer = check_tokenizer(config, findings, llm)
+    whisper = check_whisper(config.whisper, findings, config.audio.max_audio_s)
+    beats = _check_beats(config, findings)
+    model = check_language_model(config.base, findings, family="llama")
+    llm: Shapes | None = None if model is None else shapes_of(model)
+    n_rows = llm["embed_tokens.weight"][0] if llm else None
+    signs = ("bos_token", "eos_token")
+    tokenizer = check_tokenizer(config.base, findings, n_rows, signs=signs)
     trained = _check_trained(config, findings)
     if trained is not None:
         widths = (
@@ -71,7 +75,7 @@ def check_salmonn(
         )
         _check_widths(config, findings, trained.sizes, widths)
         _check_adapters(config, findings, trained, llm)
-    _check_quantisation(config, findings)
+    check_quantization("llm_weights", config.llm_weights, findings)
     prompts = findings.attempt(
         "prompt",
         ", ".join(config.prompt),
@@ -79,7 +83,7 @@ def check_salmonn(
         "suits the member",
     )
     if needs_text:
-        _check_transcripts(config, findings)
+        check_transcripts(config.data, findings)
     if not isinstance(config, SalmonnConfig):
         return findings  # what is trained decides most of the memory, and here nothing is
     if trained is None or whisper is None or beats is None or llm is None:
@@ -87,10 +91,30 @@ def check_salmonn(
             "memory", "", "note", "can be computed once the sizes of all parts are known; see above"
         )
     else:
-        shapes = PartShapes(llm, whisper, beats, trained.shapes)
+        shapes = SourceShapes(llm, whisper, beats, trained.shapes)
         n_tokens = _count_text_tokens(config, prompts[0] if prompts else None, tokenizer)
-        _check_memory(config, findings, shapes, n_tokens)
+        needed = memory_needed(config, shapes, n_text_tokens=n_tokens)
+        savings = "whisper_weights: bf16, or llm_weights: nf4"
+        check_memory(config, needed, findings, weights=config.llm_weights, savings=savings)
     return findings
+
+
+def _check_beats(config: SalmonnSources, findings: Findings) -> Shapes | None:
+    """Return the shapes of the encoder; None if it cannot be used."""
+    from members.salmonn.beats.weights import load_beats
+
+    model = findings.attempt("beats", config.beats, lambda: load_beats(config.beats))
+    if model is None:
+        return None
+    sizes = model.config
+    findings.add(
+        "beats",
+        config.beats,
+        "ok",
+        f"the encoder is whole: {sizes.encoder_layers} layers of {sizes.encoder_embed_dim} "
+        f"features{', fine-tuned' if sizes.finetuned_model else ''}",
+    )
+    return shapes_of(model)
 
 
 @dataclass(frozen=True)
@@ -125,7 +149,8 @@ def _check_trained(config: SalmonnSources, findings: Findings) -> _Trained | Non
         got = {k.removeprefix(prefix): v for k, v in known.items() if k.startswith(prefix)}
         what = "a Q-Former with its projection"
         findings.attempt(
-            *("qformer", salmonn),
+            "qformer",
+            salmonn,
             lambda: check_fit(shapes_of(adapter), got, what=what, where=salmonn),
             f"is whole: {sizes.n_layers} layers of {sizes.hidden} features; tokens per window of "
             f"{window_frames(config.window_s)} frames: {sizes.n_queries}",
@@ -135,7 +160,8 @@ def _check_trained(config: SalmonnSources, findings: Findings) -> _Trained | Non
         got = {key: v for key, v in classifier.items() if not key.startswith(backbone)}
         what = "pooling, head and last norm of the config"
         findings.attempt(
-            *("classifier", config.classifier),
+            "classifier",
+            config.classifier,
             lambda: check_fit(added, got, what=what, where=str(config.classifier)),
             f"head and pooling are whole, for {len(MSP_PODCAST)} classes",
         )
@@ -143,7 +169,7 @@ def _check_trained(config: SalmonnSources, findings: Findings) -> _Trained | Non
 
 
 def _check_classifier(config: SalmonnSources, findings: Findings) -> Shapes:
-    """Shapes of a published classifier under our names; empty if there is none."""
+    """Return the shapes of a published classifier under our names; empty if there is none."""
     file = config.classifier if isinstance(config, SalmonnConfig) else None
     if file is None:
         return {}
@@ -155,7 +181,7 @@ def _check_classifier(config: SalmonnSources, findings: Findings) -> Shapes:
 
 
 def _salmonn_shapes(file: Path, findings: Findings) -> dict[str, tuple[int, ...]]:
-    """Shapes under our names; how many tensors are used, and foreign ones, become findings."""
+    """Return shapes under our names; counts of used and of foreign tensors become findings."""
     from abhinaya.nn.weight_files import read_pickle
 
     content = read_pickle(file)
@@ -165,21 +191,25 @@ def _salmonn_shapes(file: Path, findings: Findings) -> dict[str, tuple[int, ...]
     used, tolerated, unknown = sort_salmonn_keys(tensors)
     if unknown:
         findings.add(
-            *("salmonn", str(file), "problem"),
+            "salmonn",
+            file,
+            "problem",
             f"{len(unknown)} of {len(tensors)} tensors belong to no part of SALMONN: "
             f"{list_some(sorted(unknown))}. It is another model's checkpoint, or was made by other "
             "code.",
         )
     else:
         findings.add(
-            *("salmonn", str(file), "ok"),
+            "salmonn",
+            file,
+            "ok",
             f"{len(used)} tensors used, {len(tolerated)} saved beside them that nothing needs",
         )
     return {key: tuple(value.shape) for key, value in used.items()}
 
 
 def _adapter(config: SalmonnSources, sizes: SalmonnSizes) -> SpeechAdapter:
-    """The Q-Former with all around it, without memory for its weights."""
+    """Build the Q-Former with all around it, without memory for its weights."""
     import torch
 
     from members.salmonn.qformer import SpeechAdapter
@@ -196,7 +226,7 @@ def _adapter(config: SalmonnSources, sizes: SalmonnSizes) -> SpeechAdapter:
 
 
 def _added_shapes(config: SalmonnConfig, sizes: SalmonnSizes) -> dict[str, tuple[int, ...]]:
-    """Shapes of what the classifier adds to SALMONN: last norm, pooling, head."""
+    """Return the shapes of what the classifier adds to SALMONN: last norm, pooling, head."""
     import torch
 
     from abhinaya.nn.head import EmotionHead
@@ -221,13 +251,13 @@ def _check_widths(
     sizes: SalmonnSizes,
     widths: tuple[int | None, int | None, int | None],
 ) -> None:
-    """Whether Whisper, BEATs and the language model are those that the checkpoint was trained with.
+    """Check that Whisper, BEATs and language model are those that it was trained with.
 
     Args:
         config: names the files.
         findings: gets one for each.
         sizes: of the checkpoint.
-        widths: features of the three; null for one that could not be read.
+        widths: features of the three; None for one that could not be read.
     """
     whisper, beats, llm = widths
     for what, where, width, check in (
@@ -237,7 +267,9 @@ def _check_widths(
     ):
         if width is not None:
             findings.attempt(
-                *(what, where, functools.partial(check_sizes, sizes, config, *check)),
+                what,
+                where,
+                functools.partial(check_sizes, sizes, config, *check),
                 f"its {width} features are what the checkpoint was trained with",
             )
 
@@ -245,7 +277,7 @@ def _check_widths(
 def _check_adapters(
     config: SalmonnSources, findings: Findings, trained: _Trained, llm: Shapes | None
 ) -> None:
-    """Whether the language model has every layer that the adapters belong to, and no other."""
+    """Check that the language model has every layer that the adapters belong to, and no other."""
     from abhinaya.nn.weight_files import check_fit
 
     sizes, salmonn = trained.sizes, str(config.salmonn)
@@ -264,60 +296,18 @@ def _check_adapters(
     got = {k.removeprefix(prefix): v for k, v in trained.shapes.items() if k.startswith(prefix)}
     what = f"adapters of the language model {config.base!r}"
     findings.attempt(
-        *("adapters", salmonn, lambda: check_fit(expected, got, what=what, where=salmonn)),
+        "adapters",
+        salmonn,
+        lambda: check_fit(expected, got, what=what, where=salmonn),
         f"are whole: rank {sizes.lora_rank} on {', '.join(sizes.lora_targets)} of "
         f"{count_layers(llm)} layers",
     )
 
 
-def _check_quantisation(config: SalmonnSources, findings: Findings) -> None:
-    if config.llm_weights not in ("int8", "nf4"):
-        return
-
-    def look() -> None:
-        purpose = f"llm_weights: {config.llm_weights}"
-        try:
-            importlib.import_module("bitsandbytes")
-        except ImportError as err:
-            raise MissingPackageError("bitsandbytes", purpose, "quant") from err
-
-    findings.attempt("llm_weights", config.llm_weights, look, "bitsandbytes is there")
-
-
-def _check_transcripts(config: SalmonnSources, findings: Findings) -> None:
-    from abhinaya.data.transcripts import read_transcripts, transcripts_path
-
-    sources = config.data.transcripts
-    if sources is None:
-        findings.add(
-            *("data.transcripts", "", "problem"),
-            "is missing, but this member reads transcripts. Set data.transcripts.train and "
-            ".predict to sources such as 'human'.",
-        )
-        return
-    file = transcripts_path(config.data.manifest.parent)
-    if not config.data.manifest.is_file():
-        findings.add(
-            *("data.transcripts", str(file), "note"),
-            f"not looked at: there is no manifest {str(config.data.manifest)!r} yet",
-        )
-        return
-    for use, source in (("train", sources.train), ("predict", sources.predict)):
-        texts = findings.attempt(
-            f"data.transcripts.{use}", file, functools.partial(read_transcripts, file, source)
-        )
-        if texts is not None:
-            n_texts = sum(text is not None for text in texts.values())
-            findings.add(
-                *(f"data.transcripts.{use}", str(file), "ok"),
-                f"{n_texts} utterances of the source {source!r}",
-            )
-
-
 def _count_text_tokens(
     config: SalmonnSources, prompt: Prompt | None, tokenizer: PreTrainedTokenizerBase | None
 ) -> int:
-    """BOS, prompt and text of one clip; a transcript counts with all that is kept of it."""
+    """Count BOS, prompt and text of one clip; a transcript counts with all that is kept of it."""
     if prompt is None or tokenizer is None:
         return _USUAL_PROMPT_TOKENS + config.max_text_tokens
     tokens = PromptTokens(tokenizer, (prompt,), config.prompt_template, config.max_text_tokens)
@@ -325,34 +315,3 @@ def _count_text_tokens(
     if "transcript" in prompt.slots:
         encoded["text"] = [0] * config.max_text_tokens
     return sum(len(ids) for ids in encoded.values())
-
-
-def _check_memory(
-    config: SalmonnConfig, findings: Findings, shapes: PartShapes, n_text_tokens: int
-) -> None:
-    needed = memory_needed(config, shapes, n_text_tokens=n_text_tokens)
-    devices = findings.attempt("devices", "", find_devices) or ()
-    known = [device for device in devices if device.total_bytes is not None]
-    device = min(known, key=lambda device: device.total_bytes or 0, default=None)
-    weights = f"{format_bytes(needed['weights'])} of weights ({config.llm_weights})"
-    training, batch = config.training, config.inference.batch_size
-    rows = training.arguments.get("per_device_train_batch_size", training.global_batch_size)
-    findings.append(
-        check_memory(
-            "memory for training",
-            needed["training"],
-            f"{weights}, {format_bytes(needed['optimizer'])} of gradients and optimizer, "
-            f"{format_bytes(needed['training activations'])} for batches of {rows}, and of {batch} "
-            f"in validation, {format_bytes(needed['context'])} for the device itself",
-            device,
-        )
-    )
-    findings.append(
-        check_memory(
-            "memory for prediction",
-            needed["prediction"],
-            f"{weights}, {format_bytes(needed['prediction activations'])} for batches of {batch}, "
-            f"{format_bytes(needed['context'])} for the device itself",
-            device,
-        )
-    )

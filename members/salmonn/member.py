@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from abhinaya.config import MemberConfig
 from abhinaya.data.predictions import PredictionTable
-from abhinaya.doctor.checks import Findings
+from abhinaya.doctor.findings import Findings
 from abhinaya.errors import BadValueError
 from abhinaya.member import InputBuilder, PredictRequest
 from abhinaya.nn.backbone import Backbone

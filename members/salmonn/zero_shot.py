@@ -29,7 +29,7 @@ from members.salmonn.config import SalmonnSources
 from members.salmonn.doctor import check_salmonn
 
 if TYPE_CHECKING:
-    from abhinaya.doctor.checks import Findings
+    from abhinaya.doctor.findings import Findings
     from abhinaya.inference.sharding import TablePlan
     from members.salmonn.inputs import SalmonnInputs
     from members.salmonn.model import SalmonnBackbone

@@ -6,8 +6,8 @@ import pytest
 import salmonn_golden as G
 
 from abhinaya.config import dump_yaml
-from abhinaya.doctor import checks as checkup
-from abhinaya.doctor.checks import Findings
+from abhinaya.doctor import environment
+from abhinaya.doctor.findings import Findings
 
 
 @pytest.fixture
@@ -31,8 +31,8 @@ def salmonn(tmp_path):
 
 
 def test_doctor_alone_shows_the_environment(run_cli, monkeypatch):
-    few = tuple(package for package in checkup.PACKAGES if package.name in ("torch", "wandb"))
-    monkeypatch.setattr(checkup, "PACKAGES", few)
+    few = tuple(package for package in environment.PACKAGES if package.name in ("torch", "wandb"))
+    monkeypatch.setattr(environment, "PACKAGES", few)
     result = run_cli("doctor", "--json")
     found = {row["what"]: row for row in json.loads(result.out)}
     assert result.code == 0, result.out
@@ -45,13 +45,13 @@ def test_doctor_alone_shows_the_environment(run_cli, monkeypatch):
 def test_doctor_alone_imports_every_package(run_cli):
     result = run_cli("doctor")
     assert result.code == 0, result.out
-    assert {package.name for package in checkup.PACKAGES} <= set(result.out.split())
+    assert {package.name for package in environment.PACKAGES} <= set(result.out.split())
 
 
 def test_doctor_exits_with_1_and_counts_problems(run_cli, monkeypatch):
     broken = Findings()
     broken.add("torch", "", "problem", "cannot be imported")
-    monkeypatch.setattr(checkup, "check_environment", lambda packages: broken)
+    monkeypatch.setattr(environment, "check_environment", lambda packages: broken)
     result = run_cli("doctor", "--format", "markdown")
     assert result.code == 1
     assert "| torch | problem | cannot be imported |" in result.out

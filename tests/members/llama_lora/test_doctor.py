@@ -15,6 +15,8 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from abhinaya.data.transcripts import write_transcripts
 from abhinaya.demo.checkpoints.llama import write_llama
+from abhinaya.doctor import memory
+from abhinaya.doctor.environment import Device
 from members.llama_lora.member import MEMBER
 
 
@@ -44,7 +46,8 @@ def edit_json(file, **changes):
     file.write_text(json.dumps(json.loads(file.read_text()) | changes))
 
 
-def test_golden_set_is_whole(tmp_path):
+def test_golden_set_is_whole(tmp_path, monkeypatch):
+    monkeypatch.setattr(memory, "find_devices", lambda: ())
     findings = findings_of(tmp_path)
     assert {found.what: found.result for found in findings} == {
         **{"base": "ok", "tokenizer": "ok", "lora": "ok", "classifier": "ok"},
@@ -84,7 +87,7 @@ def test_nothing_of_the_language_model_is_loaded(llama, tmp_path, monkeypatch):
 
 
 def test_hub_id_that_is_not_on_the_disk_is_a_note(tmp_path, monkeypatch):
-    monkeypatch.setattr("abhinaya.doctor.checks._is_offline", lambda: False)
+    monkeypatch.setattr("abhinaya.doctor.weights.is_offline", lambda: False)
     findings = findings_of(tmp_path, base="nobody/nothing-of-this-name", classifier=None)
     assert [(found.what, found.result) for found in findings] == [
         ("base", "note"),
@@ -137,6 +140,19 @@ def test_tokenizer_with_more_pieces_than_the_model_is_a_note(llama, tmp_path):
 
 def test_more_tokens_than_the_model_reads(tmp_path):
     only_problem(tmp_path, "max_tokens", "is 200000, .* reads 131072 at most", max_tokens=200_000)
+
+
+def test_memory_is_compared_with_the_smallest_device(tmp_path, monkeypatch):
+    """It could never fail: no device was passed to the comparison."""
+    devices = (Device("cuda:0", "Large", 2**40), Device("cuda:1", "Small", 2**29))
+    monkeypatch.setattr(memory, "find_devices", lambda: devices)
+    problems = dict(problems_of(tmp_path))
+    # The context alone takes 0.75 GiB; 0.7 of it is more than half a GiB.
+    assert problems.keys() == {"memory for training", "memory for prediction"}
+    assert problems["memory for training"].endswith(
+        "Small has 512.0 MiB. Choose a smaller batch, training.activation_checkpointing: true, "
+        "or weights: nf4."
+    )
 
 
 def test_layers_that_are_not_there(tmp_path):

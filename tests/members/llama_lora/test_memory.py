@@ -12,8 +12,8 @@ from torch.utils._pytree import tree_leaves
 
 from abhinaya.demo.checkpoints.llama import write_llama
 from abhinaya.nn.build import build_classifier
+from members.llama_lora.doctor import memory_needed
 from members.llama_lora.member import MEMBER
-from members.llama_lora.memory import memory_needed
 
 GIB = 2**30
 

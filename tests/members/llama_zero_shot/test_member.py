@@ -1,4 +1,4 @@
-"""The member around its engines: configs, bad input, verdicts, errors, check-ups."""
+"""The member around its engines: configs, bad input, verdicts, errors, doctor."""
 
 from __future__ import annotations
 
@@ -210,7 +210,7 @@ def found(config_settings: dict, what: str) -> list[tuple[str, str]]:
     return [(one.result, one.details) for one in findings if one.what == what]
 
 
-def test_check_up_asks_the_server_for_its_models(monkeypatch):
+def test_doctor_asks_the_server_for_its_models(monkeypatch):
     with ChatServer(model="tiny") as server:
         openai = {"openai": {"url": server.url}}
         assert found(openai, "server") == [("ok", "it is there and has tiny")]
@@ -229,7 +229,7 @@ def test_check_up_asks_the_server_for_its_models(monkeypatch):
     assert found({"prompt": "zero-shot-v9"}, "prompt")[0][0] == "problem"
 
 
-def test_check_up_looks_at_the_weights_of_a_local_model(tmp_path):
+def test_doctor_looks_at_the_weights_of_a_local_model(tmp_path):
     local = {"engine": "transformers", "base": str(tmp_path / "m")}
     assert found(local, "base")[0][0] == "problem"
     write_llama(tmp_path / "m", layout="llama3", n_layers=1)

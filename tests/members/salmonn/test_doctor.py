@@ -18,12 +18,12 @@ from abhinaya.data.transcripts import write_transcripts
 from abhinaya.demo.checkpoints.beats import write_beats
 from abhinaya.demo.checkpoints.encoders import write_wavlm, write_whisper, write_whisper_openai
 from abhinaya.demo.checkpoints.llama import write_llama
-from abhinaya.doctor.checks import Device
-from members.salmonn import doctor
+from abhinaya.doctor import memory
+from abhinaya.doctor.environment import Device
 
 
 class Parts:
-    """Copies of the golden files, to be broken, and what the check-up says of them."""
+    """Copies of the golden files, to be broken, and what the doctor says of them."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -350,7 +350,7 @@ def test_hub_ids_that_are_not_here_are_notes(parts, monkeypatch):
 
 def test_memory_is_compared_with_the_smallest_device(parts, monkeypatch):
     devices = (Device("cuda:0", "Large", 2**40), Device("cuda:1", "Small", 2**29))
-    monkeypatch.setattr(doctor, "find_devices", lambda: devices)
+    monkeypatch.setattr(memory, "find_devices", lambda: devices)
     problems = dict(parts.problems())
     # The context alone takes 0.75 GiB; 0.7 of it is more than half a GiB.
     assert problems.keys() == {"memory for training", "memory for prediction"}

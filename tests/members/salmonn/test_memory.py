@@ -23,10 +23,10 @@ from abhinaya.demo.checkpoints.beats import write_beats
 from abhinaya.demo.checkpoints.encoders import write_whisper
 from abhinaya.demo.checkpoints.llama import write_llama
 from abhinaya.demo.checkpoints.salmonn import write_salmonn
+from abhinaya.doctor.weights import shapes_of
 from abhinaya.member import Utterance
 from abhinaya.nn.build import build_classifier
-from members.salmonn.memory import PartShapes, memory_needed
-from members.salmonn.part_checks import shapes_of
+from members.salmonn.memory import SourceShapes, memory_needed
 
 GIB = 2**30
 
@@ -46,7 +46,7 @@ def llama_shapes(width: int, inner: int, n_layers: int) -> dict[str, tuple[int, 
     return shapes_of(model)
 
 
-SMALL = PartShapes(
+SMALL = SourceShapes(
     language_model={
         "embed_tokens.weight": (10, 64),
         "layers.0.self_attn.q_proj.weight": (64, 64),
@@ -108,7 +108,7 @@ def test_bytes_of_weights_by_hand(weights, expected, tmp_path):
 )
 def test_published_language_models_have_their_published_size(sizes, n_parameters, tmp_path):
     config = G.make_config("s2", tmp_path, llm_weights="bf16")
-    shapes = PartShapes(llama_shapes(*sizes), SMALL.whisper, SMALL.beats, SMALL.trained)
+    shapes = SourceShapes(llama_shapes(*sizes), SMALL.whisper, SMALL.beats, SMALL.trained)
     needed = memory_needed(config, shapes, n_text_tokens=10)
     assert needed["language model"] == 2 * n_parameters
 
@@ -249,7 +249,7 @@ def test_computed_activations_are_near_those_of_a_real_step(
         if trains:
             output.loss.backward()
     backbone = model.backbone
-    shapes = PartShapes(
+    shapes = SourceShapes(
         shapes_of(backbone.llm),
         shapes_of(backbone.encoder.whisper),
         shapes_of(backbone.encoder.beats),
@@ -278,7 +278,7 @@ def write_sparse_llama(folder: Path, shapes) -> None:
     (folder / "config.json").write_text(json.dumps(config | sizes))
 
 
-def test_check_up_of_a_large_language_model_loads_nothing_of_it(tmp_path):
+def test_doctor_of_a_large_language_model_loads_nothing_of_it(tmp_path):
     write_sparse_llama(tmp_path / "llama", llama_shapes(4096, 11_008, 32))
     write_salmonn(
         tmp_path / "salmonn.pth",

@@ -7,20 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from abhinaya.doctor import checks as checkup
-from abhinaya.doctor.checks import (
+from abhinaya.doctor import environment
+from abhinaya.doctor.environment import (
     PACKAGES,
     Device,
-    Finding,
-    Findings,
     Package,
-    check_base,
     check_environment,
-    check_memory,
     find_devices,
-    find_model,
-    format_bytes,
 )
+from abhinaya.doctor.findings import Finding, Findings, format_bytes
+from abhinaya.doctor.memory import compare_with_device
+from abhinaya.doctor.weights import check_base, find_model
 from abhinaya.errors import BadValueError, MissingFileError
 
 GIB = 2**30
@@ -95,7 +92,7 @@ def test_environment_describes_devices(monkeypatch):
         Device("cuda:1", "NVIDIA T4", 15 * GIB, False),
         Device("mps:0", "mps"),
     )
-    monkeypatch.setattr(checkup, "find_devices", lambda: devices)
+    monkeypatch.setattr(environment, "find_devices", lambda: devices)
     found = by_name(check_environment([]))
     assert found["cuda:0"].details == "NVIDIA A, 24.0 GiB, with bfloat16"
     assert found["cuda:1"].details == "NVIDIA T4, 15.0 GiB, without bfloat16, use fp16"
@@ -130,7 +127,7 @@ def test_packages_are_in_the_extras_that_are_named():
             wrong.append(f"{package.name} is not in {package.extra or 'dependencies'}")
     # The extra comes with the first member that uses it.
     assert set(wrong) <= {"vllm is not in vllm"}, (
-        f"{wrong}: correct PACKAGES in abhinaya/doctor/checks.py, or pyproject.toml"
+        f"{wrong}: correct PACKAGES in abhinaya/doctor/environment.py, or pyproject.toml"
     )
     assert n_seen >= 13
 
@@ -211,15 +208,16 @@ def test_check_base_of_members_without_their_own_check(hub, tmp_path):
         assert details in finding.details
 
 
-def test_check_memory_is_a_problem_only_beyond_the_tolerance():
+def test_memory_is_a_problem_only_beyond_the_tolerance():
     device = Device("cuda:0", "NVIDIA A", 24 * GIB)
+    savings = "whisper_weights: bf16, or llm_weights: nf4"
     results = {
         # 0.7 * 34 = 23.8 may still fit, 0.7 * 35 = 24.5 cannot.
-        n_gib: check_memory("memory", n_gib * GIB, "a, b", device).result
+        n_gib: compare_with_device("memory", n_gib * GIB, "a, b", device, savings).result
         for n_gib in (24, 25, 34, 35)
     }
     assert results == {24: "ok", 25: "note", 34: "note", 35: "problem"}
-    finding = check_memory("memory", 35 * GIB, "a, b", device)
+    finding = compare_with_device("memory", 35 * GIB, "a, b", device, savings)
     assert finding.where == "cuda:0"
     assert finding.details == (
         "about 35.0 GiB, computed, not measured: a, b. NVIDIA A has 24.0 GiB. Choose a smaller "
@@ -227,7 +225,8 @@ def test_check_memory_is_a_problem_only_beyond_the_tolerance():
         "llm_weights: nf4."
     )
     for unknown in (None, Device("mps:0", "mps")):
-        assert check_memory("memory", 35 * GIB, "a, b", unknown).result == "note"
+        found = compare_with_device("memory", 35 * GIB, "a, b", unknown, savings)
+        assert found.result == "note"
 
 
 def test_format_bytes():
