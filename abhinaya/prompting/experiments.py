@@ -259,8 +259,8 @@ def _misfits(
         if "speech" in prompt.slots:
             return []
         return [
-            f"{name}: the prompt has no slot {{speech}}, but the member {config.member!r} hears; "
-            "use a prompt such as salmonn-zero-shot-v1"
+            f"{name}: the prompt has no slot {{{{ speech }}}}, but the member {config.member!r} "
+            "hears; use a prompt such as salmonn-zero-shot-v1"
         ]
     try:
         PromptFiller(
