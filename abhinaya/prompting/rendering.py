@@ -54,7 +54,7 @@ class PromptFiller:
         emotions: the classes, in order.
         settings: what goes into the slots.
         seed: of the draw of examples.
-        speech: what stands for the sound where the prompt has `{{ speech }}`; null refuses such
+        speech: what stands for the sound where the prompt has `{{ speech }}`; `None` refuses such
             prompts, because a chat of texts cannot hold sound.
 
     Raises:
