@@ -298,7 +298,7 @@ def check_transcripts(data: DataConfig, findings: Findings) -> None:
         data: names them.
         findings: get how many texts each has, or what is wrong.
     """
-    from abhinaya.data.transcripts import read_transcripts
+    from abhinaya.data.transcripts import read_transcripts, transcripts_path
 
     sources = data.transcripts
     if sources is None:
@@ -310,7 +310,7 @@ def check_transcripts(data: DataConfig, findings: Findings) -> None:
             ".predict to sources such as 'human'.",
         )
         return
-    file = data.manifest.parent / "transcripts.parquet"
+    file = transcripts_path(data.manifest.parent)
     if not data.manifest.is_file():
         details = f"not looked at: there is no manifest {str(data.manifest)!r} yet"
         findings.add("data.transcripts", file, "note", details)

@@ -54,7 +54,7 @@ class HintsConfig(Config):
 
 @dataclass(frozen=True)
 class Voice:
-    """What was measured of one clip; null where there is nothing to measure.
+    """What was measured of one clip; `None` where there is nothing to measure.
 
     Args:
         pitch_hz: median of the voiced frames' fundamental frequency, in [60, 500].

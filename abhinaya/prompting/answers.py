@@ -101,7 +101,7 @@ class Parsed:
 
     Args:
         label: class index, or `ABSTAIN`.
-        reason: why the parser abstains; null where it does not.
+        reason: why the parser abstains; `None` where it does not.
     """
 
     label: int

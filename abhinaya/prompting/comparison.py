@@ -25,13 +25,13 @@ class PromptScore:
     Args:
         score: macro-F1 with its 95 % interval, and the rest.
         n_abstained: rows of the table without a label, those without a true label included.
-        agreement: mean over the other tables of `mean_agreement`, in [0, 1]; null without any.
-        prompt_tokens_per_1000: tokens that went in per 1,000 clips; null where the table does not
+        agreement: mean over the other tables of `mean_agreement`, in [0, 1]; `None` without any.
+        prompt_tokens_per_1000: tokens that went in per 1,000 clips; `None` where the table does not
             say.
-        answer_tokens_per_1000: tokens that came out per 1,000 clips; null likewise.
-        cost_per_1000: price of both per 1,000 clips; null where tokens or prices are unknown.
-        currency: of the cost, null if there is none.
-        p: of McNemar's test against the best table; null for the best itself.
+        answer_tokens_per_1000: tokens that came out per 1,000 clips; `None` likewise.
+        cost_per_1000: price of both per 1,000 clips; `None` where tokens or prices are unknown.
+        currency: of the cost, `None` if there is none.
+        p: of McNemar's test against the best table; `None` for the best itself.
         p_holm: the same after Holm's correction over all of them.
     """
 

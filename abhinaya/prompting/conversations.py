@@ -20,7 +20,7 @@ class EarlierTurn:
     Args:
         utterance: the manifest's name of it.
         text: its transcript, not empty.
-        same_speaker: whether the speaker is that of the later turn; null where one is unknown.
+        same_speaker: whether the speaker is that of the later turn; `None` where one is unknown.
     """
 
     utterance: str

@@ -102,10 +102,10 @@ class ExamplePool:
         found.sort(key=lambda example: _draw(seed, example.utterance))
         self._examples = found
         self._labels = np.array([example.label for example in found], dtype=np.int64)
-        self._kin = _kin(manifest.rows)
+        self._sources = _sources(manifest.rows)
         self._sharing: dict[str, list[int]] = {}
         for idx, example in enumerate(found):
-            for key in self._kin[example.utterance]:
+            for key in self._sources[example.utterance]:
                 self._sharing.setdefault(key, []).append(idx)
 
     def check(self, utterances: Sequence[str]) -> None:
@@ -161,7 +161,7 @@ class ExamplePool:
         return [self._examples[idx] for idx in chosen]
 
     def _barred(self, utterance: str) -> list[int]:
-        keys = self._kin.get(utterance, (f"utterance {utterance}",))
+        keys = self._sources.get(utterance, (f"utterance {utterance}",))
         return sorted({idx for key in keys for idx in self._sharing.get(key, ())})
 
     def _similarities(self, text: str) -> NDArray[np.float64]:
@@ -189,7 +189,7 @@ def _draw(seed: int, utterance: str) -> str:
     return hashlib.sha256(f"{seed}/{utterance}".encode()).hexdigest()
 
 
-def _kin(rows: pd.DataFrame) -> dict[str, tuple[str, ...]]:
+def _sources(rows: pd.DataFrame) -> dict[str, tuple[str, ...]]:
     """By utterance, what it may share with others: itself, its speaker and its recording."""
     kin = {}
     columns = rows[["utterance", "speaker", "recording"]].itertuples(index=False)

@@ -64,7 +64,7 @@ class PromptExperiment(Config):
     select: Selection = Field(min_length=1)
     """Rows to ask about."""
     transcripts: str | None = None
-    """Source of the text; null for the only one that is not by people."""
+    """Source of the text; `None` for the only one that is not by people."""
     prompts: tuple[str, ...] = Field(min_length=1)
     """Names of shipped prompts, or .md files."""
     models: tuple[str, ...] = Field(min_length=1)
@@ -264,8 +264,8 @@ def _misfits(
         if "speech" in prompt.slots:
             return []
         return [
-            f"{name}: the prompt has no slot {{speech}}, but the member {config.member!r} hears; "
-            "use a prompt such as salmonn-zero-shot-v1"
+            f"{name}: the prompt has no slot {{{{ speech }}}}, but the member {config.member!r} "
+            "hears; use a prompt such as salmonn-zero-shot-v1"
         ]
     try:
         PromptFiller(

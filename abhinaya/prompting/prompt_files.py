@@ -1,4 +1,4 @@
-"""The format of prompt files: front matter, turns under headings, slots in curly brackets.
+"""The format of prompt files: front matter, and turns under headings, each a Jinja template.
 
 `prompts/README.md` describes it for people who write prompts.
 """
@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
+from jinja2 import StrictUndefined, TemplateError, meta, nodes
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 from pydantic import Field
 
 from abhinaya.config import Config, check_config
 from abhinaya.errors import ProblemsError, did_you_mean
 
-__all__ = ["BRACKETS", "SLOTS", "FrontMatter", "Turn", "read_prompt_file", "slots_in"]
+__all__ = ["SLOTS", "TEMPLATES", "FrontMatter", "Turn", "read_prompt_file", "slots_in"]
 
 SLOTS: dict[str, tuple[str, ...]] = {
     "speech": ("audio",),
@@ -32,11 +34,13 @@ SLOTS: dict[str, tuple[str, ...]] = {
 `context` (the turns before in the same recording) or `gender`. Classes come from the emotion set,
 examples from labelled clips elsewhere."""
 
-BRACKETS = re.compile(r"\{\{|\}\}|\{(\w+)\}|[{}]")
-"""A doubled bracket, a slot (group 1 is its name), or a single bracket, which is a mistake."""
+TEMPLATES = ImmutableSandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True)
+"""Jinja as chat templates are rendered with, and without globals: a name is always a slot."""
+TEMPLATES.globals.clear()
 
 _ROLES = ("system", "user", "assistant")
 _FENCE = "---"
+_OLD_SLOT = re.compile(r"\{(\w+)\}")
 _HEADING = re.compile(r"##(?!#)\s*(.*?)\s*")
 
 
@@ -46,7 +50,7 @@ class Turn:
 
     Args:
         role: `system`, `user` or `assistant`.
-        text: what is said; in a prompt with slots in curly brackets and literal brackets doubled.
+        text: what is said; in a prompt a Jinja template with slots as its variables.
     """
 
     role: str
@@ -65,7 +69,7 @@ class FrontMatter(Config):
 
 
 def read_prompt_file(path: Path, where: str) -> tuple[FrontMatter, tuple[Turn, ...]]:
-    """Front matter and turns of a prompt file.
+    """Read front matter and turns of a prompt file.
 
     Args:
         path: the file, which is there.
@@ -81,12 +85,12 @@ def read_prompt_file(path: Path, where: str) -> tuple[FrontMatter, tuple[Turn, .
     problems: list[str] = []
     header, body = _split_front_matter(lines, problems)
     turns = _turns_of(body, problems)
-    used = slots_in(turn.text for turn in turns)
+    used = _check_templates(turns, problems)
     front = None
     if header is not None:
         front = _check_front_matter(header, path.stem, used, where, problems)
     problems += [
-        f"the slot {{{slot}}} is unknown.{did_you_mean(slot, SLOTS)} Known: {', '.join(SLOTS)}"
+        f"the slot {slot!r} is unknown.{did_you_mean(slot, SLOTS)} Known: {', '.join(SLOTS)}"
         for slot in used
         if slot not in SLOTS
     ]
@@ -96,15 +100,50 @@ def read_prompt_file(path: Path, where: str) -> tuple[FrontMatter, tuple[Turn, .
 
 
 def slots_in(texts: Iterable[str]) -> list[str]:
-    """Names of all slots of some texts, each once, in the order in which they come."""
-    found = [match[1] for text in texts for match in BRACKETS.finditer(text) if match[1]]
+    """Return the names of all slots of some templates, each once, in the order of first use.
+
+    Raises:
+        TemplateError: if a text is no Jinja template.
+    """
+    found: list[str] = []
+    for text in texts:
+        tree = TEMPLATES.parse(text)
+        free = meta.find_undeclared_variables(tree)
+        found += [node.name for node in tree.find_all(nodes.Name) if node.name in free]
     return list(dict.fromkeys(found))
+
+
+def _check_templates(turns: Iterable[Turn], problems: list[str]) -> list[str]:
+    """Return the slots that the turns use; add what is no template to the problems."""
+    used: list[str] = []
+    for turn in turns:
+        try:
+            slots = slots_in([turn.text])
+            tree = TEMPLATES.parse(turn.text)
+            # Once with text in every slot: it tells a wrong filter, or an include.
+            TEMPLATES.from_string(turn.text).render(dict.fromkeys(slots, "text"))
+        except Exception as err:  # whatever the expressions of a template raise
+            advice = (
+                ""
+                if not isinstance(err, TemplateError)
+                else ("; write {{ '{{' }} for brackets that are meant as such")
+            )
+            problems.append(f"the {turn.role} turn is no Jinja template: {err}{advice}")
+            continue
+        used += slots
+        plain = "\n".join(node.data for node in tree.find_all(nodes.TemplateData))
+        problems += [
+            f"the {turn.role} turn has {{{slot}}}; slots take two brackets now: {{{{ {slot} }}}}"
+            for slot in dict.fromkeys(_OLD_SLOT.findall(plain))
+            if slot in SLOTS
+        ]
+    return list(dict.fromkeys(used))
 
 
 def _split_front_matter(
     lines: list[str], problems: list[str]
 ) -> tuple[dict[str, Any] | None, list[str]]:
-    """Keys and values of the front matter, null where it cannot be used, and the lines below it."""
+    """Return the keys of the front matter, `None` where it cannot be used, and the lines below."""
     fences = [number for number, line in enumerate(lines) if line.rstrip() == _FENCE]
     if len(fences) < 2 or fences[0] != 0:
         problems.append(
@@ -133,7 +172,7 @@ def _split_front_matter(
 def _check_front_matter(
     content: dict[str, Any], stem: str, used: Sequence[str], where: str, problems: list[str]
 ) -> FrontMatter | None:
-    """The front matter, null where keys are wrong; what it says is compared with the file."""
+    """Compare the front matter with the file; return `None` where keys are wrong."""
     front = None
     try:
         front = check_config(content, FrontMatter, where)
@@ -152,7 +191,7 @@ def _check_front_matter(
             known = "" if slot in SLOTS else f" and unknown; known are {', '.join(SLOTS)}"
             problems.append(f"slots names {slot!r}, which is not used{known}")
         undeclared = [slot for slot in used if slot not in declared and slot in SLOTS]
-        problems += [f"the slot {{{slot}}} is used but slots lacks it" for slot in undeclared]
+        problems += [f"the slot {slot!r} is used but slots lacks it" for slot in undeclared]
     if front is not None and len(set(front.classes)) != len(front.classes):
         problems += [f"classes names {name!r} twice" for name in _repeated(front.classes)]
     return front
@@ -176,11 +215,6 @@ def _turns_of(lines: list[str], problems: list[str]) -> tuple[Turn, ...]:
             )
         if not turn.text:
             problems.append(f"the {turn.role} turn is empty")
-        problems += [
-            f"the {turn.role} turn has a single curly bracket near {near!r}; "
-            "write {{ or }} if it is meant as such"
-            for near in _lone_brackets(turn.text)
-        ]
     _check_order([turn.role for turn in turns], problems)
     return turns
 
@@ -201,11 +235,6 @@ def _check_order(roles: list[str], problems: list[str]) -> None:
 def _without_blank_ends(lines: list[str]) -> str:
     filled = [number for number, line in enumerate(lines) if line.strip()]
     return "\n".join(lines[filled[0] : filled[-1] + 1]) if filled else ""
-
-
-def _lone_brackets(text: str) -> list[str]:
-    places = [match.start() for match in BRACKETS.finditer(text) if match[0] in ("{", "}")]
-    return [text[max(0, place - 10) : place + 10] for place in places]
 
 
 def _repeated(names: Iterable[Any]) -> list[Any]:

@@ -7,11 +7,14 @@ telling what the model was asked.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
+
+from jinja2 import Template, TemplateError
 
 from abhinaya.errors import (
     BadValueError,
@@ -20,7 +23,13 @@ from abhinaya.errors import (
     UnknownNameError,
     did_you_mean,
 )
-from abhinaya.prompting.prompt_files import BRACKETS, SLOTS, Turn, read_prompt_file, slots_in
+from abhinaya.prompting.prompt_files import (
+    SLOTS,
+    TEMPLATES,
+    Turn,
+    read_prompt_file,
+    slots_in,
+)
 from abhinaya.resources import prompts_dir
 
 __all__ = ["SLOTS", "Prompt", "Turn", "load_prompt", "prompt_names", "read_prompt_pool"]
@@ -60,9 +69,7 @@ class Prompt:
         return frozenset(need for slot in self.slots for need in SLOTS[slot])
 
     def render(self, **values: str) -> tuple[Turn, ...]:
-        """The turns with all slots filled, doubled brackets made single.
-
-        All slots are filled in one pass: what a value contains is never taken for a slot.
+        """Return the turns with all slots filled; what a value contains is never a template.
 
         Args:
             values: text by slot; those that the prompt has no slot for are not used.
@@ -75,7 +82,7 @@ class Prompt:
         return tuple(Turn(turn.role, text) for turn, text in zip(self.turns, texts, strict=True))
 
     def around(self, slot: str, **values: str) -> tuple[str, str]:
-        """Text before and after a slot of the user turn, for a slot that is filled with no text.
+        """Return the text before and after a slot of the user turn that is filled with no text.
 
         Args:
             slot: a slot that stands exactly once in the only user turn, such as `speech`.
@@ -90,20 +97,19 @@ class Prompt:
         if len(texts) != 1:
             raise BadValueError(
                 f"The prompt {self.name!r} has {len(texts)} user turns, expected one with the slot "
-                f"{{{slot}}} in it. Use a prompt of a single question."
+                f"{_listed([slot])} in it. Use a prompt of a single question."
             )
-        places = [match for match in BRACKETS.finditer(texts[0]) if match[1] == slot]
-        if len(places) != 1:
+        marker = uuid4().hex  # stands in no text
+        sides = self._fill(texts, values, {slot: marker})[0].split(marker)
+        if len(sides) != 2:
             raise BadValueError(
-                f"The user turn of the prompt {self.name!r} has the slot {{{slot}}} {len(places)} "
-                f"times, expected once. Use a prompt made for it."
+                f"The user turn of the prompt {self.name!r} has the slot {_listed([slot])} "
+                f"{len(sides) - 1} times, expected once. Use a prompt made for it."
             )
-        before, after = texts[0][: places[0].start()], texts[0][places[0].end() :]
-        before, after = self._fill([before, after], values)
-        return before, after
+        return sides[0], sides[1]
 
     def assistant_text(self, **values: str) -> str:
-        """The assistant turn at the end with its slots filled; empty where there is none.
+        """Return the assistant turn at the end with its slots filled; empty if there is none.
 
         Args:
             values: text by slot; those that this turn has no slot for are not used.
@@ -115,11 +121,14 @@ class Prompt:
         last = self.turns[-1]
         return self._fill([last.text], values)[0] if last.role == "assistant" else ""
 
-    def _fill(self, texts: Sequence[str], values: dict[str, str]) -> list[str]:
+    def _fill(
+        self, texts: Sequence[str], values: dict[str, str], own: dict[str, str] | None = None
+    ) -> list[str]:
         for name in values:
             if name not in SLOTS:
                 raise UnknownNameError("slot", name, SLOTS)
-        used = slots_in(texts)
+        own = own or {}
+        used = [slot for slot in slots_in(texts) if slot not in own]
         missing = [slot for slot in used if not isinstance(values.get(slot), str)]
         if missing:
             raise BadValueError(
@@ -127,20 +136,19 @@ class Prompt:
                 f"{_listed(slot for slot in used if slot not in missing) or 'none'}. "
                 f"Give a value for each, or use a prompt without them."
             )
-
-        def text_of(match: re.Match[str]) -> str:
-            return values[match[1]] if match[1] else match[0][0]
-
-        return [BRACKETS.sub(text_of, text) for text in texts]
+        try:
+            return [_template(text).render(values | own) for text in texts]
+        except TemplateError as err:
+            raise BadValueError(f"The prompt {self.name!r} cannot be filled: {err}.") from err
 
 
 def prompt_names() -> tuple[str, ...]:
-    """Names of the shipped prompts, sorted."""
+    """Return the names of the shipped prompts, sorted."""
     return tuple(sorted(file.stem for file in prompts_dir().glob("*.md") if file.stem != "README"))
 
 
 def load_prompt(name_or_path: str | Path) -> Prompt:
-    """A shipped prompt by name, or the one in a file.
+    """Load a shipped prompt by name, or the one in a file.
 
     Args:
         name_or_path: such as `zero-shot-v1`; with `.md` at its end, or a folder in it, it is a
@@ -166,10 +174,10 @@ def load_prompt(name_or_path: str | Path) -> Prompt:
 
 
 def read_prompt_pool(file: Path, task: str) -> tuple[str, ...]:
-    """User turns for one task out of a prompt file in SALMONN's own format.
+    """Read user turns for one task out of a prompt file in SALMONN's own format.
 
     The file is JSON: task -> text or list of texts, with the placeholder `<SpeechHere>` in each. It
-    becomes the slot `{speech}`; literal curly brackets are doubled.
+    becomes the slot `speech`; all else is kept to the letter.
 
     Source: prompt files of Tang et al., "SALMONN", ICLR 2024, arXiv:2310.13289.
 
@@ -208,8 +216,20 @@ def read_prompt_pool(file: Path, task: str) -> tuple[str, ...]:
             )
     if problems:
         raise ProblemsError(str(file), problems)
-    doubled = [text.replace("{", "{{").replace("}", "}}") for text in texts]
-    return tuple(text.replace(_SALMONN_PLACEHOLDER, "{speech}") for text in doubled)
+    return tuple(
+        "{{ speech }}".join(_as_template(text) for text in text.split(_SALMONN_PLACEHOLDER))
+        for text in texts
+    )
+
+
+def _as_template(text: str) -> str:
+    """Return a template that renders to the text; Jinja would change brackets and line ends."""
+    return f"{{{{ {text!r} }}}}" if "{" in text or "\r" in text else text
+
+
+@lru_cache(maxsize=256)
+def _template(text: str) -> Template:
+    return TEMPLATES.from_string(text)
 
 
 def _read_prompt(path: Path, where: str) -> Prompt:
@@ -228,4 +248,4 @@ def _read_prompt(path: Path, where: str) -> Prompt:
 
 
 def _listed(slots: Iterable[str]) -> str:
-    return ", ".join(f"{{{slot}}}" for slot in slots)
+    return ", ".join(f"{{{{ {slot} }}}}" for slot in slots)

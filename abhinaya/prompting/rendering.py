@@ -54,7 +54,7 @@ class PromptFiller:
         emotions: the classes, in order.
         settings: what goes into the slots.
         seed: of the draw of examples.
-        speech: what stands for the sound where the prompt has `{speech}`; null refuses such
+        speech: what stands for the sound where the prompt has `{{ speech }}`; `None` refuses such
             prompts, because a chat of texts cannot hold sound.
 
     Raises:
@@ -84,7 +84,7 @@ class PromptFiller:
         lacks = find_lacks(prompt, manifest, selection, transcripts)
         if "speech" in prompt.slots and speech is None:
             lacks.append(
-                "it has the slot {speech}, but a chat of texts holds no sound; use a prompt "
+                "it has the slot {{ speech }}, but a chat of texts holds no sound; use a prompt "
                 "without it, or a member that hears"
             )
         if lacks:
@@ -215,12 +215,12 @@ def find_lacks(
         if "audio" in prompt.needs and rows["audio"].isna().all():
             problems.append(
                 f"it needs audio, but the manifest names no audio file for {name!r}; use a prompt "
-                "without {speech} and {hints}, or prepare the corpus with its audio"
+                "without {{ speech }} and {{ hints }}, or prepare the corpus with its audio"
             )
         if "gender" in prompt.needs and rows["gender"].isna().all():
             problems.append(
                 f"it needs the speaker's gender, but the manifest has none for {name!r}; use a "
-                "prompt without {gender}"
+                "prompt without {{ gender }}"
             )
         if "text" in prompt.needs and all(transcripts.get(u) is None for u in utterances):
             problems.append(
@@ -231,7 +231,7 @@ def find_lacks(
             problems.append(
                 f"it needs the turns before, but no utterance of {name!r} has a transcribed one in "
                 "the same recording (the manifest's columns recording and turn); use a prompt "
-                "without {context}"
+                "without {{ context }}"
             )
     return problems
 

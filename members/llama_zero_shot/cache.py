@@ -57,7 +57,7 @@ class AnswerStore:
 
     Args:
         folder: made with the first answer.
-        wanted: keys to look for; null for all that the folder has.
+        wanted: keys to look for; `None` for all that the folder has.
 
     Example:
         >>> import tempfile
@@ -165,7 +165,7 @@ class AnswerStore:
 
 
 def _parse(line: bytes) -> tuple[str, Answer] | None:
-    """Key and answer of a line; null if it is damaged."""
+    """Key and answer of a line; `None` if it is damaged."""
     try:
         read = json.loads(line)
         if read.pop("format") != _FORMAT:

@@ -49,7 +49,7 @@ class TransientError(Exception):
         may_be_the_question: whether the question may be the cause: not when there was no server, or
             too many questions.
         is_no_interface: whether something else than a chat interface seems to have answered.
-        retry_after_s: how long the server wants to be left alone; null where it does not say.
+        retry_after_s: how long the server wants to be left alone; `None` where it does not say.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ def read_completion(completion: Any, words: Sequence[str] | None) -> Answer:
 
     Args:
         completion: what openai's client returned. It does not check what it reads.
-        words: class words for class probabilities; null for none.
+        words: class words for class probabilities; `None` for none.
 
     Raises:
         TransientError: if it is no completion.
@@ -174,7 +174,7 @@ def _shorten(text: str, key: str | None) -> str:
 
 
 def _retry_after_s(headers: Any) -> float | None:
-    """Seconds from the header Retry-After, which holds seconds or a date; null if there is none."""
+    """Read the seconds or date of the header Retry-After; return `None` if there is none."""
     value = headers.get("retry-after")
     if value is None:
         return None

@@ -50,10 +50,10 @@ class Answer:
 
     Args:
         text: the answer, without what was given of it.
-        probs: class probabilities in class order, K numbers; null where they are unknown.
-        n_prompt_tokens: tokens of the chat; null where the server does not tell.
-        n_answer_tokens: tokens of the answer; null where the server does not tell.
-        failure: why there is no answer; null where there is one.
+        probs: class probabilities in class order, K numbers; `None` where they are unknown.
+        n_prompt_tokens: tokens of the chat; `None` where the server does not tell.
+        n_answer_tokens: tokens of the answer; `None` where the server does not tell.
+        failure: why there is no answer; `None` where there is one.
     """
 
     text: str

@@ -43,19 +43,19 @@ from members.llama_zero_shot.vllm_engine import VllmEngine
 if TYPE_CHECKING:
     from accelerate import PartialState
 
-__all__ = ["ZERO_SHOT", "LlamaZeroShotMember", "Verdict", "judge", "make_engine"]
+__all__ = ["ZERO_SHOT", "LlamaZeroShotMember", "Outcome", "combine_answers", "make_engine"]
 
 Chats = Mapping[str, tuple[Turn, ...]]
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Outcome:
     """What one or several answers to a question come to.
 
     Args:
         label: class index, or `ABSTAIN`.
-        reason: why it abstains; null where it does not.
-        probs: class probabilities, K numbers; null where there are none.
+        reason: why it abstains; `None` where it does not.
+        probs: class probabilities, K numbers; `None` where there are none.
         raw: the answer; of several a JSON list. Null where there is none.
     """
 
@@ -201,10 +201,10 @@ def make_engine(config: LlamaZeroShotConfig, emotions: EmotionSet) -> Engine:
     return TransformersEngine(config.base, words, decoding, config.transformers, seed=seed)
 
 
-def judge(
+def combine_answers(
     answers: Sequence[Answer], parser: AnswerParser, n_classes: int, max_tokens: int
-) -> Verdict:
-    """What the answers to one question come to.
+) -> Outcome:
+    """Combine the answers to one question into a label or an abstention.
 
     One answer: the class that it names or, where there are class probabilities, the likeliest. That
     is another one only where greedy decoding went astray: it takes the likeliest token each time,
@@ -221,13 +221,14 @@ def judge(
     Example:
         >>> from abhinaya.data.labels import MSP_PODCAST
         >>> answers = [Answer("sad"), Answer("Fear."), Answer("I cannot tell."), Answer("Sad")]
-        >>> verdict = judge(answers, AnswerParser(MSP_PODCAST), n_classes=8, max_tokens=16)
-        >>> verdict.label, round(verdict.probs[3], 3)
+        >>> parser = AnswerParser(MSP_PODCAST)
+        >>> outcome = combine_answers(answers, parser, n_classes=8, max_tokens=16)
+        >>> outcome.label, round(outcome.probs[3], 3)
         (6, 0.333)
     """
     given = [answer for answer in answers if answer.failure is None]
     if not given:
-        return Verdict(ABSTAIN, answers[0].failure)
+        return Outcome(ABSTAIN, answers[0].failure)
     parsed = [parser.parse(answer.text) for answer in given]
     reasons = []
     for answer, one in zip(given, parsed, strict=True):
@@ -237,20 +238,20 @@ def judge(
             reasons.append(f"{one.reason}{cut}")
     if len(answers) == 1:
         if reasons:
-            return Verdict(ABSTAIN, reasons[0], raw=given[0].text)
+            return Outcome(ABSTAIN, reasons[0], raw=given[0].text)
         probs = given[0].probs
         # As the table stores them, where two may have become equal.
         label = parsed[0].label if probs is None else int(np.asarray(probs, "float32").argmax())
-        return Verdict(label, None, probs, given[0].text)
+        return Outcome(label, None, probs, given[0].text)
     reasons += [str(answer.failure) for answer in answers if answer.failure is not None]
     raw = json.dumps([answer.text for answer in given], ensure_ascii=False)
     named = [one.label for one in parsed if one.label != ABSTAIN]
     if not named:
         counted = ", ".join(f"{reason} ({n})" for reason, n in Counter(reasons).items())
-        return Verdict(ABSTAIN, f"none of {len(answers)} answers names a class: {counted}", raw=raw)
+        return Outcome(ABSTAIN, f"none of {len(answers)} answers names a class: {counted}", raw=raw)
     counts = np.bincount(named, minlength=n_classes)
     probs = tuple((counts / counts.sum()).tolist())
-    return Verdict(int(counts.argmax()), None, probs, raw)
+    return Outcome(int(counts.argmax()), None, probs, raw)
 
 
 def _fill(
@@ -331,24 +332,25 @@ def _make_table(
 ) -> PredictionTable:
     """The table of one shard."""
     parser, n_classes = AnswerParser(emotions), len(emotions)
-    verdicts = [judge(some, parser, n_classes, config.decoding.max_tokens) for some in answers]
+    most = config.decoding.max_tokens
+    outcomes = [combine_answers(some, parser, n_classes, most) for some in answers]
     nothing = (float("nan"),) * n_classes
-    has_probs = any(verdict.probs is not None for verdict in verdicts)
+    has_probs = any(outcome.probs is not None for outcome in outcomes)
     return PredictionTable(
         name=config.name,
         emotions=emotions,
         utterances=tuple(utterances),
-        labels=np.array([verdict.label for verdict in verdicts], dtype=np.int64),
-        reasons=tuple(verdict.reason for verdict in verdicts),
-        probs=np.array([verdict.probs or nothing for verdict in verdicts], dtype=np.float32)
+        labels=np.array([outcome.label for outcome in outcomes], dtype=np.int64),
+        reasons=tuple(outcome.reason for outcome in outcomes),
+        probs=np.array([outcome.probs or nothing for outcome in outcomes], dtype=np.float32)
         if has_probs
         else None,
-        raw=tuple(verdict.raw for verdict in verdicts),
+        raw=tuple(outcome.raw for outcome in outcomes),
     )
 
 
 def _total(counts: Sequence[int | None]) -> int | None:
-    """Sum of all counts; null if one is unknown."""
+    """Sum of all counts; `None` if one is unknown."""
     known = [count for count in counts if count is not None]
     return sum(known) if len(known) == len(counts) else None
 

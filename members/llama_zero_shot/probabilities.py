@@ -26,7 +26,7 @@ class Place:
 
 
 def find_probs(places: Sequence[Place], words: Sequence[str]) -> tuple[float, ...] | None:
-    """Probability of each class word as the answer, shape (K,); null where it cannot be told.
+    """Probability of each class word as the answer, shape (K,); `None` where it cannot be told.
 
     A token belongs to the class whose word it begins. Where it begins several (the "s" of sad and
     surprise) and is the one that was answered, the next place tells how its probability is

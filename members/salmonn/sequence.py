@@ -61,8 +61,8 @@ def _check(prompt: Prompt, *, needs_text: bool, lists_classes: bool) -> None:
     if "speech" not in prompt.slots or roles not in (["user"], ["user", "assistant"]):
         raise BadValueError(
             f"The prompt {prompt.name!r} has the slots {', '.join(prompt.slots) or 'none'} and the "
-            f"turns {', '.join(roles)}. SALMONN takes a user turn with {{speech}} in it, and an "
-            "assistant turn behind it for the text after the prompt."
+            f"turns {', '.join(roles)}. SALMONN takes a user turn with {{{{ speech }}}} in it, and "
+            "an assistant turn behind it for the text after the prompt."
         )
     known = {"speech"}
     known |= {"transcript"} if needs_text else set()
@@ -75,8 +75,8 @@ def _check(prompt: Prompt, *, needs_text: bool, lists_classes: bool) -> None:
         )
     if needs_text and "transcript" not in prompt.slots:
         raise BadValueError(
-            f"The prompt {prompt.name!r} has no transcript in it. Choose one with {{transcript}}, "
-            "or the member salmonn-13b, which only listens."
+            f"The prompt {prompt.name!r} has no transcript in it. Choose one with "
+            "{{ transcript }}, or the member salmonn-13b, which only listens."
         )
     if not needs_text and "transcript" in prompt.slots:
         raise BadValueError(

@@ -12,7 +12,10 @@ from abhinaya.data.transcripts import write_transcripts
 from abhinaya.demo.checkpoints.llama import write_llama
 from abhinaya.prompting.prompts import prompt_names
 
-CURT = "---\nname: curt-v1\nversion: 1\nslots: [{slot}]\n---\n## system\nA.\n## user\n{{{slot}}}\n"
+CURT = (
+    "---\nname: curt-v1\nversion: 1\nslots: [{slot}]\n---\n"
+    "## system\nA.\n## user\n{{{{ {slot} }}}}\n"
+)
 
 
 @pytest.fixture

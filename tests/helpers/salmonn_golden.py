@@ -37,10 +37,14 @@ def write_prompts(folder: Path) -> dict[str, Any]:
     pool.write_text(json.dumps({"emotion_recognition": texts}), encoding="utf-8")
     for name, slots, text in (
         ("s2-v1", "[speech]", CONFIG["s2_text"]),
-        ("st1-v1", "[speech, transcript]", CONFIG["st1_text_pattern"]),
+        (
+            "st1-v1",
+            "[speech, transcript]",
+            CONFIG["st1_text_pattern"].format(transcript="{{ transcript }}"),
+        ),
     ):
         (folder / f"{name}.md").write_text(
-            f"---\nname: {name}\nversion: 1\nslots: {slots}\n---\n## user\n{{speech}}\n"
+            f"---\nname: {name}\nversion: 1\nslots: {slots}\n---\n## user\n{{{{ speech }}}}\n"
             f"## assistant\n{text}\n",
             encoding="utf-8",
         )

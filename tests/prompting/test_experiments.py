@@ -32,7 +32,7 @@ CHAT = {
     "prompt": "zero-shot-v1",
     "filling": {"n_context": 1},
 }
-OWN = "---\nname: {name}\nversion: 1\nslots: [speech]\n---\n## user\n{{speech}} One word:\n"
+OWN = "---\nname: {name}\nversion: 1\nslots: [speech]\n---\n## user\n{{{{ speech }}}} One word:\n"
 
 
 @pytest.fixture
@@ -198,7 +198,7 @@ def test_plan_cells_tells_all_problems_at_once(corpus, write_model, own):
 
 def test_plan_cells_prompt_without_speech_for_a_member_that_hears_raises(corpus, write_model):
     assert problems_of(corpus, prompts="zero-shot-v1", models=write_model("one")) == (
-        "zero-shot-v1__ears__default: the prompt has no slot {speech}, but the member "
+        "zero-shot-v1__ears__default: the prompt has no slot {{ speech }}, but the member "
         "'salmonn-zero-shot' hears; use a prompt such as salmonn-zero-shot-v1",
     )
 
@@ -230,8 +230,8 @@ def test_plan_cells_prompt_that_a_chat_of_texts_cannot_fill_raises(corpus, write
         "transcribed one in the same recording (the manifest's columns recording and turn)",
         "the prompt 'hints-gender-v1': it needs the speaker's gender, but the manifest has none "
         "for 'dev'",
-        "salmonn-zero-shot-v1__chat__default: it has the slot {speech}, but a chat of texts holds "
-        "no sound",
+        "salmonn-zero-shot-v1__chat__default: it has the slot {{ speech }}, but a chat of texts "
+        "holds no sound",
         "few-shot-v1__chat__default: 1 of each class are to be shown as examples, but of "
         "'contempt' there are 0 with a transcript of the source 'human' in 'dev' that 'a' shares "
         "neither speaker nor recording with (of 0 in all). Set filling.examples.per_class lower, "

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 
 import pytest
@@ -8,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from abhinaya.errors import BadValueError, MissingFileError, ProblemsError, UnknownNameError
-from abhinaya.prompting.prompts import Prompt, Turn, load_prompt, prompt_names, read_prompt_pool
+from abhinaya.prompting.prompts import Prompt, Turn, load_prompt, prompt_names
 
 HEADER = "---\nname: own-v1\nversion: 1\nslots: [transcript]\n---\n"
 
@@ -16,9 +15,9 @@ CHAT = Prompt(
     name="chat-v1",
     version=1,
     turns=(
-        Turn("system", "Choose: {classes}. As JSON: {{}}"),
-        Turn("user", "<Speech>{speech}</Speech> {classes}?"),
-        Turn("assistant", "<Transcript> {transcript}"),
+        Turn("system", "Choose: {{ classes }}. As JSON: {}"),
+        Turn("user", "<Speech>{{ speech }}</Speech> {{ classes }}?"),
+        Turn("assistant", "<Transcript> {{ transcript }}"),
     ),
     slots=("classes", "speech", "transcript"),
     source="chat-v1.md",
@@ -58,22 +57,22 @@ def test_load_prompt_reads_every_key_and_turn(write):
         "  lines.\n"
         "---\n"
         "## system\n"
-        "Choose {classes}.\n"
+        "Choose {{ classes }}.\n"
         "## user\n"
         "A\n"
         "## assistant\n"
         "sad\n"
         "## user\n"
-        "{transcript}\n"
+        "{{ transcript }}\n"
     )
     assert load_prompt(path) == Prompt(
         name="own-v1",
         version=1,
         turns=(
-            Turn("system", "Choose {classes}."),
+            Turn("system", "Choose {{ classes }}."),
             Turn("user", "A"),
             Turn("assistant", "sad"),
-            Turn("user", "{transcript}"),
+            Turn("user", "{{ transcript }}"),
         ),
         slots=("transcript", "classes"),
         source=path,
@@ -84,22 +83,22 @@ def test_load_prompt_reads_every_key_and_turn(write):
 
 def test_load_prompt_drops_blank_lines_at_the_ends_of_a_turn_only(write):
     path = write(
-        HEADER + "\n## user\n\n \n  one {transcript}\n\n\ntwo \n\t\n\n## assistant\nA:  \n"
+        HEADER + "\n## user\n\n \n  one {{ transcript }}\n\n\ntwo \n\t\n\n## assistant\nA:  \n"
     )
     turns = load_prompt(path).turns
-    assert turns == (Turn("user", "  one {transcript}\n\n\ntwo "), Turn("assistant", "A:  "))
+    assert turns == (Turn("user", "  one {{ transcript }}\n\n\ntwo "), Turn("assistant", "A:  "))
 
 
 def test_load_prompt_takes_windows_line_ends_and_a_byte_order_mark(write):
-    text = HEADER + "## user\none\n{transcript}\n"
+    text = HEADER + "## user\none\n{{ transcript }}\n"
     assert load_prompt(write("\ufeff" + text.replace("\n", "\r\n"))).turns == (
-        Turn("user", "one\n{transcript}"),
+        Turn("user", "one\n{{ transcript }}"),
     )
 
 
 def test_load_prompt_keeps_unusual_line_separators_and_other_headings_as_text(write):
-    path = write(HEADER + "## user\n# A\n### B\u2028{transcript}\x0c!\n---\n")
-    assert load_prompt(path).turns == (Turn("user", "# A\n### B\u2028{transcript}\x0c!\n---"),)
+    path = write(HEADER + "## user\n# A\n### B\u2028{{ transcript }}\x0c!\n---\n")
+    assert load_prompt(path).turns == (Turn("user", "# A\n### B\u2028{{ transcript }}\x0c!\n---"),)
 
 
 def test_load_prompt_shipped_name_says_where_it_is_from():
@@ -134,67 +133,81 @@ def test_load_prompt_absent_file_raises(name, tmp_path, monkeypatch):
     ("text", "problem"),
     [
         ("## user\nA", "there is no front matter; begin the file with a line ---"),
-        ("\n" + HEADER + "## user\n{transcript}", "there is no front matter"),
+        ("\n" + HEADER + "## user\n{{ transcript }}", "there is no front matter"),
         ("---\nname: own-v1\n## user\nA", "there is no front matter"),
         ("---\nname: [\n---\n## user\nA", "the front matter is not YAML"),
         ("---\ndescription: 2024-99-99\n---\n## user\nA", "the front matter is not YAML"),
         ("---\n- name\n---\n## user\nA", "the front matter holds a list, expected keys"),
         ("---\n---\n## user\nA", "the front matter holds a NoneType, expected keys"),
         (HEADER.replace("slots", "slot") + "## user\nA", "slot is unknown, did you mean slots?"),
-        (HEADER.replace("version: 1\n", "") + "## user\n{transcript}", "version is missing"),
-        (HEADER.replace("version: 1", "version: 0") + "## user\n{transcript}", "version is 0"),
-        (HEADER.replace("version: 1", "version: one") + "## user\n{transcript}", "is 'one', exp"),
+        (HEADER.replace("version: 1\n", "") + "## user\n{{ transcript }}", "version is missing"),
+        (HEADER.replace("version: 1", "version: 0") + "## user\n{{ transcript }}", "version is 0"),
         (
-            HEADER.replace("name:", "name: a\nname:") + "## user\n{transcript}",
+            HEADER.replace("version: 1", "version: one") + "## user\n{{ transcript }}",
+            "is 'one', exp",
+        ),
+        (
+            HEADER.replace("name:", "name: a\nname:") + "## user\n{{ transcript }}",
             "'name' stands there",
         ),
         (
-            HEADER.replace("own-v1", "other-v1") + "## user\n{transcript}",
+            HEADER.replace("own-v1", "other-v1") + "## user\n{{ transcript }}",
             "name is 'other-v1', expected the file's own, 'own-v1'",
         ),
         (
-            HEADER.replace("version: 1", "version: 2") + "## user\n{transcript}",
+            HEADER.replace("version: 1", "version: 2") + "## user\n{{ transcript }}",
             "version is 2, but the file's name does not end in -v2",
         ),
         (HEADER + "## user\nA", "slots names 'transcript', which is not used"),
         (
-            HEADER.replace("transcript", "transcript, text") + "## user\n{transcript}",
+            HEADER.replace("transcript", "transcript, text") + "## user\n{{ transcript }}",
             "slots names 'text', which is not used and unknown; known are speech, transcript",
         ),
         (
-            HEADER.replace("transcript", "transcript, transcript") + "## user\n{transcript}",
+            HEADER.replace("transcript", "transcript, transcript") + "## user\n{{ transcript }}",
             "slots names 'transcript' twice",
         ),
         (
-            HEADER + "## user\n{transcript} {classes}",
-            "the slot {classes} is used but slots lacks it",
+            HEADER + "## user\n{{ transcript }} {{ classes }}",
+            "the slot 'classes' is used but slots lacks it",
         ),
         (
-            HEADER + "## user\n{transcript} {klasses}",
-            "the slot {klasses} is unknown. Did you mean 'classes'?",
+            HEADER + "## user\n{{ transcript }} {{ klasses }}",
+            "the slot 'klasses' is unknown. Did you mean 'classes'?",
         ),
         (
-            HEADER.replace("slots", "classes: [sad, sad]\nslots") + "## user\n{transcript}",
+            HEADER.replace("slots", "classes: [sad, sad]\nslots") + "## user\n{{ transcript }}",
             "classes names 'sad' twice",
         ),
-        (HEADER + "{transcript}\n## user\nA", "there is text above the first heading"),
+        (HEADER + "{{ transcript }}\n## user\nA", "there is text above the first heading"),
         (
-            HEADER + "## user\n{transcript}\n## User\nA",
+            HEADER + "## user\n{{ transcript }}\n## User\nA",
             "the heading '## User' is no role. Did you mean 'user'? Known: system, user, assistant",
         ),
-        (HEADER + "## system\n{transcript}", "there is no user turn; write one below"),
+        (HEADER + "## system\n{{ transcript }}", "there is no user turn; write one below"),
         (HEADER, "there is no user turn"),
-        (HEADER + "## system\n\n## user\n{transcript}", "the system turn is empty"),
+        (HEADER + "## system\n\n## user\n{{ transcript }}", "the system turn is empty"),
         (
-            HEADER + "## user\n{transcript}\n## user\nA",
+            HEADER + "## user\n{{ transcript }}\n## user\nA",
             "the turns are user, user; expected at most one system turn, first",
         ),
-        (HEADER + "## user\n{transcript}\n## system\nA", "the turns are user, system; expected"),
         (
-            HEADER + '## user\n{transcript} as {"label": 1}}',
-            "the user turn has a single curly bracket near 'cript} as {\"label\": '; write {{ or",
+            HEADER + "## user\n{{ transcript }}\n## system\nA",
+            "the turns are user, system; expected",
         ),
-        (HEADER + "## user\n{transcript} { classes }", "single curly bracket near"),
+        (
+            HEADER + '## user\n{{ transcript }} as {{"label": 1}}',
+            "the user turn is no Jinja template: expected token 'end of print statement', got ':'; "
+            "write {{ '{{' }} for",
+        ),
+        (HEADER + "## user\n{{ transcript|loud }}", "No filter named 'loud'"),
+        (HEADER + "## user\n{{ transcript.loud }}", "has no attribute 'loud'"),
+        (HEADER + "## user\n{{ transcript.__class__ }}", "of 'str' object is unsafe"),
+        (HEADER + "## user\n{% include 'x' %}{{ transcript }}", "the user turn is no Jinja"),
+        (
+            HEADER + "## user\n{transcript}",
+            "the user turn has {transcript}; slots take two brackets now: {{ transcript }}",
+        ),
     ],
 )
 def test_load_prompt_mistake_in_the_file_raises(write, text, problem):
@@ -204,16 +217,16 @@ def test_load_prompt_mistake_in_the_file_raises(write, text, problem):
 def test_load_prompt_reports_all_mistakes_together(write):
     path = write(
         "---\nname: else-v1\nversion: 1\nslots: [gender]\nauthor: me\n---\n"
-        "## usr\n{transcript}\n## assistant\n{\n"
+        "## usr\n{{ transcript }}\n## assistant\n{{\n"
     )
     found = " | ".join(problems_of(path))
     for essential in (
         "author is unknown",
         "name is 'else-v1'",
         "'gender', which is not used",
-        "{transcript} is used but slots lacks it",
+        "'transcript' is used but slots lacks it",
         "'## usr' is no role",
-        "single curly bracket",
+        "the assistant turn is no Jinja template",
         "no user turn",
     ):
         assert essential in found
@@ -221,8 +234,10 @@ def test_load_prompt_reports_all_mistakes_together(write):
 
 
 def test_load_prompt_mistake_with_a_slot_used_twice_is_told_once(write):
-    found = problems_of(write(HEADER + "## user\n{transcript} {gender} {sex}, {gender} {sex}\n"))
-    assert [problem[:18] for problem in found] == ["the slot {gender} ", "the slot {sex} is "]
+    found = problems_of(
+        write(HEADER + "## user\n{{ transcript }} {{ gender }} {{ sex }}, {{ gender }} {{ sex }}\n")
+    )
+    assert [problem[:18] for problem in found] == ["the slot 'gender' ", "the slot 'sex' is "]
 
 
 def test_load_prompt_not_utf8_raises(tmp_path):
@@ -234,7 +249,7 @@ def test_load_prompt_not_utf8_raises(tmp_path):
 # Filling
 
 
-def test_render_fills_all_slots_and_halves_doubled_brackets():
+def test_render_fills_all_slots_and_keeps_single_brackets():
     assert CHAT.render(classes="sad, happy", speech="", transcript="Oh no.") == (
         Turn("system", "Choose: sad, happy. As JSON: {}"),
         Turn("user", "<Speech></Speech> sad, happy?"),
@@ -243,7 +258,8 @@ def test_render_fills_all_slots_and_halves_doubled_brackets():
 
 
 @pytest.mark.parametrize(
-    "text", ["{classes}", "{{classes}}", "<SpeechHere>", "{", "}}", r"\1 \g<0>"]
+    "text",
+    ["{classes}", "{{ classes }}", "{% raw %}", "{#", "<SpeechHere>", "{", "}}", r"\1 \g<0>"],
 )
 def test_render_never_looks_for_slots_in_what_it_filled_in(text):
     turns = CHAT.render(classes="sad", speech=text, transcript=text)
@@ -252,8 +268,8 @@ def test_render_never_looks_for_slots_in_what_it_filled_in(text):
 
 
 def test_render_brackets_around_a_slot():
-    prompt = replace(CHAT, turns=(Turn("user", "{{{classes}}} {{classes}}"),))
-    assert prompt.render(classes="sad") == (Turn("user", "{sad} {classes}"),)
+    prompt = replace(CHAT, turns=(Turn("user", "{{ '{' }}{{ classes }}} {{ '{{ classes }}' }}"),))
+    assert prompt.render(classes="sad") == (Turn("user", "{sad} {{ classes }}"),)
 
 
 @given(st.text(), st.text())
@@ -265,7 +281,9 @@ def test_render_keeps_any_value_to_the_letter(classes, transcript):
 
 def test_render_without_a_value_raises_with_all_that_are_missing():
     with pytest.raises(
-        BadValueError, match=r"'chat-v1' needs text for \{speech\}, \{transcript\}, got \{classes\}"
+        BadValueError,
+        match=r"'chat-v1' needs text for \{\{ speech \}\}, \{\{ transcript \}\}, "
+        r"got \{\{ classes \}\}",
     ):
         CHAT.render(classes="sad", transcript=None)
 
@@ -284,21 +302,23 @@ def test_around_gives_the_text_on_both_sides_with_other_slots_filled():
 
 
 def test_around_needs_the_other_slots_of_the_user_turn_only():
-    with pytest.raises(BadValueError, match=r"needs text for \{classes\}, got none"):
+    with pytest.raises(BadValueError, match=r"needs text for \{\{ classes \}\}, got none"):
         CHAT.around("speech")
-    alone = replace(CHAT, turns=(*CHAT.turns[:1], Turn("user", "{{{speech}}}"), *CHAT.turns[2:]))
+    alone = replace(
+        CHAT, turns=(*CHAT.turns[:1], Turn("user", "{{ '{' }}{{ speech }}}"), *CHAT.turns[2:])
+    )
     assert alone.around("speech") == ("{", "}")
 
 
-@pytest.mark.parametrize(("text", "times"), [("A {{speech}}", 0), ("{speech}{speech}", 2)])
+@pytest.mark.parametrize(("text", "times"), [("A {speech}", 0), ("{{ speech }}{{ speech }}", 2)])
 def test_around_slot_not_exactly_once_raises(text, times):
     prompt = replace(CHAT, turns=(Turn("user", text),))
-    with pytest.raises(BadValueError, match=rf"has the slot \{{speech\}} {times} times, expected"):
+    with pytest.raises(BadValueError, match=rf"slot \{{\{{ speech \}}\}} {times} times, expected"):
         prompt.around("speech")
 
 
 def test_around_several_user_turns_raises():
-    prompt = replace(CHAT, turns=(Turn("user", "{speech}"), Turn("assistant", "a")) * 2)
+    prompt = replace(CHAT, turns=(Turn("user", "{{ speech }}"), Turn("assistant", "a")) * 2)
     with pytest.raises(BadValueError, match="has 2 user turns, expected one"):
         prompt.around("speech")
 
@@ -306,7 +326,7 @@ def test_around_several_user_turns_raises():
 def test_assistant_text_is_the_filled_last_turn_or_empty():
     assert CHAT.assistant_text(transcript="Hi {classes}") == "<Transcript> Hi {classes}"
     assert replace(CHAT, turns=CHAT.turns[:2]).assistant_text() == ""
-    with pytest.raises(BadValueError, match=r"needs text for \{transcript\}"):
+    with pytest.raises(BadValueError, match=r"needs text for \{\{ transcript \}\}"):
         CHAT.assistant_text()
 
 
@@ -315,75 +335,3 @@ def test_needs_joins_what_the_slots_need():
     assert replace(CHAT, slots=("classes", "examples")).needs == frozenset()
     assert replace(CHAT, slots=("hints", "gender")).needs == {"audio", "gender"}
     assert replace(CHAT, slots=("context",)).needs == {"context", "text"}
-
-
-# SALMONN's own file
-
-
-@pytest.fixture
-def pool(tmp_path):
-    path = tmp_path / "pool.json"
-    tasks = {
-        "emotion": ["<Speech><SpeechHere></Speech> Emotion?", "<SpeechHere> as {a}"],
-        "one": "<SpeechHere>!",
-        "none": [],
-        "bad": ["no place", "<SpeechHere><SpeechHere>", 7, "<SpeechHere>"],
-        "number": 3,
-    }
-    path.write_text(json.dumps(tasks))
-    return path
-
-
-def test_read_prompt_pool_gives_texts_with_the_slot_and_doubled_brackets(pool):
-    texts = read_prompt_pool(pool, "emotion")
-    assert texts == ("<Speech>{speech}</Speech> Emotion?", "{speech} as {{a}}")
-    prompt = replace(CHAT, turns=(Turn("user", texts[1]),))
-    assert prompt.around("speech") == ("", " as {a}")
-
-
-def test_read_prompt_pool_takes_a_single_text(pool):
-    assert read_prompt_pool(pool, "one") == ("{speech}!",)
-
-
-def test_read_prompt_pool_unknown_task_raises_with_the_list(pool):
-    with pytest.raises(
-        UnknownNameError,
-        match=r"task of '.*pool.json': 'emotio'. Did you mean 'emotion'.*bad, emotion, none",
-    ):
-        read_prompt_pool(pool, "emotio")
-
-
-def test_read_prompt_pool_texts_without_one_placeholder_raise_together(pool):
-    with pytest.raises(ProblemsError, match="text 1 of the task 'bad' has the placeholder") as err:
-        read_prompt_pool(pool, "bad")
-    assert [text.split(": ")[0][-24:] for text in err.value.problems] == [
-        "> 0 times, expected once",
-        "> 2 times, expected once",
-        "> 0 times, expected once",
-    ]
-
-
-@pytest.mark.parametrize("task", ["none", "number"])
-def test_read_prompt_pool_task_without_texts_raises(pool, task):
-    with pytest.raises(ProblemsError, match=rf"task '{task}' has .*, expected a list of one text"):
-        read_prompt_pool(pool, task)
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"{", "it is not JSON"),
-        (b"\xff", "it is not JSON"),
-        (b"[]", "holds a list, expected tasks"),
-    ],
-)
-def test_read_prompt_pool_other_content_raises(tmp_path, content, message):
-    path = tmp_path / "pool.json"
-    path.write_bytes(content)
-    with pytest.raises(ProblemsError, match=message):
-        read_prompt_pool(path, "emotion")
-
-
-def test_read_prompt_pool_absent_file_raises(tmp_path):
-    with pytest.raises(MissingFileError, match=r"no prompt file .*Give SALMONN's JSON"):
-        read_prompt_pool(tmp_path / "pool.json", "emotion")

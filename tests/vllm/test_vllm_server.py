@@ -182,7 +182,8 @@ def test_answer_whose_beginning_is_given_goes_on_from_there(server, tmp_path):
     manifest = make_corpus(tmp_path, TEXTS[:4])
     prompt = tmp_path / "begun-v1.md"
     prompt.write_text(
-        "---\nname: begun-v1\nversion: 1\nslots: [transcript]\n---\n\n## user\n\n{transcript}\n\n"
+        "---\nname: begun-v1\nversion: 1\nslots: [transcript]\n---\n\n"
+        "## user\n\n{{ transcript }}\n\n"
         "## assistant\n\nThe emotion is\n"
     )
     change = settings(tmp_path / "a") | {"prompt": str(prompt)}

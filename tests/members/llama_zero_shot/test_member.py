@@ -1,4 +1,4 @@
-"""The member around its engines: configs, bad input, verdicts, errors, doctor."""
+"""The member around its engines: configs, bad input, outcomes, errors, doctor."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from abhinaya.prompting.answers import AnswerParser
 from members.llama_zero_shot.config import VllmConfig
 from members.llama_zero_shot.doctor import check_zero_shot
 from members.llama_zero_shot.engine import Answer
-from members.llama_zero_shot.member import ZERO_SHOT, judge
+from members.llama_zero_shot.member import ZERO_SHOT, combine_answers
 from members.llama_zero_shot.vllm_engine import VllmEngine
 
 PARSER = AnswerParser(MSP_PODCAST)
@@ -69,25 +69,25 @@ def test_transcript_of_10_000_words_is_cut_and_said_so(tmp_path, caplog):
 
 def test_one_answer_is_judged_by_its_words_or_its_probabilities():
     probs = (0.0, 0.0, 0.0, 0.6, 0.0, 0.0, 0.4, 0.0)
-    assert judge([Answer("sad")], PARSER, 8, 16).label == 6
-    likelier = judge([Answer("sad", probs)], PARSER, 8, 16)
+    assert combine_answers([Answer("sad")], PARSER, 8, 16).label == 6
+    likelier = combine_answers([Answer("sad", probs)], PARSER, 8, 16)
     assert (likelier.label, likelier.probs, likelier.raw) == (3, probs, "sad")
-    unclear = judge([Answer("who knows", probs)], PARSER, 8, 16)
+    unclear = combine_answers([Answer("who knows", probs)], PARSER, 8, 16)
     assert (unclear.label, unclear.probs, unclear.reason) == (-1, None, "no class named")
 
 
 def test_several_answers_are_judged_by_their_shares():
-    shares = judge([Answer("fear"), Answer("sad"), Answer("?")], PARSER, 8, 16)
+    shares = combine_answers([Answer("fear"), Answer("sad"), Answer("?")], PARSER, 8, 16)
     # One each: the first in class order.
     assert shares.label == 3
     assert shares.probs == (0, 0, 0, 0.5, 0, 0, 0.5, 0)
     assert shares.raw == '["fear", "sad", "?"]'
-    none = judge([Answer("?"), Answer(""), Answer("", failure="too long")], PARSER, 8, 16)
+    none = combine_answers([Answer("?"), Answer(""), Answer("", failure="too long")], PARSER, 8, 16)
     assert none.label == -1
     assert none.reason == (
         "none of 3 answers names a class: no class named (1), empty answer (1), too long (1)"
     )
-    failed = judge([Answer("", failure="too long")] * 2, PARSER, 8, 16)
+    failed = combine_answers([Answer("", failure="too long")] * 2, PARSER, 8, 16)
     assert (failed.reason, failed.raw) == ("too long", None)
 
 
@@ -242,5 +242,5 @@ def test_doctor_looks_at_the_weights_of_a_local_model(tmp_path):
 
 def test_probabilities_that_become_equal_in_the_table_have_the_first_as_label():
     near = 0.5 + 1e-12
-    verdict = judge([Answer("sad", (0.5, near, 0, 0, 0, 0, 0, 0))], PARSER, 8, 16)
-    assert verdict.label == 0 == np.float32([0.5, near]).argmax()
+    outcome = combine_answers([Answer("sad", (0.5, near, 0, 0, 0, 0, 0, 0))], PARSER, 8, 16)
+    assert outcome.label == 0 == np.float32([0.5, near]).argmax()

@@ -190,7 +190,8 @@ def test_prompt_that_begins_the_answer_is_sent_as_such(tmp_path):
     manifest = make_corpus(tmp_path, ["hello"])
     prompt = tmp_path / "begun-v1.md"
     prompt.write_text(
-        "---\nname: begun-v1\nversion: 1\nslots: [transcript]\n---\n\n## user\n\n{transcript}\n\n"
+        "---\nname: begun-v1\nversion: 1\nslots: [transcript]\n---\n\n"
+        "## user\n\n{{ transcript }}\n\n"
         "## assistant\n\nThe emotion is\n"
     )
     with ChatServer() as server:

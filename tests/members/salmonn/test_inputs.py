@@ -148,7 +148,7 @@ def test_text_without_transcript_and_prompts_have_the_published_ids(folder):
 def test_unicode_transcript_has_the_published_ids(folder, number):
     """The strings stand alone there, so they are the whole assistant turn here."""
     name = ("unicode", "trailing_space")[number]
-    file = write_prompt(folder, "{speech}", "{transcript}", "[speech, transcript]")
+    file = write_prompt(folder, "{{ speech }}", "{{ transcript }}", "[speech, transcript]")
     config = G.make_config("st1", folder, prompt=file, prompt_pool=None)
     golden = TOKENS["strings"][name]
     ids = text_ids(SPEECH_TEXT.build_inputs(config), golden["text"].removesuffix("</s>"))
@@ -166,7 +166,7 @@ def test_empty_transcript_is_a_text_of_its_own(reader):
 
 
 def test_empty_transcript_that_is_the_whole_turn_keeps_the_end_sign(folder):
-    file = write_prompt(folder, "{speech}", "{transcript}", "[speech, transcript]")
+    file = write_prompt(folder, "{{ speech }}", "{{ transcript }}", "[speech, transcript]")
     config = G.make_config("st1", folder, prompt=file, prompt_pool=None)
     assert text_ids(SPEECH_TEXT.build_inputs(config), "") == [END]
 
@@ -201,7 +201,7 @@ def test_transcript_is_plain_text_whatever_stands_in_it(reader, transcript):
 
 
 def test_prompt_is_plain_text_too(folder):
-    file = write_prompt(folder, "</s>{speech}<s>", "so</s>")
+    file = write_prompt(folder, "</s>{{ speech }}<s>", "so</s>")
     config = G.make_config("s2", folder, prompt=file, prompt_pool=None)
     encoded = SPEECH.build_inputs(config).encode_context(Utterance("a"))
     # BOS in front and EOS at the end, which are ours.
@@ -210,7 +210,7 @@ def test_prompt_is_plain_text_too(folder):
 
 
 def test_prompt_without_assistant_turn_has_no_text_behind_it(folder):
-    file = write_prompt(folder, "{speech} Which emotion?")
+    file = write_prompt(folder, "{{ speech }} Which emotion?")
     config = G.make_config("s2", folder, prompt=file, prompt_pool=None)
     inputs = SPEECH.build_inputs(config)
     encoded = inputs.encode_context(Utterance("a"))
@@ -221,7 +221,7 @@ def test_prompt_without_assistant_turn_has_no_text_behind_it(folder):
 
 @torch.no_grad()
 def test_sequence_without_text_is_classified(folder):
-    file = write_prompt(folder, "{speech} Which emotion?")
+    file = write_prompt(folder, "{{ speech }} Which emotion?")
     config = G.make_config("s2", folder, prompt=file, prompt_pool=None)
     batch = SPEECH.build_inputs(config).collate(
         [SPEECH.build_inputs(config).encode(G.utterances()[0])]

@@ -249,7 +249,7 @@ def test_generated_ids_match_published(tmp_path, kind, n_beams):
     config = G.make_config("s2", tmp_path, classifier=None)
     prompt = tmp_path / "ask-v1.md"
     prompt.write_text(
-        "---\nname: ask-v1\nversion: 1\nslots: [speech]\n---\n## user\n{speech}\n", "utf-8"
+        "---\nname: ask-v1\nversion: 1\nslots: [speech]\n---\n## user\n{{ speech }}\n", "utf-8"
     )
     config = config.model_copy(update={"prompt": (str(prompt),)})
     backbone = build_backbone(config, with_vocabulary=True).eval()

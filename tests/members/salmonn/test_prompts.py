@@ -108,28 +108,52 @@ def test_several_shipped_prompts_are_drawn_from(folder):
         ),
         (
             SPEECH,
-            "{speech}{transcript}",
+            "{{ speech }}{{ transcript }}",
             None,
             "[speech, transcript]",
             r"has a transcript in .* salmonn-7b",
         ),
-        (SPEECH_TEXT, "{speech}", "So", "[speech]", r"has no transcript in it\. .* salmonn-13b"),
+        (
+            SPEECH_TEXT,
+            "{{ speech }}",
+            "So",
+            "[speech]",
+            r"has no transcript in it\. .* salmonn-13b",
+        ),
         (
             SPEECH,
-            "{speech} {gender}",
+            "{{ speech }} {{ gender }}",
             None,
             "[speech, gender]",
             r"slots gender, which .* speech\. C",
         ),
         (
-            *(SPEECH_TEXT, "{speech} {context}", "{transcript} {hints}"),
+            *(SPEECH_TEXT, "{{ speech }} {{ context }}", "{{ transcript }} {{ hints }}"),
             "[speech, context, transcript, hints]",
             r"slots context, hints, which .* it fills speech, transcript\. Choose another",
         ),
-        (SPEECH, "{speech} {classes}", None, "[speech, classes]", r"slots classes, which this"),
-        (SPEECH, "{speech} {speech}", None, "[speech]", r"slot \{speech\} 2 times, expected once"),
-        (SPEECH, "Hear", "{speech}", "[speech]", r"has the slot \{speech\} 0 times, expected once"),
-        (SPEECH, "{speech}", "{speech}", "[speech]", r"needs text for \{speech\}"),
+        (
+            SPEECH,
+            "{{ speech }} {{ classes }}",
+            None,
+            "[speech, classes]",
+            r"slots classes, which this",
+        ),
+        (
+            SPEECH,
+            "{{ speech }} {{ speech }}",
+            None,
+            "[speech]",
+            r"slot \{\{ speech \}\} 2 times, expected once",
+        ),
+        (
+            SPEECH,
+            "Hear",
+            "{{ speech }}",
+            "[speech]",
+            r"has the slot \{\{ speech \}\} 0 times, expected once",
+        ),
+        (SPEECH, "{{ speech }}", "{{ speech }}", "[speech]", r"needs text for \{\{ speech \}\}"),
     ],
 )
 def test_prompt_that_does_not_suit_the_member_raises(
@@ -144,7 +168,7 @@ def test_prompt_that_does_not_suit_the_member_raises(
 
 def test_system_turn_raises(tmp_path):
     file = tmp_path / "mine-v1.md"
-    write_prompt(tmp_path, "{speech}")
+    write_prompt(tmp_path, "{{ speech }}")
     file.write_text(file.read_text().replace("## user", "## system\nYou hear.\n## user"))
     config = G.make_config("s2", tmp_path, prompt=str(file), prompt_pool=None)
     with pytest.raises(BadValueError, match=r"turns system, user\. SALMONN takes a user turn"):
@@ -152,7 +176,7 @@ def test_system_turn_raises(tmp_path):
 
 
 def test_pool_that_replaces_the_turn_with_the_transcript_raises(tmp_path):
-    file = write_prompt(tmp_path, "{speech} {transcript}", "It is", "[speech, transcript]")
+    file = write_prompt(tmp_path, "{{ speech }} {{ transcript }}", "It is", "[speech, transcript]")
     config = G.make_config("st1", tmp_path, prompt=file)
     with pytest.raises(BadValueError, match=r"'mine-v1' has no transcript in it"):
         SPEECH_TEXT.build_inputs(config)
@@ -171,7 +195,7 @@ def test_pool_without_the_task_or_place_of_the_speech_raises(tmp_path):
 
 
 def test_classes_are_listed_where_the_member_knows_them(tmp_path):
-    file = write_prompt(tmp_path, "{speech} One of {classes}?", None, "[speech, classes]")
+    file = write_prompt(tmp_path, "{{ speech }} One of {{ classes }}?", None, "[speech, classes]")
     config = G.make_config("s2", tmp_path, prompt=file, prompt_pool=None)
     inputs = build_inputs(config, needs_text=False, emotions=MSP_PODCAST)
     after = inputs.tokens.tokenizer.decode(inputs.encode_context(Utterance("a"))["after"])
