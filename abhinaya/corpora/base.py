@@ -25,7 +25,6 @@ __all__ = [
     "Prepared",
     "build_manifest",
     "gender_or_none",
-    "known_or_none",
     "map_in_threads",
     "measure_audio",
     "move_root",
@@ -234,12 +233,6 @@ def move_root(manifest: Manifest, root: Path) -> Manifest:
         dtype="str",
     )
     return replace(manifest, rows=rows, root=root)
-
-
-def known_or_none(value: object) -> str | None:
-    """Text without blanks around it; null for an empty cell or `Unknown`."""
-    text = "" if value is None else str(value).strip()
-    return None if text.lower() in ("", "unknown") else text
 
 
 def gender_or_none(value: object) -> str | None:

@@ -17,8 +17,9 @@ from typing import Any
 
 import pandas as pd
 
-from abhinaya.corpora.base import gender_or_none, known_or_none, read_csv_text
+from abhinaya.corpora.base import gender_or_none, read_csv_text
 from abhinaya.data.labels import MSP_PODCAST, OTHER
+from abhinaya.data.manifest_cells import known_or_none
 from abhinaya.data.problems import Problem
 from abhinaya.errors import BadValueError, ProblemsError, did_you_mean, list_some
 

@@ -25,7 +25,9 @@ from abhinaya.data.labels import MSP_PODCAST, EmotionSet
 from abhinaya.data.manifest_cells import (
     check_subsets,
     check_utterances,
+    known_or_none,
     numbers,
+    speaker_or_none,
     text_or_none,
     votes,
 )
@@ -63,6 +65,7 @@ TEXT_COLUMNS = (
     "language",
     "recording",
 )
+_CLEANERS = {"speaker": speaker_or_none, "recording": speaker_or_none, "gender": known_or_none}
 NUMBER_COLUMNS = ("duration_s", "turn", "arousal", "valence", "dominance")
 _COLUMNS = (
     *("utterance", "audio", "split", "label", "speaker", "gender", "language", "duration_s"),
@@ -212,7 +215,9 @@ def make_manifest(
             frame[column] = None
     for column in TEXT_COLUMNS:
         frame[column] = pd.Series(
-            [text_or_none(value) for value in frame[column]], index=frame.index, dtype="str"
+            [_CLEANERS.get(column, text_or_none)(value) for value in frame[column]],
+            index=frame.index,
+            dtype="str",
         )
     for column in NUMBER_COLUMNS:
         frame[column] = numbers(frame, column, problems)
