@@ -31,6 +31,9 @@ def prepare(
             help="Further transcripts, a CSV FileName,Transcript; NAME such as whisper-large-v3.",
         ),
     ] = None,
+    text_source: Annotated[
+        str, typer.Option(help="msp-podcast-lists: what wrote the texts, `human` or a recogniser.")
+    ] = "human",
     as_json: AsJson = False,
     table_format: Format = TableFormat.TEXT,
 ) -> None:
@@ -44,6 +47,7 @@ def prepare(
         balanced_per_class=balanced_per_class,
         seed=seed,
         transcripts=_named_files(transcripts or []),
+        text_source=text_source,
     )
     prepared = prepare_corpus(corpus, source, out, options)
     columns, rows = summarise_manifest(prepared.manifest)

@@ -236,6 +236,8 @@ def make_manifest(
         problems.append(f"turn of {partial.sum()} rows is not a whole number")
     if (frame["duration_s"] < 0).any():
         problems.append(f"{(frame['duration_s'] < 0).sum()} rows have a negative duration_s")
+    if (frame["split"] == ALL).any():
+        problems.append(f"a split is named {ALL!r}, which selects every row; rename it")
     named = {name: tuple(members) for name, members in (subsets or {}).items()}
     check_subsets(named, {*frame["split"].dropna(), ALL}, frame, problems)
     if problems:

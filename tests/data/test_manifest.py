@@ -208,3 +208,10 @@ def test_speaker_number_is_the_same_with_and_without_a_fraction(tmp_path):
     rows = [{"utterance": f"u{idx}", "speaker": name} for idx, name in enumerate(speakers)]
     found = make_manifest(rows, MSP_PODCAST, tmp_path).rows["speaker"].tolist()
     assert found == ["12", "12", "12", "12", "012", "12.5", "s12.0"]
+
+
+def test_split_named_all_raises(tmp_path):
+    """`all` selected every row, and the split could not be reached."""
+    rows = [{"utterance": "u", "split": "all"}, {"utterance": "v", "split": "train"}]
+    with pytest.raises(ProblemsError, match="a split is named 'all', which selects every row"):
+        make_manifest(rows, MSP_PODCAST, tmp_path)
