@@ -16,7 +16,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ["atomic_folder", "atomic_path", "digest_of", "write_csv", "write_json", "write_text"]
+from abhinaya.errors import BadValueError
+
+__all__ = [
+    "atomic_folder",
+    "atomic_path",
+    "digest_of",
+    "parse_json",
+    "read_text",
+    "write_csv",
+    "write_json",
+    "write_text",
+]
 
 
 @contextmanager
@@ -50,6 +61,40 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def read_text(path: Path) -> str:
+    """Read a UTF-8 text file, a byte-order mark left out.
+
+    Raises:
+        BadValueError: if it is no UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as err:
+        raise BadValueError(
+            f"{str(path)!r} is not UTF-8 text: {err.reason} at byte {err.start}. "
+            "Save it as UTF-8, not as UTF-16."
+        ) from err
+
+
+def parse_json(text: str | bytes, where: str) -> Any:
+    """Parse JSON, however damaged it may be.
+
+    Args:
+        text: the JSON.
+        where: how error messages call it, at the beginning of a sentence.
+
+    Raises:
+        BadValueError: if it is no JSON, no UTF-8 or nested too deeply.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError as err:
+        raise BadValueError(f"{where} is nested too deeply for JSON of ours.") from err
+    except ValueError as err:  # no UTF-8, no JSON, or a number of thousands of digits
+        reason = str(err).partition(";")[0].rstrip(".")
+        raise BadValueError(f"{where} is not JSON: {reason}.") from err
 
 
 def write_text(path: Path, text: str) -> None:

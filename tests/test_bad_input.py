@@ -280,7 +280,16 @@ def test_tables_of_two_class_orders_exit_1(
     for command in (
         ("vote", *tables, "--out", tmp_path / "v.parquet"),
         ("score", *tables, "--manifest", truth),
-        ("submit", tables[1], "--names", names, "--out", tmp_path / "s.csv"),
+        (
+            "submit",
+            tables[1],
+            "--challenge",
+            "is2025",
+            "--names",
+            names,
+            "--out",
+            tmp_path / "s.csv",
+        ),
     ):
         result = run_cli(*command)
         assert (result.code, result.out) == (1, ""), command

@@ -7,11 +7,13 @@ adding the module and a line here. Listing names imports no corpus.
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from abhinaya.errors import MissingFileError, UnknownNameError
+from abhinaya.errors import BadValueError, MissingFileError, UnknownNameError
 
 if TYPE_CHECKING:
     from abhinaya.corpora.base import CorpusFacts, Prepared, PrepareOptions
@@ -69,6 +71,7 @@ def prepare_corpus(
 
     Raises:
         UnknownNameError: if there is no such corpus.
+        BadValueError: if `out` holds the manifest of another corpus or source.
         MissingFileError: if `source` is not there, is not this corpus, or has none of its audio.
         ProblemsError: if labels or names are wrong, all of them at once, or further transcripts.
     """
@@ -85,6 +88,8 @@ def prepare_corpus(
         raise MissingFileError(
             f"There is no {str(source)!r} to prepare {name} from. Give the corpus as published."
         )
+    place = Path(os.path.relpath(os.path.realpath(source), os.path.realpath(out))).as_posix()
+    _require_same_corpus(Path(out), name, place)
     prepared = corpus.prepare(Path(source), options)
     manifest, problems = prepared.manifest, set(prepared.problems)
     utterances = manifest.rows["utterance"].tolist()
@@ -94,11 +99,35 @@ def prepare_corpus(
     if options.check_audio:
         manifest, found = measure_audio(manifest)
         problems |= set(found)
+    manifest = replace(manifest, facts={**manifest.facts, "source": place})
     prepared = Prepared(move_root(manifest, Path(out)), texts, sorted(problems))
-    _write_texts(texts, options.transcripts, transcripts_path(Path(out)))
+    sources = [*options.transcripts, options.text_source]
+    _write_texts(texts, sources, transcripts_path(Path(out)))
     write_problems(Path(out) / PROBLEMS, prepared.problems)
     write_manifest(prepared.manifest, Path(out) / MANIFEST)
     return prepared
+
+
+def _require_same_corpus(out: Path, name: str, source: str) -> None:
+    """Refuse to replace a manifest that was made from something else.
+
+    Args:
+        out: folder of the manifest, if there is one.
+        name: the corpus now.
+        source: where it lies, relative to `out`.
+    """
+    from abhinaya.data.parquet import read_parquet, stored_facts
+
+    path = out / "manifest.parquet"
+    if not path.is_file():
+        return
+    facts = stored_facts(read_parquet(path), path).get("facts", {})
+    there = facts.get("corpus", name), facts.get("source", source)
+    if there != (name, source):
+        raise BadValueError(
+            f"{str(path)!r} is the manifest of {there[0]} from {str(out / there[1])!r}, not of "
+            f"{name} from {str(out / source)!r}. Give another --out, or remove the old folder."
+        )
 
 
 def _write_texts(texts: list[dict[str, Any]], given: Iterable[str], path: Path) -> None:
@@ -107,7 +136,8 @@ def _write_texts(texts: list[dict[str, Any]], given: Iterable[str], path: Path) 
 
     from abhinaya.data.transcripts import HUMAN, write_transcripts
 
+    replaced = {HUMAN, *given, *(row["source"] for row in texts)}
     there = pq.read_table(path).to_pylist() if path.is_file() else []
-    rows = [row for row in there if row["source"] not in {HUMAN, *given}] + texts
+    rows = [row for row in there if row["source"] not in replaced] + texts
     if rows or there:
         write_transcripts(rows, path)

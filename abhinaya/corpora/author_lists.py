@@ -25,7 +25,6 @@ from abhinaya.corpora.msp_podcast import FACTS as RELEASE
 from abhinaya.corpora.msp_podcast import TEST3, is_test3, place_in_recording
 from abhinaya.data.labels import MSP_PODCAST
 from abhinaya.data.problems import Problem
-from abhinaya.data.transcripts import HUMAN
 from abhinaya.errors import BadValueError, MissingFileError, ProblemsError
 
 __all__ = ["FACTS", "prepare"]
@@ -82,7 +81,7 @@ def prepare(source: Path, options: PrepareOptions) -> Prepared:
         wrong=wrong,
     )
     transcripts = [
-        {"utterance": row["utterance"], "source": HUMAN, "text": text.strip()}
+        {"utterance": row["utterance"], "source": options.text_source, "text": text.strip()}
         for row, text in zip(rows, texts, strict=True)
         if isinstance(text, str)
     ]

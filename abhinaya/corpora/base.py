@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -14,9 +15,11 @@ import pandas as pd
 import soundfile
 
 from abhinaya.data.audio import SAMPLE_RATE_HZ, audio_duration_s
+from abhinaya.data.label_csv import csv_header, repeated_columns
 from abhinaya.data.labels import EmotionSet
 from abhinaya.data.manifest import Manifest, make_manifest
 from abhinaya.data.problems import Problem
+from abhinaya.data.transcripts import HUMAN
 from abhinaya.errors import AudioError, BadValueError, MissingFileError, ProblemsError
 
 __all__ = [
@@ -25,7 +28,6 @@ __all__ = [
     "Prepared",
     "build_manifest",
     "gender_or_none",
-    "known_or_none",
     "map_in_threads",
     "measure_audio",
     "move_root",
@@ -82,17 +84,25 @@ class PrepareOptions:
         balanced_per_class: clips per class in the subset `balanced` of MSP-Podcast, at least 1.
         seed: chooses the clips of that subset.
         transcripts: further transcripts, name of the source -> CSV `FileName,Transcript`.
+        text_source: what the texts of `msp-podcast-lists` are called; the corpus does not say who
+            or what wrote them.
     """
 
     check_audio: bool = True
     balanced_per_class: int = 326
     seed: int = 0
     transcripts: Mapping[str, Path] = field(default_factory=dict)
+    text_source: str = HUMAN
 
     def __post_init__(self) -> None:
         if self.balanced_per_class < 1:
             raise BadValueError(
                 f"balanced_per_class is {self.balanced_per_class}, expected at least 1."
+            )
+        if not re.fullmatch(r"[\w.-]+", self.text_source):
+            raise BadValueError(
+                f"text_source is {self.text_source!r}, expected a name of letters, digits, dots, "
+                "dashes and underscores, such as 'whisper-large-v3'."
             )
 
 
@@ -116,14 +126,19 @@ def read_csv_text(path: Path) -> pd.DataFrame:
 
     Raises:
         BadValueError: if the file is not CSV in UTF-8.
+        ProblemsError: if a column stands there twice.
     """
     try:
         # Without index_col=False, rows with a comma at the end shift all cells by one column.
-        return pd.read_csv(
+        frame = pd.read_csv(
             path, dtype=str, keep_default_na=False, index_col=False, encoding="utf-8-sig"
         )
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as err:
         raise BadValueError(f"{str(path)!r} cannot be read as CSV: {str(err).strip()}.") from err
+    repeated = repeated_columns(csv_header(path))  # pandas has renamed the second one
+    if repeated:
+        raise ProblemsError(str(path), repeated)
+    return frame
 
 
 def build_manifest(
@@ -234,12 +249,6 @@ def move_root(manifest: Manifest, root: Path) -> Manifest:
         dtype="str",
     )
     return replace(manifest, rows=rows, root=root)
-
-
-def known_or_none(value: object) -> str | None:
-    """Return text without blanks around it; None for an empty cell or `Unknown`."""
-    text = "" if value is None else str(value).strip()
-    return None if text.lower() in ("", "unknown") else text
 
 
 def gender_or_none(value: object) -> str | None:

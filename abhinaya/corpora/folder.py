@@ -6,6 +6,7 @@ human transcript, and all others are kept as they are.
 
 from __future__ import annotations
 
+import unicodedata
 from pathlib import Path, PureWindowsPath
 
 import pandas as pd
@@ -15,11 +16,11 @@ from abhinaya.corpora.base import (
     Prepared,
     PrepareOptions,
     build_manifest,
-    known_or_none,
     names_in,
     read_csv_text,
 )
 from abhinaya.data.labels import EmotionSet
+from abhinaya.data.manifest_cells import known_or_none
 from abhinaya.data.transcripts import HUMAN
 from abhinaya.errors import BadValueError, MissingFileError, ProblemsError, did_you_mean
 
@@ -113,4 +114,13 @@ def _emotions_of(folder: Path, rows: pd.DataFrame) -> EmotionSet:
             f"The label column has {len(labels)} different labels, {labels!r}, expected "
             "two or more. Name the classes in classes.txt beside the table, one per line."
         )
+    spellings: dict[str, str] = {}
+    for label in labels:
+        key = unicodedata.normalize("NFC", label).casefold()
+        if key in spellings:
+            raise BadValueError(
+                f"The label column spells one class in two ways, {spellings[key]!r} and {label!r}. "
+                "Write one of them everywhere, or name the classes in classes.txt beside the table."
+            )
+        spellings[key] = label
     return EmotionSet.from_codes(labels)

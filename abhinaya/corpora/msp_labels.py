@@ -17,8 +17,10 @@ from typing import Any
 
 import pandas as pd
 
-from abhinaya.corpora.base import gender_or_none, known_or_none, read_csv_text
+from abhinaya.corpora.base import gender_or_none, read_csv_text
+from abhinaya.data.label_csv import repeated_columns
 from abhinaya.data.labels import MSP_PODCAST, OTHER
+from abhinaya.data.manifest_cells import known_or_none
 from abhinaya.data.problems import Problem
 from abhinaya.errors import BadValueError, ProblemsError, did_you_mean, list_some
 
@@ -71,6 +73,9 @@ def read_consensus(path: Path) -> pd.DataFrame:
     """
     frame = _read_json_rows(path) if path.suffix == ".json" else read_csv_text(path)
     frame.columns = [str(column).strip().lower() for column in frame.columns]
+    repeated = repeated_columns(list(frame.columns))
+    if repeated:
+        raise ProblemsError(str(path), repeated)
     missing = [name for name in ("FileName", "EmoClass") if name.lower() not in frame]
     if missing:
         raise ProblemsError(

@@ -3,15 +3,33 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
+from abhinaya.data.labels import ABSTAIN, MSP_PODCAST, EmotionSet
 from abhinaya.errors import BadValueError, MissingFileError, ProblemsError, list_some
 
-__all__ = ["FILE_COLUMN", "LABEL_COLUMN", "csv_header", "read_csv_rows"]
+__all__ = [
+    "FILE_COLUMN",
+    "LABEL_COLUMN",
+    "PROB_TOLERANCE",
+    "classes_in_headers",
+    "csv_header",
+    "find_contradictions",
+    "read_csv_rows",
+    "read_probabilities",
+    "repeated_columns",
+]
 
 FILE_COLUMN = "FileName"
 """Column of the utterance, the ending such as .wav included."""
+
+PROB_TOLERANCE = 1e-3
+"""How far probabilities may be off: other tools round them."""
 
 LABEL_COLUMN = "EmoClass"
 """Column of the class code; an empty cell means that there is no label."""
@@ -33,7 +51,8 @@ def read_csv_rows(
     Raises:
         MissingFileError: if the file is not there.
         BadValueError: if the file is no UTF-8 text.
-        ProblemsError: if a column is missing, a row has too few or too many cells, or no name.
+        ProblemsError: if a column is missing or stands there twice, a row has too few or too many
+            cells, or no name.
     """
     lines = _read_lines(path)
     header = lines[0][1] if lines else []
@@ -42,7 +61,7 @@ def read_csv_rows(
         raise ProblemsError(
             str(path), [f"the column {name!r} is missing, got {header!r}" for name in missing]
         )
-    problems: list[str] = []
+    problems = repeated_columns(header)
     uneven = [number for number, cells in lines[1:] if len(cells) != len(header)]
     if uneven:
         problems.append(
@@ -64,10 +83,80 @@ def read_csv_rows(
     return header, rows
 
 
+def repeated_columns(header: Sequence[str]) -> list[str]:
+    """Return what is wrong with column names that stand there more than once; blank ones may."""
+    counts = Counter(name for name in header if name.strip())
+    return [
+        f"the column {name!r} stands there {count} times; remove all but one"
+        for name, count in counts.items()
+        if count > 1
+    ]
+
+
+def read_probabilities(
+    rows: Sequence[Mapping[str, str]], codes: Sequence[str], problems: list[str]
+) -> NDArray[np.float32]:
+    """Read the columns `prob_CODE`; what is wrong is added to `problems`.
+
+    Args:
+        rows: U rows, from `read_csv_rows`.
+        codes: the K classes, in order.
+        problems: for what is no finite number, and rows that are filled in part.
+
+    Returns:
+        shape (U, K); NaN rows where all K cells are empty.
+    """
+    probs = np.full((len(rows), len(codes)), np.nan, dtype=np.float32)
+    wrong = []
+    for idx, row in enumerate(rows):
+        cells = [row[f"prob_{code}"].strip() for code in codes]
+        if not any(cells):
+            continue
+        try:
+            probs[idx] = [float(cell or "nan") for cell in cells]
+        except ValueError as err:
+            problems.append(f"a probability is not a number: {err} ({row[FILE_COLUMN]})")
+            break
+        if not np.isfinite(probs[idx]).all():
+            wrong.append(row[FILE_COLUMN])
+    if wrong:
+        problems.append(
+            f"{len(wrong)} rows have a probability that is empty or not finite: "
+            f"{list_some(wrong)}; leave all of a row empty where there are none"
+        )
+    return probs
+
+
+def find_contradictions(
+    labels: NDArray[np.int64], probs: NDArray[np.float32] | None
+) -> NDArray[np.int64]:
+    """Return the rows whose label is not the class of their highest probability.
+
+    Args:
+        labels: class indices, shape (U,); rows that abstained contradict nothing.
+        probs: shape (U, K); neither do NaN rows.
+    """
+    if probs is None:
+        return np.zeros(0, dtype=np.int64)
+    idx = np.flatnonzero((labels != ABSTAIN) & ~np.isnan(probs).any(axis=1))
+    lacks = probs[idx].max(axis=1, initial=0) - probs[idx, labels[idx]]
+    return np.asarray(idx[lacks > PROB_TOLERANCE], dtype=np.int64)
+
+
 def csv_header(path: Path) -> list[str]:
     """Return the column names of a CSV file; an empty list for an empty file."""
     lines = _read_lines(path, first_only=True)
     return lines[0][1] if lines else []
+
+
+def classes_in_headers(paths: Sequence[Path]) -> EmotionSet:
+    """Return the classes of the first CSV with probabilities, unless they are MSP-Podcast's."""
+    for path in paths:
+        header = csv_header(path) if path.is_file() else []
+        codes = [name.removeprefix("prob_") for name in header if name.startswith("prob_")]
+        if codes and sorted(codes) != sorted(MSP_PODCAST.codes):
+            return EmotionSet.from_codes(codes)
+    return MSP_PODCAST
 
 
 def _read_lines(path: Path, *, first_only: bool = False) -> list[tuple[int, list[str]]]:

@@ -122,8 +122,11 @@ class EmotionSet:
         """
         try:
             fields: dict[str, Any] = json.loads(text)
-            return cls.from_codes(fields["codes"], fields.get("names"), fields.get("outside", ()))
-        except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as err:
+            lists = fields["codes"], fields.get("names") or (), fields.get("outside", ())
+            if not all(isinstance(code, str) for codes in lists for code in codes):
+                raise TypeError(lists)
+            return cls.from_codes(*lists)
+        except (RecursionError, json.JSONDecodeError, KeyError, TypeError, AttributeError) as err:
             raise BadValueError(
                 f"{where} is not an emotion set, expected JSON such as "
                 '{"codes": ["anger", "neutral"]}.'

@@ -20,14 +20,18 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from abhinaya.data.label_csv import csv_header, repeated_columns
 from abhinaya.data.labels import MSP_PODCAST, EmotionSet
 from abhinaya.data.manifest_cells import (
     check_subsets,
     check_utterances,
+    known_or_none,
     numbers,
+    speaker_or_none,
     text_or_none,
     votes,
 )
+from abhinaya.data.parquet import METADATA_KEY, check_columns, read_parquet, stored_facts
 from abhinaya.errors import (
     BadValueError,
     MissingFileError,
@@ -36,7 +40,7 @@ from abhinaya.errors import (
     did_you_mean,
     list_some,
 )
-from abhinaya.files import atomic_path, write_text
+from abhinaya.files import atomic_path, parse_json, read_text, write_text
 
 __all__ = [
     "ALL",
@@ -65,6 +69,7 @@ TEXT_COLUMNS = (
     "language",
     "recording",
 )
+_CLEANERS = {"speaker": speaker_or_none, "recording": speaker_or_none, "gender": known_or_none}
 NUMBER_COLUMNS = ("duration_s", "turn", "arousal", "valence", "dominance")
 _COLUMNS = (
     "utterance",
@@ -82,7 +87,6 @@ _COLUMNS = (
     "dominance",
     "votes",
 )
-_METADATA_KEY = b"abhinaya"
 
 
 @dataclass(frozen=True)
@@ -227,7 +231,9 @@ def make_manifest(
             frame[column] = None
     for column in TEXT_COLUMNS:
         frame[column] = pd.Series(
-            [text_or_none(value) for value in frame[column]], index=frame.index, dtype="str"
+            [_CLEANERS.get(column, text_or_none)(value) for value in frame[column]],
+            index=frame.index,
+            dtype="str",
         )
     for column in NUMBER_COLUMNS:
         frame[column] = numbers(frame, column, problems)
@@ -246,6 +252,8 @@ def make_manifest(
         problems.append(f"turn of {partial.sum()} rows is not a whole number")
     if (frame["duration_s"] < 0).any():
         problems.append(f"{(frame['duration_s'] < 0).sum()} rows have a negative duration_s")
+    if (frame["split"] == ALL).any():
+        problems.append(f"a split is named {ALL!r}, which selects every row; rename it")
     named = {name: tuple(members) for name, members in (subsets or {}).items()}
     check_subsets(named, {*frame["split"].dropna(), ALL}, frame, problems)
     if problems:
@@ -281,23 +289,34 @@ def read_manifest(path: Path, *, audio_root: Path | None = None) -> Manifest:
     facts: dict[str, str] = {}
     try:
         if path.suffix == ".parquet":
-            table = pq.read_table(path)
-            stored = json.loads((table.schema.metadata or {}).get(_METADATA_KEY, b"{}"))
+            table = read_parquet(path, "parquet")
+            stored = stored_facts(table, path)
             if stored.get("kind") != "manifest":
                 raise BadValueError(
                     f"{str(path)!r} is a Parquet file but not a manifest. "
                     "Make one with: abhinaya prepare CORPUS SOURCE --out DIR."
                 )
-            emotions = EmotionSet.from_json(stored["emotions"])
+            check_columns(table, stored, path, facts={"emotions": str, "facts": dict})
+            emotions = EmotionSet.from_json(
+                stored["emotions"], where=f"'emotions' of {str(path)!r}"
+            )
             facts = stored["facts"]
             frame = table.to_pandas()
         elif path.suffix == ".csv":
             emotions = _emotions_beside(path)
             frame = pd.read_csv(path, dtype=str, keep_default_na=False)
+            repeated = repeated_columns(csv_header(path))  # pandas would rename the second one
+            if repeated:
+                raise ProblemsError(str(path), repeated)
         elif path.suffix == ".jsonl":
             emotions = _emotions_beside(path)
-            lines = path.read_text(encoding="utf-8").splitlines()
-            frame = pd.DataFrame([json.loads(line) for line in lines if line.strip()])
+            frame = pd.DataFrame(
+                [
+                    parse_json(line, f"{str(path)!r} cannot be read as jsonl: line {number}")
+                    for number, line in enumerate(read_text(path).split("\n"), start=1)
+                    if line.strip()
+                ]
+            )
         else:
             raise BadValueError(
                 f"The manifest {str(path)!r} ends in {path.suffix!r}, "
@@ -308,11 +327,10 @@ def read_manifest(path: Path, *, audio_root: Path | None = None) -> Manifest:
         pd.errors.ParserError,
         pd.errors.EmptyDataError,
         UnicodeDecodeError,
-        json.JSONDecodeError,
     ) as err:
         raise BadValueError(f"{str(path)!r} cannot be read as {path.suffix[1:]}: {err}.") from err
     subsets = {
-        file.stem: file.read_text(encoding="utf-8").split("\n")
+        file.stem: read_text(file).split("\n")
         for file in sorted((path.parent / "subsets").glob("*.txt"))
     }
     manifest = make_manifest(
@@ -376,11 +394,11 @@ def _to_arrow(manifest: Manifest) -> pa.Table:
         "emotions": manifest.emotions.to_json(),
         "facts": dict(manifest.facts),
     }
-    return pa.table(arrays).replace_schema_metadata({_METADATA_KEY: json.dumps(stored)})
+    return pa.table(arrays).replace_schema_metadata({METADATA_KEY: json.dumps(stored)})
 
 
 def _emotions_beside(path: Path) -> EmotionSet:
     file = path.parent / "emotions.json"
     if not file.is_file():
         return MSP_PODCAST
-    return EmotionSet.from_json(file.read_text(encoding="utf-8"), where=str(file))
+    return EmotionSet.from_json(read_text(file), where=str(file))

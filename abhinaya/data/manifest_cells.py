@@ -5,6 +5,7 @@ Each function appends what is wrong to a list, so that a reader sees all problem
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,7 +15,18 @@ import pandas as pd
 from abhinaya.data.labels import EmotionSet
 from abhinaya.errors import list_some
 
-__all__ = ["check_subsets", "check_utterances", "numbers", "text_or_none", "votes"]
+__all__ = [
+    "check_subsets",
+    "check_utterances",
+    "known_or_none",
+    "numbers",
+    "speaker_or_none",
+    "text_or_none",
+    "votes",
+]
+
+_UNKNOWN = frozenset({"", "-1", "n/a", "na", "nan", "none", "null", "unknown"})
+"""How tables write that nobody knows, in lower case: the only home of these words."""
 
 
 def text_or_none(value: Any) -> str | None:
@@ -24,6 +36,18 @@ def text_or_none(value: Any) -> str | None:
     if not isinstance(value, str):
         return None if pd.isna(value) else str(value)
     return value.strip() or None
+
+
+def known_or_none(value: Any) -> str | None:
+    """Return text without blanks around it; None for empty cells and every word for unknown."""
+    text = text_or_none(value)
+    return None if text is None or text.lower() in _UNKNOWN else text
+
+
+def speaker_or_none(value: Any) -> str | None:
+    """Return the name of a speaker or recording: None where unknown, `12` for `12.0`."""
+    text = text_or_none(value)
+    return known_or_none(text and re.sub(r"^(-?\d+)\.0+$", r"\1", text))
 
 
 def numbers(frame: pd.DataFrame, column: str, problems: list[str]) -> pd.Series[float]:

@@ -1,7 +1,8 @@
 """The prediction table: what one run says about one selection. It is all that passes between parts.
 
 On disk it is Parquet with its metadata inside, or a CSV `FileName,EmoClass[,prob_A,...]` for
-exchange with other tools (an empty EmoClass is an abstention; all else needs Parquet).
+exchange with other tools (an empty EmoClass is an abstention; all else needs Parquet). A row that a
+rule decided against its own probabilities leaves them empty there.
 """
 
 from __future__ import annotations
@@ -18,15 +19,28 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from abhinaya.data.label_csv import FILE_COLUMN, LABEL_COLUMN, csv_header, read_csv_rows
+from abhinaya.data.label_csv import (
+    FILE_COLUMN,
+    LABEL_COLUMN,
+    PROB_TOLERANCE,
+    classes_in_headers,
+    find_contradictions,
+    read_csv_rows,
+    read_probabilities,
+)
 from abhinaya.data.labels import ABSTAIN, MSP_PODCAST, EmotionSet
+from abhinaya.data.parquet import (
+    METADATA_KEY,
+    check_columns,
+    fixed_lists,
+    matrix_of,
+    read_parquet,
+    stored_facts,
+)
 from abhinaya.errors import BadShapeError, BadValueError, MissingFileError, ProblemsError, list_some
 from abhinaya.files import atomic_path, write_csv
 
 __all__ = ["PredictionTable", "align_tables", "read_table", "read_tables", "write_table"]
-
-_METADATA_KEY = b"abhinaya"
-_PROB_TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -100,7 +114,7 @@ class PredictionTable:
             problems.append(f"{int(outside.sum())} labels are no class index")
         if self.probs is not None:
             rows = self.probs[~np.isnan(self.probs).all(axis=1)]
-            wrong = ~((rows >= 0).all(axis=1) & (np.abs(rows.sum(axis=1) - 1) < _PROB_TOLERANCE))
+            wrong = ~((rows >= 0).all(axis=1) & (np.abs(rows.sum(axis=1) - 1) < PROB_TOLERANCE))
             if wrong.any():
                 problems.append(
                     f"{int(wrong.sum())} rows of probabilities are negative or do not sum to one, "
@@ -149,6 +163,8 @@ def write_table(table: PredictionTable, path: Path) -> None:
         if table.probs is not None:
             header += [f"prob_{code}" for code in table.emotions.codes]
         has_probs = table.has_probs
+        # Nobody could tell a label that a rule decided against them from a mistake.
+        has_probs[find_contradictions(table.labels, table.probs)] = False
         rows: list[list[object]] = []
         for idx, (utterance, code) in enumerate(zip(table.utterances, codes, strict=True)):
             row: list[object] = [utterance, code]
@@ -167,9 +183,9 @@ def write_table(table: PredictionTable, path: Path) -> None:
         "reason": pa.array(table.reasons, type=pa.string()),
     }
     if table.probs is not None:
-        columns["probs"] = _fixed_lists(table.probs)
+        columns["probs"] = fixed_lists(table.probs)
     if table.embeddings is not None:
-        columns["embedding"] = _fixed_lists(table.embeddings)
+        columns["embedding"] = fixed_lists(table.embeddings)
     for key in ("raw", "decided_by"):
         if getattr(table, key) is not None:
             columns[key] = pa.array(getattr(table, key), type=pa.string())
@@ -179,7 +195,7 @@ def write_table(table: PredictionTable, path: Path) -> None:
         "emotions": table.emotions.to_json(),
         "meta": dict(table.meta),
     }
-    arrow = pa.table(columns).replace_schema_metadata({_METADATA_KEY: json.dumps(stored)})
+    arrow = pa.table(columns).replace_schema_metadata({METADATA_KEY: json.dumps(stored)})
     with atomic_path(path) as temporary:
         pq.write_table(arrow, temporary)
 
@@ -205,32 +221,44 @@ def read_table(path: Path, *, emotions: EmotionSet | None = None) -> PredictionT
     if path.suffix == ".csv":
         return _read_csv(path, emotions or MSP_PODCAST)
     _require_ending(path)
-    try:
-        arrow = pq.read_table(path)
-    except pa.ArrowException as err:
-        raise BadValueError(f"{str(path)!r} cannot be read as Parquet: {err}.") from err
-    stored = json.loads((arrow.schema.metadata or {}).get(_METADATA_KEY, b"{}"))
+    arrow = read_parquet(path)
+    stored = stored_facts(arrow, path)
     if stored.get("kind") != "predictions":
         raise BadValueError(
             f"{str(path)!r} is a Parquet file but not a prediction table. "
             "Make one with: abhinaya predict RUN --out TABLE."
         )
-    found = EmotionSet.from_json(stored["emotions"])
+    check_columns(
+        arrow,
+        stored,
+        path,
+        facts={"emotions": str, "name": str, "meta": dict},
+        texts={"utterance": True, "label": True, "reason": True, "raw": False, "decided_by": False},
+        matrices=("probs", "embedding"),
+    )
+    found = EmotionSet.from_json(stored["emotions"], where=f"'emotions' of {str(path)!r}")
     if emotions is not None:
         emotions.require_same_order(found, what=f"Table {str(path)!r}", where="the rest")
-    columns = {name: arrow.column(name) for name in arrow.column_names}
-    return PredictionTable(
-        name=stored["name"],
-        emotions=found,
-        utterances=tuple(columns["utterance"].to_pylist()),
-        labels=found.encode(columns["label"].to_pylist()),
-        reasons=tuple(columns["reason"].to_pylist()),
-        probs=_matrix(columns.get("probs")),
-        embeddings=_matrix(columns.get("embedding")),
-        raw=tuple(columns["raw"].to_pylist()) if "raw" in columns else None,
-        decided_by=tuple(columns["decided_by"].to_pylist()) if "decided_by" in columns else None,
-        meta=stored["meta"],
-    )
+    texts = {
+        name: tuple(arrow.column(name).to_pylist()) if name in arrow.column_names else None
+        for name in ("utterance", "label", "reason", "raw", "decided_by")
+    }
+    try:
+        return PredictionTable(
+            name=stored["name"],
+            emotions=found,
+            utterances=texts["utterance"] or (),
+            labels=found.encode(texts["label"] or ()),
+            reasons=texts["reason"] or (),
+            probs=matrix_of(arrow, "probs"),
+            embeddings=matrix_of(arrow, "embedding"),
+            raw=texts["raw"],
+            decided_by=texts["decided_by"],
+            meta=stored["meta"],
+        )
+    except BadValueError as err:
+        problems = err.problems if isinstance(err, ProblemsError) else [str(err).rstrip(".")]
+        raise ProblemsError(str(path), problems) from err
 
 
 def read_tables(
@@ -253,7 +281,7 @@ def read_tables(
     if emotions is None:
         paths = [path for _, path in named]
         parquet = next((path for path in paths if path.suffix != ".csv"), None)
-        emotions = read_table(parquet).emotions if parquet else _classes_in_headers(paths)
+        emotions = read_table(parquet).emotions if parquet else classes_in_headers(paths)
     tables = []
     for name, path in named:
         table = read_table(path, emotions=emotions)
@@ -312,16 +340,6 @@ def _split_name(source: str) -> tuple[str | None, Path]:
     return None, Path(source)
 
 
-def _classes_in_headers(paths: Sequence[Path]) -> EmotionSet:
-    """Return the classes of the first CSV with probabilities, unless they are MSP-Podcast's."""
-    for path in paths:
-        header = csv_header(path) if path.is_file() else []
-        codes = [name.removeprefix("prob_") for name in header if name.startswith("prob_")]
-        if codes and sorted(codes) != sorted(MSP_PODCAST.codes):
-            return EmotionSet.from_codes(codes)
-    return MSP_PODCAST
-
-
 def _read_csv(path: Path, emotions: EmotionSet) -> PredictionTable:
     header, rows = read_csv_rows(path)
     problems: list[str] = []
@@ -346,16 +364,10 @@ def _read_csv(path: Path, emotions: EmotionSet) -> PredictionTable:
     probs = None
     if prob_codes and not problems:
         # Columns are named, so any order in the file is read into the set's order.
-        try:
-            probs = np.array(
-                [[float(row[f"prob_{code}"] or "nan") for code in emotions.codes] for row in rows],
-                dtype=np.float32,
-            ).reshape(len(rows), len(emotions))
-        except ValueError as err:
-            problems.append(f"a probability is not a number: {err}")
+        probs = read_probabilities(rows, emotions.codes, problems)
     if problems:
         raise ProblemsError(str(path), problems)
-    return PredictionTable(
+    table = PredictionTable(
         name=path.stem,
         emotions=emotions,
         utterances=tuple(row[FILE_COLUMN] for row in rows),
@@ -363,31 +375,24 @@ def _read_csv(path: Path, emotions: EmotionSet) -> PredictionTable:
         reasons=tuple("empty in the CSV" if label is None else None for label in labels),
         probs=probs,
     )
+    wrong = find_contradictions(table.labels, table.probs).tolist()
+    if wrong and probs is not None:
+        shown = [
+            f"{rows[idx][FILE_COLUMN]}: {labels[idx]}, but {emotions.codes[probs[idx].argmax()]} "
+            f"has {probs[idx].max():.3g}"
+            for idx in wrong
+        ]
+        raise ProblemsError(
+            str(path),
+            [
+                f"{len(wrong)} rows have another label than their highest probability: "
+                f"{list_some(shown)}; correct one of the two, or leave the probabilities of these "
+                "rows empty"
+            ],
+        )
+    return table
 
 
 def _require_ending(path: Path) -> None:
     if path.suffix != ".parquet":
         raise BadValueError(f"The table {str(path)!r} must end in .parquet or .csv.")
-
-
-def _fixed_lists(matrix: NDArray[np.float32]) -> pa.Array:
-    """Return rows as fixed-size lists; a row that is all NaN becomes None."""
-    n_rows, width = matrix.shape
-    values = pa.array(np.ascontiguousarray(matrix, dtype=np.float32).reshape(-1))
-    missing = pa.array(np.isnan(matrix).all(axis=1))
-    if n_rows == 0:
-        return pa.array([], type=pa.list_(pa.float32(), width))
-    return pa.FixedSizeListArray.from_arrays(values, width, mask=missing)
-
-
-def _matrix(column: pa.ChunkedArray | None) -> NDArray[np.float32] | None:
-    """Return the (U, D) array of a fixed-size list column, with NaN rows for missing ones."""
-    if column is None:
-        return None
-    width = column.type.list_size
-    matrix = np.full((len(column), width), np.nan, dtype=np.float32)
-    valid = ~np.array(column.is_null())
-    matrix[valid] = (
-        column.combine_chunks().flatten().to_numpy(zero_copy_only=False).reshape(-1, width)
-    )
-    return matrix

@@ -13,8 +13,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from abhinaya.data.parquet import read_parquet
 from abhinaya.errors import (
-    BadValueError,
     MissingFileError,
     ProblemsError,
     UnknownNameError,
@@ -98,10 +98,7 @@ def _read(path: Path) -> pa.Table:
             f"There are no transcripts {str(path)!r}. "
             "Make some with: abhinaya transcribe MANIFEST --model M."
         )
-    try:
-        table = pq.read_table(path)
-    except pa.ArrowException as err:
-        raise BadValueError(f"{str(path)!r} cannot be read as Parquet: {err}.") from err
+    table = read_parquet(path)
     missing = [key for key in _KEYS if key not in table.column_names]
     if missing:
         raise ProblemsError(str(path), [f"the column {key!r} is missing" for key in missing])

@@ -27,7 +27,7 @@ from abhinaya.errors import (
     UnknownNameError,
     list_some,
 )
-from abhinaya.files import write_csv, write_text
+from abhinaya.files import parse_json, read_text, write_csv, write_text
 
 __all__ = [
     "CHALLENGES",
@@ -157,10 +157,12 @@ def write_submission(
     problems = _problems(rows, names, emotions)
     if problems:
         raise ProblemsError(where, problems)
+    if isinstance(source, Path) and source.suffix == ".csv":
+        read_table(source, emotions=emotions)  # its probabilities may contradict its labels
     labels = dict(rows)
+    entries = read_ledger(out.parent)  # a damaged one is refused before anything is written
     write_csv(out, [FILE_COLUMN, LABEL_COLUMN], [(name, labels[name]) for name in names])
     digest = _digest(out)
-    entries = read_ledger(out.parent)
     if all(entry["sha256"] != digest for entry in entries):
         entries.append(
             {
@@ -213,6 +215,7 @@ def read_ledger(folder: Path) -> list[dict[str, Any]]:
     """Read the entries of the ledger in a folder, oldest first; none where there is no ledger.
 
     Raises:
+        BadValueError: if it is no UTF-8 text.
         ProblemsError: if lines are not entries of a ledger.
     """
     path = folder / LEDGER_NAME
@@ -220,12 +223,12 @@ def read_ledger(folder: Path) -> list[dict[str, Any]]:
         return []
     entries: list[dict[str, Any]] = []
     problems: list[str] = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
         try:
-            entry = json.loads(line)
-        except json.JSONDecodeError:
+            entry = parse_json(line, "The line")
+        except BadValueError:
             entry = None
-        if isinstance(entry, dict) and "sha256" in entry:
+        if isinstance(entry, dict) and isinstance(entry.get("sha256"), str):
             entries.append(entry)
         else:
             problems.append(f"line {number} is not an entry with a sha256: {line[:40]!r}")
@@ -300,7 +303,7 @@ def _read_names(path: Path, selection: str) -> tuple[str, ...]:
         return tuple(row[FILE_COLUMN] for row in rows)
     if not path.is_file():
         raise MissingFileError(f"There is no file of names {str(path)!r}. Correct the path.")
-    lines = (line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines())
+    lines = (line.strip() for line in read_text(path).splitlines())
     return tuple(line for line in lines if line)
 
 

@@ -102,7 +102,7 @@ class Cell:
 
 
 def choose_source(manifest: Manifest) -> str:
-    """The only source of transcripts that is not by people.
+    """Return the only source of transcripts, or the only one that is not by people.
 
     Raises:
         AbhinayaError: if there are no transcripts, or they cannot be read.
@@ -111,8 +111,8 @@ def choose_source(manifest: Manifest) -> str:
     path = transcripts_path(manifest.root)
     sources: list[str] = sorted({row["source"] for row in read_transcript_rows(path)})
     machines = [source for source in sources if source != HUMAN]
-    if len(machines) == 1:
-        return machines[0]
+    if len(sources) == 1 or len(machines) == 1:
+        return (machines or sources)[0]
     raise BadValueError(
         f"{str(path)!r} has text from {', '.join(sources) or 'nobody'}, so it is open which text "
         "is meant. Choose with --transcripts SOURCE, or in an experiment with transcripts."

@@ -12,7 +12,7 @@ from abhinaya.corpora import CORPORA, load_corpus, prepare_corpus
 from abhinaya.corpora.base import PrepareOptions
 from abhinaya.data.manifest import read_manifest
 from abhinaya.data.transcripts import read_transcripts, write_transcripts
-from abhinaya.errors import MissingFileError, ProblemsError, UnknownNameError
+from abhinaya.errors import BadValueError, MissingFileError, ProblemsError, UnknownNameError
 
 CLIP = "MSP-PODCAST_0001_0008.wav"
 
@@ -146,3 +146,57 @@ def test_absent_audio_everywhere_writes_nothing(tmp_path: Path) -> None:
 def test_absent_source_raises(tmp_path: Path) -> None:
     with pytest.raises(MissingFileError, match=r"no '.*nowhere' to prepare emodb from"):
         prepare_corpus("emodb", tmp_path / "nowhere", tmp_path / "out")
+
+
+def write_labels(folder: Path, labels: str = "joy anger") -> Path:
+    folder.mkdir()
+    rows = "".join(f"{idx}.wav,{label}\n" for idx, label in enumerate(labels.split()))
+    (folder / "labels.csv").write_text(f"file,label\n{rows}")
+    return folder
+
+
+def test_out_of_another_corpus_or_source_is_not_replaced(
+    write_release: WriteRelease, tmp_path: Path
+) -> None:
+    """The manifest was replaced without a word, and its transcripts stayed beside the new one."""
+    options = PrepareOptions(check_audio=False)
+    one, two = write_labels(tmp_path / "one"), write_labels(tmp_path / "two", "sad joy")
+    out = tmp_path / "out"
+    prepare_corpus("folder", one, out, options)
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    for name, source in (("folder", two), ("msp-podcast", write_release())):
+        with pytest.raises(BadValueError, match=r"manifest of folder from .*one.*another --out"):
+            prepare_corpus(name, source, out, options)
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    (one / "labels.csv").write_text("file,label\na.wav,sad\nb.wav,joy\n")
+    prepare_corpus("folder", one, out, options)  # the same corpus, changed
+    assert read_manifest(out / "manifest.parquet").rows["utterance"].tolist() == ["a.wav", "b.wav"]
+
+
+@pytest.mark.parametrize("column", ["file", "label", "speaker"])
+def test_folder_table_with_a_column_twice_raises(tmp_path: Path, column: str) -> None:
+    (tmp_path / "labels.csv").write_text(f"file,label,speaker,{column}\na.wav,joy,1,x\n")
+    with pytest.raises(ProblemsError, match=f"the column '{column}' stands there 2 times"):
+        prepare_corpus("folder", tmp_path, tmp_path / "out", PrepareOptions(check_audio=False))
+
+
+def test_consensus_with_a_column_twice_raises(write_release: WriteRelease, tmp_path: Path) -> None:
+    text = "FileName,EmoClass,EMOCLASS\na.wav,A,N\n"
+    release = write_release({"Labels/labels_consensus.csv": text})
+    with pytest.raises(ProblemsError, match="the column 'emoclass' stands there 2 times"):
+        prepare_corpus("msp-podcast", release, tmp_path / "out")
+
+
+def test_author_lists_name_the_source_of_their_texts(tmp_path: Path) -> None:
+    """Every text was called `human`, whoever wrote it."""
+    (tmp_path / "train.json").write_text('{"path": ["a.wav"], "label": ["A"], "text": ["hm"]}')
+    options = PrepareOptions(check_audio=False, text_source="whisper-large-v3")
+    prepare_corpus("msp-podcast-lists", tmp_path, tmp_path / "out", options)
+    path = tmp_path / "out" / "transcripts.parquet"
+    assert read_transcripts(path, "whisper-large-v3") == {"a.wav": "hm"}
+    prepare_corpus("msp-podcast-lists", tmp_path, tmp_path / "out", options)  # and once more
+
+
+def test_text_source_that_is_no_name_raises() -> None:
+    with pytest.raises(BadValueError, match=r"text_source is 'a b'.*letters, digits"):
+        PrepareOptions(text_source="a b")

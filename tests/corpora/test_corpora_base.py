@@ -12,7 +12,6 @@ from abhinaya.corpora.base import (
     PrepareOptions,
     build_manifest,
     gender_or_none,
-    known_or_none,
     map_in_threads,
     measure_audio,
     move_root,
@@ -21,6 +20,7 @@ from abhinaya.corpora.base import (
 )
 from abhinaya.data.labels import MSP_PODCAST
 from abhinaya.data.manifest import Manifest, make_manifest
+from abhinaya.data.manifest_cells import known_or_none
 from abhinaya.errors import BadValueError, MissingFileError, ProblemsError
 
 FACTS = CorpusFacts("mine", "Mine", None, "CC0-1.0", "Nobody 2026", "https://example.org")

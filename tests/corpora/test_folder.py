@@ -136,3 +136,14 @@ def test_no_clear_table_raises(tmp_path: Path, names: list[str], expected: str) 
         save(tmp_path, "file,label\n", name)
     with pytest.raises(MissingFileError, match=expected):
         prepare(tmp_path, OPTIONS)
+
+
+@pytest.mark.parametrize("other", ["Angry", " ANGRY ", "a\u0301ngry"])
+def test_two_spellings_of_one_class_raise(tmp_path: Path, other: str) -> None:
+    """`Angry` and `angry` became two classes."""
+    first = "\u00e1ngry" if "\u0301" in other else "angry"
+    save(tmp_path, f"file,label\na.wav,{first}\nb.wav,{other}\nc.wav,sad\n")
+    with pytest.raises(
+        BadValueError, match=r"spells one class .*(?i:ngry).*(?i:ngry).*one of them"
+    ):
+        prepare(tmp_path, OPTIONS)

@@ -203,3 +203,27 @@ def test_digest_changes_with_rows_classes_and_subsets() -> None:
     ]
     digests = {manifest.digest for manifest in [manifest_of(*rows), *others]}
     assert len(digests) == 6
+
+
+@pytest.mark.parametrize(
+    "word", ["nan", "NaN", "None", "NA", "n/a", "NULL", "-1", "-1.0", "Unknown", " ", "", None, -1]
+)
+def test_speaker_that_is_unknown_in_any_spelling_is_null(tmp_path, word):
+    """All clips of `nan` were one speaker."""
+    rows = [{"utterance": "u", "speaker": word, "recording": word}]
+    row = make_manifest(rows, MSP_PODCAST, tmp_path).rows.iloc[0]
+    assert row[["speaker", "recording"]].isna().all()
+
+
+def test_speaker_number_is_the_same_with_and_without_a_fraction(tmp_path):
+    speakers = ["12", "12.0", 12, 12.0, "012", "12.5", "s12.0"]
+    rows = [{"utterance": f"u{idx}", "speaker": name} for idx, name in enumerate(speakers)]
+    found = make_manifest(rows, MSP_PODCAST, tmp_path).rows["speaker"].tolist()
+    assert found == ["12", "12", "12", "12", "012", "12.5", "s12.0"]
+
+
+def test_split_named_all_raises(tmp_path):
+    """`all` selected every row, and the split could not be reached."""
+    rows = [{"utterance": "u", "split": "all"}, {"utterance": "v", "split": "train"}]
+    with pytest.raises(ProblemsError, match="a split is named 'all', which selects every row"):
+        make_manifest(rows, MSP_PODCAST, tmp_path)

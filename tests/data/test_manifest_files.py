@@ -58,11 +58,14 @@ def test_column_of_mixed_types_raises(tmp_path: Path) -> None:
 
 
 def test_csv_without_emotion_set_is_msp_podcast(tmp_path: Path) -> None:
-    # "NA" and the like are text, not null.
-    (tmp_path / "m.csv").write_text("utterance,label,speaker,votes\na.wav,N,NA,N:2\nb.wav,,,\n")
+    # "NA" and the like are text, not null; but nobody's name.
+    (tmp_path / "m.csv").write_text(
+        "utterance,label,speaker,votes,mood\na.wav,N,NA,N:2,NA\nb.wav,,,,\n"
+    )
     manifest = read_manifest(tmp_path / "m.csv")
     assert manifest.emotions == MSP_PODCAST
-    assert manifest.rows["speaker"][0] == "NA"
+    assert manifest.rows["mood"][0] == "NA"
+    assert manifest.rows["speaker"].isna().all()
     assert manifest.rows["votes"][0].tolist() == [0, 0, 0, 0, 0, 2, 0, 0, 0]
     assert manifest.rows.loc[1, ["label", "speaker", "votes"]].isna().all()
 

@@ -312,3 +312,61 @@ def test_read_tables_csv_probability_columns_in_another_order_keep_the_class_ord
     assert table.emotions == MSP_PODCAST
     assert table.probs is not None
     assert table.probs[0].tolist() == [0, 0, 0, 0, 0, 0, 0, 1]
+
+
+@pytest.mark.parametrize(
+    "header",
+    ["FileName,EmoClass,EmoClass", "FileName,FileName,EmoClass", "FileName,EmoClass,prob_A,prob_A"],
+)
+def test_csv_with_a_column_twice_raises(tmp_path, header):
+    """The last of two columns won."""
+    (tmp_path / "t.csv").write_text(f"{header}\n{','.join('u' for _ in header.split(','))}\n")
+    with pytest.raises(ProblemsError, match=r"the column '\w+' stands there 2 times.*remove"):
+        read_table(tmp_path / "t.csv")
+
+
+def test_csv_columns_without_a_name_may_repeat(tmp_path):
+    (tmp_path / "t.csv").write_text("FileName,EmoClass,,\nu,A,,\n")
+    assert read_table(tmp_path / "t.csv").labels.tolist() == [0]
+
+
+def test_csv_row_whose_probabilities_contradict_its_label_raises(tmp_path):
+    (tmp_path / "t.csv").write_text("FileName,EmoClass,prob_a,prob_b\nu,a,.1,.9\nv,b,.2,.8\n")
+    expected = r"1 rows have another label than their highest probability: 'u: a, but b has 0\.9'"
+    with pytest.raises(ProblemsError, match=expected):
+        read_table(tmp_path / "t.csv", emotions=AB)
+
+
+def test_label_that_a_rule_decided_against_the_probabilities_round_trips(tmp_path):
+    """Cluster assignment and strict ties give labels that are not the highest share."""
+    probs = np.array([[0.1, 0.9], [0.25, 0.75]], np.float32)
+    table = table_of((0, 1), probs=probs, decided_by=("cluster", None))
+    for ending in ("csv", "parquet"):
+        write_table(table, tmp_path / f"t.{ending}")
+        read = read_table(tmp_path / f"t.{ending}", emotions=AB)
+        assert read.labels.tolist() == [0, 1]
+    assert (tmp_path / "t.csv").read_text().splitlines()[1:] == ["u,a,,", "v,b,0.25,0.75"]
+
+
+def test_tied_and_rounded_probabilities_are_no_contradiction(tmp_path):
+    (tmp_path / "t.csv").write_text("FileName,EmoClass,prob_a,prob_b\nu,b,0.5,0.5\nv,,0.3,0.7\n")
+    assert read_table(tmp_path / "t.csv", emotions=AB).labels.tolist() == [1, ABSTAIN]
+
+
+@pytest.mark.parametrize("cells", ["nan,nan", "NaN,0.5", "0.5,", "nan,", "inf,0"])
+def test_csv_probability_that_is_no_finite_number_raises(tmp_path, cells):
+    (tmp_path / "t.csv").write_text(f"FileName,EmoClass,prob_a,prob_b\nu,b,{cells}\nv,b,0,1\n")
+    with pytest.raises(ProblemsError, match=r"1 rows have a probability .* 'u'.*leave all"):
+        read_table(tmp_path / "t.csv", emotions=AB)
+
+
+@pytest.mark.parametrize("column", ["probs", "embedding"])
+@pytest.mark.parametrize("row", [[np.nan, np.nan], [None, None], [np.nan, 1.0], [np.inf, 0.0]])
+def test_parquet_numbers_that_are_not_finite_raise(tmp_path, column, row):
+    """A list of NaN was read as a row without any."""
+    path = tmp_path / "t.parquet"
+    write_table(table_of((0, 1)), path)
+    cells = pa.array([row, [0.0, 1.0]], type=pa.list_(pa.float32(), 2))
+    pq.write_table(pq.read_table(path).append_column(column, cells), path)
+    with pytest.raises(ProblemsError, match=rf"{column} of 1 rows .* finite.*'u'"):
+        read_table(path)

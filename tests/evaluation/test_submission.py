@@ -209,3 +209,49 @@ def test_read_ledger_broken_lines_raise_with_their_numbers(tmp_path):
     (tmp_path / LEDGER_NAME).write_text(f'{good}\n{{"date":\n[]\n')
     with pytest.raises(ProblemsError, match=r"2 problems.*line 2 is not an entry.*line 3"):
         read_ledger(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("FileName,EmoClass,EmoClass\na.wav,A,N\n", r"'EmoClass' stands there 2 times"),
+        (
+            f"FileName,EmoClass,{','.join(f'prob_{c}' for c in MSP_PODCAST.codes)}\n"
+            "a.wav,A,0,1,0,0,0,0,0,0\n",
+            r"another label than their highest probability: 'a\.wav: A, but C has 1'",
+        ),
+    ],
+    ids=["column twice", "contradiction"],
+)
+def test_submission_from_a_csv_with_two_opinions_raises(tmp_path, text, expected):
+    (tmp_path / "t.csv").write_text(text)
+    with pytest.raises(ProblemsError, match=expected):
+        write_submission(tmp_path / "t.csv", tmp_path / "out.csv", names=("a.wav",))
+    assert not (tmp_path / "out.csv").exists()
+
+
+def test_names_in_utf16_raise(tmp_path):
+    (tmp_path / "names.txt").write_text("a.wav\nb.wav\n", encoding="utf-16")
+    with pytest.raises(BadValueError, match=r"names\.txt' is not UTF-8 text.*not as UTF-16"):
+        expected_names(None, tmp_path / "names.txt")
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ('{"sha256": "a"}\n'.encode("utf-16"), "is not UTF-8 text"),
+        (b"[" * 200_000 + b"\n", "line 1 is not an entry"),
+        (b'{"sha256": ' + b"9" * 5_000 + b"}\n", "line 1 is not an entry"),
+        (b'{"sha256": ["a"]}\n', "line 1 is not an entry"),
+        (b'{"sha256": "a"}\n{"sha2', "line 2 is not an entry"),
+        (b"\xff\n", "is not UTF-8 text"),
+    ],
+    ids=range(6),
+)
+def test_damaged_ledger_is_refused_before_anything_is_written(tmp_path, content, expected):
+    """The submission had been written already."""
+    (tmp_path / LEDGER_NAME).write_bytes(content)
+    with pytest.raises(BadValueError, match=expected):
+        write_submission(table_of([0, 1, 2]), tmp_path / "out.csv", names=NAMES)
+    assert not (tmp_path / "out.csv").exists()
+    assert (tmp_path / LEDGER_NAME).read_bytes() == content

@@ -29,26 +29,30 @@ class PrepareSettings(Settings):
         default_factory=dict, json_schema_extra={"metavar": "NAME=FILE"}
     )
     """Further transcripts, a CSV FileName,Transcript; NAME such as whisper-large-v3."""
+    text_source: str = "human"
+    """msp-podcast-lists: what wrote the texts, `human` or a recogniser."""
 
 
 def run_prepare(settings: PrepareSettings, out: Path) -> Report:
     """Write manifest, subsets, transcripts and problems of a corpus into the folder `out`."""
     from abhinaya.corpora import prepare_corpus
     from abhinaya.corpora.base import PrepareOptions
-    from abhinaya.data.manifest import summarise_manifest
+    from abhinaya.data.manifest import MANIFEST, summarise_manifest
+    from abhinaya.data.problems import PROBLEMS
 
     options = PrepareOptions(
         check_audio=settings.audio,
         balanced_per_class=settings.balanced_per_class,
         seed=settings.seed,
         transcripts=settings.transcripts,
+        text_source=settings.text_source,
     )
     prepared = prepare_corpus(settings.corpus, settings.source, out, options)
     columns, rows = summarise_manifest(prepared.manifest)
     return Report(
         f"{settings.corpus}: {len(prepared.manifest.rows)} utterances, {len(prepared.problems)} "
-        f"problems in {out / 'problems.csv'}",
+        f"problems in {out / PROBLEMS}",
         columns,
         [list(row) for row in rows],
-        files=(out / "manifest.parquet", out / "problems.csv"),
+        files=(out / MANIFEST, out / PROBLEMS),
     )
