@@ -140,7 +140,8 @@ class FeatureStore:
             Problems of clips that cannot be used; these cannot be loaded later.
 
         Raises:
-            BadValueError: if the features of these clips and `keep` exceed the size limit.
+            BadValueError: if the features of these clips and `keep` exceed the size limit, or
+                those of a sound clip are not there in the end.
         """
         with ThreadPoolExecutor(_N_READERS) as pool:
             found = list(pool.map(self._locate, clips))
@@ -158,9 +159,11 @@ class FeatureStore:
         # before looking at what is there, so that a killed run is finished with the very same ones.
         located.sort(key=lambda entry: (-entry[0].duration_s, entry[0].utterance))
         batches = [located[at : at + batch_size] for at in range(0, len(located), batch_size)]
-        todo = [batch for batch in batches if not all([_touch(file) for _, file in batch])]
         state = PartialState()
-        mine = todo[state.process_index :: state.num_processes]
+        # Shares are fixed before anybody looks at what is there: a process that looks late, when
+        # others have written already, must not take another share than was meant for it.
+        share = batches[state.process_index :: state.num_processes]
+        mine = [batch for batch in share if not all([_touch(file) for _, file in batch])]
         n_clips = sum(len(batch) for batch in mine)
         is_checked = False
         with progress("encoding", n_clips, shown=state.is_main_process) as advance:
@@ -278,7 +281,11 @@ def _why_unreadable(clip: Clip) -> str:
         read_audio(clip.path)
     except AudioError as err:
         return str(err)
-    return "its features could not be written"
+    raise BadValueError(
+        f"The features of {clip.utterance!r} were written to the cache but are not there. "
+        "See that cache.dir is one folder for all processes and that nobody empties it, and run "
+        "again: what is there is kept."
+    )
 
 
 def collate_features(stored: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:

@@ -298,3 +298,13 @@ def test_fill_marks_what_it_uses_as_recent(make_store: MakeStore, clips: list[Cl
         os.utime(file, (1, 1))
     fill(make_store(), clips[:2])
     assert sum(file.stat().st_mtime > 1 for file in files_of(store)) == 2
+
+
+def test_features_that_somebody_deletes_while_they_are_made_raise(
+    make_store: MakeStore, clips: list[Clip], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No sound clip is lost without a word: prediction would abstain, training break off."""
+    store = make_store()
+    monkeypatch.setattr(FeatureStore, "_encode", lambda *_: None)
+    with pytest.raises(BadValueError, match=r"features of 'n\d\.wav' .* are not there\. See that"):
+        store.fill(clips, batch_size=3, device=CPU)
