@@ -27,6 +27,7 @@ from abhinaya.prompting.answers import AnswerParser
 from members.salmonn.build import build_backbone, build_inputs
 from members.salmonn.config import SalmonnParts
 from members.salmonn.doctor import check_salmonn
+from members.salmonn.sequence import store_prompts
 
 if TYPE_CHECKING:
     from abhinaya.doctor.checks import Findings
@@ -98,6 +99,7 @@ class SalmonnZeroShotMember:
                 "salmonn-zero-shot gives labels without embeddings. Leave out --with embedding."
             )
         check_ending(request)
+        source = store_prompts(source)
         rows = request.manifest.select(request.selection)
         emotions = request.manifest.emotions
         inputs = self._build_inputs(source, request.manifest)
