@@ -142,13 +142,15 @@ class LlamaZeroShotMember:
             questions |= zip(keys[utterance], asked, strict=True)
         state = PartialState(cpu=not torch.accelerator.is_available())
         folder = source.answers or request.out.parent / "answers"
+        asked = "\n".join(turn.text for turn in prompt.turns)
         with AnswerStore(folder, questions.keys()) as store:
             _ask(engine, questions, store, state, name=source.name)
 
             def compute(chunk: Sequence[Clip]) -> PredictionTable:
                 names = [clip.utterance for clip in chunk]
                 answers = [[store[key] for key in keys[name]] for name in names]
-                return _make_table(source, manifest.emotions, names, answers)
+                parser = AnswerParser(manifest.emotions, asked)
+                return _make_table(source, parser, manifest.emotions, names, answers)
 
             every = [store[key] for some in keys.values() for key in some]
             meta = {
@@ -325,12 +327,13 @@ def _ask(
 
 def _make_table(
     config: LlamaZeroShotConfig,
+    parser: AnswerParser,
     emotions: EmotionSet,
     utterances: Sequence[str],
     answers: Sequence[Sequence[Answer]],
 ) -> PredictionTable:
     """The table of one part."""
-    parser, n_classes = AnswerParser(emotions), len(emotions)
+    n_classes = len(emotions)
     verdicts = [judge(some, parser, n_classes, config.decoding.max_tokens) for some in answers]
     nothing = (float("nan"),) * n_classes
     has_probs = any(verdict.probs is not None for verdict in verdicts)

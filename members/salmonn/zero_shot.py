@@ -177,7 +177,8 @@ def _ask(
 
     audio = config.audio
     load = fresh_loader(inputs, Cropping(audio.eval_crop, audio.max_audio_s, audio.normalize))
-    parser = AnswerParser(plan.emotions)
+    asked = "\n".join(turn.text for turn in inputs.tokens.prompts[0].turns)
+    parser = AnswerParser(plan.emotions, asked)
     labels = np.full(len(clips), ABSTAIN, dtype=np.int64)
     reasons: list[str | None] = [None] * len(clips)
     raw: list[str | None] = [None] * len(clips)
