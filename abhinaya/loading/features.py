@@ -9,6 +9,7 @@ run leaves only whole ones.
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -31,6 +32,8 @@ from abhinaya.nn.classifier_config import CacheConfig
 from abhinaya.progress import progress
 
 __all__ = ["FeatureStore", "collate_features", "encoder_digest"]
+
+_logger = logging.getLogger(__name__)
 
 _N_READERS = 8
 
@@ -163,7 +166,7 @@ class FeatureStore:
         # Shares are fixed before anybody looks at what is there: a process that looks late, when
         # others have written already, must not take another share than was meant for it.
         share = batches[state.process_index :: state.num_processes]
-        mine = [batch for batch in share if not all([_touch(file) for _, file in batch])]
+        mine = [batch for batch in share if not all([self._touch(file) for _, file in batch])]
         n_clips = sum(len(batch) for batch in mine)
         is_checked = False
         with progress("encoding", n_clips, shown=state.is_main_process) as advance:
@@ -180,6 +183,22 @@ class FeatureStore:
         if state.is_main_process:
             self._evict(self.files.union(keep))
         return problems
+
+    def _touch(self, file: Path) -> bool:
+        """Mark a stored file as used now; False if there is none, or what is there is damaged."""
+        try:
+            os.utime(file)
+            stored = np.load(file, mmap_mode="r")  # its header, and whether all of it is there
+            if stored.ndim == 4 and stored.dtype == self.config.dtype:
+                return True
+            reason = f"it holds {stored.ndim} axes of {stored.dtype}"
+        except FileNotFoundError:
+            return False
+        except (ValueError, EOFError, OSError) as err:
+            reason = " ".join(str(err).split())
+        _logger.warning("The stored features %s are made again: %s", file, reason)
+        file.unlink(missing_ok=True)
+        return False
 
     def _locate(self, clip: Clip) -> Path | str:
         """The file of a clip's states, or why the clip cannot be read."""
@@ -264,15 +283,6 @@ class FeatureStore:
             if file not in needed:
                 file.unlink(missing_ok=True)
                 excess -= size
-
-
-def _touch(file: Path) -> bool:
-    """Mark a stored file as used now; False if there is none."""
-    try:
-        os.utime(file)
-    except FileNotFoundError:
-        return False
-    return True
 
 
 def _why_unreadable(clip: Clip) -> str:
