@@ -91,7 +91,7 @@ class MemberConfig(Config):
     """Name in the registry."""
     name: str = Field(pattern=r"^[\w.-]+$")
     """Name of this run; it names the prediction tables."""
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**32)
     """Seed of initial weights, data order, crops and dropout."""
     data: DataConfig
 

@@ -76,7 +76,9 @@ def read_audio(path: str | Path, *, min_duration_s: float = MIN_DURATION_S) -> F
     path = Path(path)
     with _open_sound(path) as sound:
         rate_hz = int(sound.samplerate)
-        channels: FloatArray = sound.read(dtype="float32", always_2d=True)  # (S, n_channels)
+        # Some formats cannot be wound back (GSM 6.10, G.721); then the header's length is read.
+        n_frames = -1 if sound.seekable() else int(sound.frames)
+        channels: FloatArray = sound.read(n_frames, "float32", always_2d=True)  # (S, n_channels)
     if len(channels) == 0:
         raise AudioError(
             f"{path.name} has no samples. Export it again, or leave the utterance out."
@@ -301,10 +303,17 @@ def _as_audio_errors(path: Path) -> Iterator[None]:
         raise AudioError(
             f"{path.name} cannot be opened ({error.strerror}). Check its name and permissions."
         ) from error
+    except AudioError:
+        raise
     except sf.LibsndfileError as error:
         raise AudioError(
             f"{path.name} cannot be decoded ({error.error_string.strip().rstrip('.')}), expected a "
             "whole WAV, FLAC, OGG or MP3 file. Copy or convert it again."
+        ) from error
+    except (ValueError, ArithmeticError, RuntimeError, MemoryError) as error:
+        raise AudioError(  # a name that no file can have, or a header of impossible numbers
+            f"{path.name} cannot be read ({' '.join(str(error).split()) or type(error).__name__}"
+            "), expected a whole WAV, FLAC, OGG or MP3 file. Copy or convert it again."
         ) from error
 
 

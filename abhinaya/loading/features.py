@@ -9,6 +9,7 @@ run leaves only whole ones.
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -31,6 +32,8 @@ from abhinaya.nn.classifier_config import CacheConfig
 from abhinaya.progress import progress
 
 __all__ = ["FeatureStore", "collate_features", "encoder_digest"]
+
+_logger = logging.getLogger(__name__)
 
 _N_READERS = 8
 
@@ -140,7 +143,8 @@ class FeatureStore:
             Problems of clips that cannot be used; these cannot be loaded later.
 
         Raises:
-            BadValueError: if the features of these clips and `keep` exceed the size limit.
+            BadValueError: if the features of these clips and `keep` exceed the size limit, or
+                those of a sound clip are not there in the end.
         """
         with ThreadPoolExecutor(_N_READERS) as pool:
             found = list(pool.map(self._locate, clips))
@@ -158,9 +162,11 @@ class FeatureStore:
         # before looking at what is there, so that a killed run is finished with the very same ones.
         located.sort(key=lambda entry: (-entry[0].duration_s, entry[0].utterance))
         batches = [located[at : at + batch_size] for at in range(0, len(located), batch_size)]
-        todo = [batch for batch in batches if not all([_touch(file) for _, file in batch])]
         state = PartialState()
-        mine = todo[state.process_index :: state.num_processes]
+        # Shares are fixed before anybody looks at what is there: a process that looks late, when
+        # others have written already, must not take another share than was meant for it.
+        share = batches[state.process_index :: state.num_processes]
+        mine = [batch for batch in share if not all([self._touch(file) for _, file in batch])]
         n_clips = sum(len(batch) for batch in mine)
         is_checked = False
         with progress("encoding", n_clips, shown=state.is_main_process) as advance:
@@ -177,6 +183,22 @@ class FeatureStore:
         if state.is_main_process:
             self._evict(self.files.union(keep))
         return problems
+
+    def _touch(self, file: Path) -> bool:
+        """Mark a stored file as used now; False if there is none, or what is there is damaged."""
+        try:
+            os.utime(file)
+            stored = np.load(file, mmap_mode="r")  # its header, and whether all of it is there
+            if stored.ndim == 4 and stored.dtype == self.config.dtype:
+                return True
+            reason = f"it holds {stored.ndim} axes of {stored.dtype}"
+        except FileNotFoundError:
+            return False
+        except (ValueError, EOFError, OSError) as err:
+            reason = " ".join(str(err).split())
+        _logger.warning("The stored features %s are made again: %s", file, reason)
+        file.unlink(missing_ok=True)
+        return False
 
     def _locate(self, clip: Clip) -> Path | str:
         """Return the file of a clip's states, or why the clip cannot be read."""
@@ -263,22 +285,17 @@ class FeatureStore:
                 excess -= size
 
 
-def _touch(file: Path) -> bool:
-    """Mark a stored file as used now; False if there is none."""
-    try:
-        os.utime(file)
-    except FileNotFoundError:
-        return False
-    return True
-
-
 def _why_unreadable(clip: Clip) -> str:
     assert clip.path is not None
     try:
         read_audio(clip.path)
     except AudioError as err:
         return str(err)
-    return "its features could not be written"
+    raise BadValueError(
+        f"The features of {clip.utterance!r} were written to the cache but are not there. "
+        "See that cache.dir is one folder for all processes and that nobody empties it, and run "
+        "again: what is there is kept."
+    )
 
 
 def collate_features(stored: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:

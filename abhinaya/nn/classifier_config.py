@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import typing
 from collections.abc import Mapping
 from pathlib import Path
@@ -54,7 +55,7 @@ class AudioConfig(Config):
 class HeadConfig(Config):
     """The classifier on the pooled features: linear, norm, ReLU, dropout, linear."""
 
-    hidden: int = Field(default=1024, ge=0)
+    hidden: int = Field(default=1024, ge=0, le=65_536)
     """Width between the two linear layers; 0 for a single linear layer."""
     norm: Literal["layer", "none"] = "layer"
     dropout: float = Field(default=0.5, ge=0, lt=1)
@@ -121,6 +122,8 @@ _OURS = ("global_batch_size",)
 
 _SET_BY_US = {
     "activation_checkpointing_kwargs": "every layer is recomputed, without re-entrance",
+    "auto_find_batch_size": "it would change how many rows make a step; set "
+    "per_device_train_batch_size to what fits",
     "data_seed": "it is the config's seed",
     "gradient_accumulation_steps": "it follows from global_batch_size",
     "gradient_checkpointing_kwargs": "every layer is recomputed, without re-entrance",
@@ -135,6 +138,15 @@ _SET_BY_US = {
 }
 
 
+# What trains but writes parts of the weights only, or none at all.
+_NOT_YET = {
+    "deepspeed": "members are not trained with DeepSpeed",
+    "fsdp": "members are not trained with FSDP",
+    "fsdp_config": "members are not trained with FSDP",
+    "parallelism_config": "members are not trained in parts over several devices",
+}
+
+
 def _read_arguments(given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """Values with the types of TrainingArguments, and what is wrong with the others."""
     adapters = _argument_types() if given else {}
@@ -143,6 +155,11 @@ def _read_arguments(given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]
     for key, value in given.items():
         if key in _SET_BY_US:
             problems.append(f"{key} cannot be set: {_SET_BY_US[key]}")
+        elif key in _NOT_YET and value:
+            problems.append(
+                f"{key} cannot be set: {_NOT_YET[key]}. Remove it; each device then holds the "
+                "whole model"
+            )
         elif key not in adapters:
             near = did_you_mean(str(key), [*adapters, *_OURS])
             problems.append(f"{key} is unknown to TrainingArguments.{near}".rstrip("."))
@@ -151,7 +168,25 @@ def _read_arguments(given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]
                 values[key] = adapters[key].validate_python(value)
             except ValidationError as err:
                 problems.append(f"{key} is {value!r}: {err.errors()[0]['msg']}")
-    return values, problems
+    return values, problems + _find_impossible(values)
+
+
+def _find_impossible(values: Mapping[str, Any]) -> list[str]:
+    """Return one sentence for each number that no training can have, or that trains nothing."""
+    problems = [
+        f"{key} is {value}, expected a finite number"
+        for key, value in values.items()
+        if isinstance(value, float) and not math.isfinite(value)
+    ]
+    if values.get("learning_rate", 0) < 0:
+        problems.append(f"learning_rate is {values['learning_rate']:g}, expected 0 or more")
+    if values.get("max_steps", -1) == 0 or values.get("max_steps", -1) < -1:
+        problems.append(
+            f"max_steps is {values['max_steps']}, expected 1 or more, or -1 for num_train_epochs"
+        )
+    elif values.get("max_steps", -1) == -1 and values.get("num_train_epochs", 1) <= 0:
+        problems.append(f"num_train_epochs is {values['num_train_epochs']:g}, expected more than 0")
+    return problems
 
 
 @functools.cache

@@ -24,7 +24,10 @@ __all__ = ["HEAD_NAMES", "filled_classifier", "published_run"]
 HEAD_NAMES = {"ln": "backbone.norm", "pool": "pooling", "fc": "head.fc", "out": "head.out"}
 """Modules of the public classifiers over a language model, and ours."""
 
-_NOT_IN_DIGEST = ("run_dir", "data", "training", "inference", "cache", "classifier")
+_NOT_IN_DIGEST = (
+    *("run_dir", "data", "training", "inference", "cache", "classifier"),
+    "stored_prompts",  # the digest of a table has them
+)
 
 
 def published_run(

@@ -79,6 +79,13 @@ _LABEL = re.compile(
     r"\b(?:(?:label|answer|emotion)\s*(?:is\s*)?[:=]"
     r"|final\s+(?:label|answer|emotion)\s+is\b)\s*([^\n]*)"
 )
+# What a model thinks before it answers; some servers leave out the opening tag.
+_THOUGHT = r"(?:think|thinking|thought|reasoning)"
+_THOUGHT_ENDS = re.compile(rf"</{_THOUGHT}>", re.IGNORECASE)
+_THOUGHT_BEGINS = re.compile(rf"<{_THOUGHT}>", re.IGNORECASE)
+# "(A) neutral", "B. sad", "3: fear" in a prompt, and "(B)", "the answer is B" in an answer.
+_OPTION = re.compile(r"(?<!\w)([a-z]|[0-9]{1,2})\s?[).:=\]]\s*(?=\w)")
+_CHOICE = re.compile(r"\(([a-z]|[0-9]{1,2})\)|\b(?:option|choice|answer is)\s([a-z]|[0-9]{1,2})\b")
 _CANNOT = r"(?:can't|cannot|can not|couldn't|could not|won't|will not|unable to|not able to)"
 _TASKS = (
     "access|analy[sz]e|answer|assess|assist|classify|comply|continue|detect|determine|do|engage|"
@@ -117,8 +124,13 @@ class AnswerParser:
     the clause. Where the answer has lines such as `Label: sad` or `Final answer: sad`, the last of
     them alone is read.
 
+    What stands in `<think>` tags does not count.
+
     Args:
         emotions: the classes to choose from.
+        asked: the prompt's text. Where it offers classes by letters or numbers, such as
+            `(A) neutral (B) sad`, these are what an answer means by them, and codes of a character
+            nothing.
 
     Example:
         >>> from abhinaya.data.labels import MSP_PODCAST
@@ -127,13 +139,21 @@ class AnswerParser:
         Parsed(label=6, reason=None)
         >>> parser.parse("Sad or angry.").reason
         'several classes: angry, sad'
+        >>> AnswerParser(MSP_PODCAST, asked="(A) neutral (B) sad").parse("A")
+        Parsed(label=5, reason=None)
     """
 
-    def __init__(self, emotions: EmotionSet) -> None:
+    def __init__(self, emotions: EmotionSet, asked: str = "") -> None:
         self._emotions = emotions
         self._codes = {code: idx for idx, code in enumerate(emotions.codes)}
         self._phrases = _phrases_of(emotions)
         self._longest = max(map(len, self._phrases))
+        self._options = self._read_options(_normalise(asked))
+        if self._options:
+            self._codes = {}
+            self._phrases = {p: c for p, c in self._phrases.items() if len("".join(p)) > 1} | {
+                (option,): (idx,) for option, idx in self._options.items()
+            }
 
     def parse(self, answer: str) -> Parsed:
         """The class that an answer names, or why none; takes any text and never raises.
@@ -142,6 +162,7 @@ class AnswerParser:
         their names. A refusal is not searched for classes: it is polite, and "I'm afraid" or "happy
         to help" are no emotions.
         """
+        answer = _without_thoughts(answer)
         whole = answer.strip()
         if not whole:
             return Parsed(ABSTAIN, "empty answer")
@@ -153,13 +174,29 @@ class AnswerParser:
             text = labels[-1]
         if _REFUSAL.search(text):
             return Parsed(ABSTAIN, "refused")
-        found = self._only_phrase(text) or set(self._mentions(text))
+        found = self._only_phrase(text) or set(self._mentions(text)) or self._choices(text)
         if not found:
             return Parsed(ABSTAIN, "no class named")
         if len(found) == 1:
             return Parsed(found.pop())
         names = ", ".join(self._emotions.names[idx] for idx in sorted(found))
         return Parsed(ABSTAIN, f"several classes: {names}")
+
+    def _read_options(self, asked: str) -> dict[str, int]:
+        """Return class indices by the letter or number that a prompt gives them; empty if none."""
+        options: dict[str, int] = {}
+        for match in _OPTION.finditer(asked):
+            parts = _PARTS.findall(asked[match.end() : match.end() + 60])
+            _, classes = self._phrase_at(parts, 0)
+            if len(classes) == 1:
+                options[match[1]] = classes[0]
+        # One is no choice: "Step 1: anger is ...".
+        return options if len(set(options.values())) > 1 else {}
+
+    def _choices(self, text: str) -> set[int]:
+        """Return classes of the options that an answer names by letter or number."""
+        named = (first or second for first, second in _CHOICE.findall(text))
+        return {self._options[option] for option in named if option in self._options}
 
     def _only_phrase(self, text: str) -> set[int]:
         """Classes whose word is all there is in a text; the only place for one-letter codes."""
@@ -239,6 +276,13 @@ def _phrases_of(emotions: EmotionSet) -> dict[tuple[str, ...], tuple[int, ...]]:
     phrases |= {phrase: tuple(indices) for phrase, indices in own.items()}
     phrases.pop((), None)  # a code without any letter; it counts where it is the whole answer
     return phrases
+
+
+def _without_thoughts(answer: str) -> str:
+    """Return what is said behind the last thought; nothing where a thought never ends."""
+    last = _THOUGHT_ENDS.split(answer)[-1]
+    begun = _THOUGHT_BEGINS.search(last)
+    return last[: begun.start()] if begun else last
 
 
 def _normalise(text: str) -> str:

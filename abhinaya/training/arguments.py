@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from abhinaya.errors import BadValueError, MissingPackageError
 from abhinaya.nn.classifier_config import ClassifierConfig
 
 __all__ = ["training_arguments"]
+
+_logger = logging.getLogger(__name__)
 
 _DEFAULTS: dict[str, Any] = {
     "disable_tqdm": True,
@@ -33,11 +36,13 @@ def training_arguments(config: ClassifierConfig, folder: Path) -> TrainingArgume
     evaluated and the last checkpoint counts.
 
     Raises:
-        BadValueError: if the global batch cannot be split evenly.
+        BadValueError: if the global batch cannot be split evenly, or the environment asks for FSDP,
+            DeepSpeed or Megatron-LM.
         MissingPackageError: if the wanted logger is not installed.
     """
     given = config.training.arguments
     _require_loggers(given.get("report_to"))
+    _settle_environment(given)
     # Known before torch.distributed starts, from the variables that every launcher sets.
     n_processes = int(os.environ.get("WORLD_SIZE", "1"))
     per_device, n_steps = _split_batch(
@@ -76,6 +81,35 @@ def training_arguments(config: ClassifierConfig, folder: Path) -> TrainingArgume
         # unasked.
         built._n_gpu = 1
     return built
+
+
+def _settle_environment(given: dict[str, Any]) -> None:
+    """Refuse what `accelerate launch` may ask for and members cannot do; let the config hold.
+
+    Both come through variables, from the command line or from the user's own accelerate config.
+    """
+    for key, name in (
+        ("ACCELERATE_USE_DEEPSPEED", "DeepSpeed"),
+        ("ACCELERATE_USE_FSDP", "FSDP"),
+        ("ACCELERATE_USE_MEGATRON_LM", "Megatron-LM"),
+    ):
+        if os.environ.get(key, "false").lower() in ("true", "1", "yes"):
+            raise BadValueError(
+                f"{key} asks for {name}, with which members are not trained. Launch without it: "
+                "accelerate launch --config_file configs/accelerate/one-machine.yaml, or correct "
+                "the file that accelerate config wrote."
+            )
+    wanted = next((kind for kind in ("fp16", "bf16") if given.get(kind)), "no")
+    asked = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+    if asked != wanted:
+        if asked != "no" and os.environ.get("RANK", "0") == "0":
+            _logger.warning(
+                "ACCELERATE_MIXED_PRECISION is %s, but the config decides: training.%s. "
+                "Set training.%s: true to change it",
+                *(asked, f"{wanted} is true" if wanted != "no" else "bf16 and fp16 are not set"),
+                asked,
+            )
+        os.environ["ACCELERATE_MIXED_PRECISION"] = wanted
 
 
 def _split_batch(global_batch: int, per_device: int | None, n_processes: int) -> tuple[int, int]:

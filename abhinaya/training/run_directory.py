@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import shutil
 from pathlib import Path
 from typing import Any
 
-from abhinaya.errors import BadValueError
+from abhinaya.errors import BadValueError, CheckpointError
 from abhinaya.files import write_json, write_text
 
 __all__ = ["RunDirectory"]
+
+_logger = logging.getLogger(__name__)
 
 _STEP = re.compile(r"checkpoint-\d+")
 
@@ -56,13 +59,26 @@ class RunDirectory:
             )
 
     def begin(self, config_yaml: str) -> None:
-        """Write config and digest; remove checkpoints that a kill left half written."""
+        """Write config and digest; remove checkpoints that a kill left half written.
+
+        Of the newest ones those that cannot be read are removed too, which is told: the training
+        goes on from the one before.
+        """
         self.path.mkdir(parents=True, exist_ok=True)
         write_json(self.path / "digest.json", {"digest": self.digest})
         write_text(self.path / "config.yaml", config_yaml)
         for folder in self._checkpoints():
             if not _is_complete(folder):
                 shutil.rmtree(folder)
+        if self.is_finished:
+            return
+        while (last := self.last_checkpoint()) is not None and (reason := _find_damage(last)):
+            shutil.rmtree(last)
+            before = self.last_checkpoint()
+            _logger.warning(
+                "%s is removed, because it cannot be resumed: %s The training goes on from %s",
+                *(last, reason, before.name if before else "the beginning"),
+            )
 
     @property
     def is_finished(self) -> bool:
@@ -97,3 +113,28 @@ def _is_complete(folder: Path) -> bool:
     except (FileNotFoundError, json.JSONDecodeError):
         return False
     return True
+
+
+def _find_damage(folder: Path) -> str | None:
+    """Return why the Trainer could not load what lies beside a checkpoint's weights, if so."""
+    from transformers import trainer_pt_utils
+
+    from abhinaya.nn.weight_files import open_safetensors, read_pickle
+
+    safe_globals: Any = trainer_pt_utils.safe_globals  # it has no types
+    names = ("optimizer.pt", "scheduler.pt", "scaler.pt", "rng_state*.pth")
+    files = [file for name in names for file in sorted(folder.glob(name))]
+    for file in files:
+        try:
+            with safe_globals():  # numpy's, which the state of its random generator needs
+                read_pickle(file)
+        except CheckpointError:
+            return f"{file.name} is damaged, or would run code."
+    weights = folder / "model.safetensors"
+    if weights.is_file() and weights.stat().st_size > 0:
+        try:
+            with open_safetensors(weights):
+                pass
+        except CheckpointError:
+            return f"{weights.name} is damaged."
+    return None

@@ -21,7 +21,7 @@ from abhinaya.data.labels import ABSTAIN, EmotionSet
 from abhinaya.data.manifest import Manifest
 from abhinaya.data.problems import PROBLEMS, Problem, write_problems
 from abhinaya.data.transcripts import read_transcripts, transcripts_path
-from abhinaya.errors import BadValueError
+from abhinaya.errors import AudioError, BadValueError
 from abhinaya.evaluation.metrics import scores
 from abhinaya.files import atomic_folder, digest_of, write_csv
 from abhinaya.loading.clips import Clip, Cropping, collect_clips, split_readable, split_short
@@ -266,7 +266,12 @@ def _loaders(
         size = config.inference.batch_size
         for store, clips in every:
             # The training features must survive the filling of the validation store.
-            store.fill(clips, batch_size=size, device=device, keep=stores[0].files)
+            unread = store.fill(clips, batch_size=size, device=device, keep=stores[0].files)
+            if unread:  # all of them could be read a moment ago
+                raise AudioError(
+                    f"{len(unread)} clips can no longer be read for the cache, such as "
+                    f"{unread[0].utterance!r}: {unread[0].reason} Run again to leave them out."
+                )
         load_train, load_eval = stores[0].load, stores[1].load
         collate = stores[0].collate
     for module in model.backbone.modules():

@@ -81,7 +81,10 @@ def read_completion(completion: Any, words: Sequence[str] | None) -> Answer:
         raise _no_interface(f"it sent no JSON but {shown!r}")
     try:
         choice = completion.choices[0]
-        text = choice.message.content or getattr(choice.message, "refusal", None) or ""
+        # Servers with a parser of thoughts may leave the whole answer among them.
+        places = ("content", "refusal", "reasoning_content", "reasoning")
+        said = (getattr(choice.message, place, None) for place in places)
+        text = next(filter(None, said), "")
         usage = completion.usage
         answer = Answer(
             # A server may escape half of a surrogate pair, which no file can hold.

@@ -142,13 +142,15 @@ class LlamaZeroShotMember:
             questions |= zip(keys[utterance], asked, strict=True)
         state = PartialState(cpu=not torch.accelerator.is_available())
         folder = source.answers or request.out.parent / "answers"
+        prompt_text = "\n".join(turn.text for turn in prompt.turns)
         with AnswerStore(folder, questions.keys()) as store:
             _ask(engine, questions, store, state, name=source.name)
 
             def compute(chunk: Sequence[Clip]) -> PredictionTable:
                 names = [clip.utterance for clip in chunk]
                 answers = [[store[key] for key in keys[name]] for name in names]
-                return _make_table(source, manifest.emotions, names, answers)
+                parser = AnswerParser(manifest.emotions, prompt_text)
+                return _make_table(source, parser, manifest.emotions, names, answers)
 
             every = [store[key] for some in keys.values() for key in some]
             meta = {
@@ -326,12 +328,13 @@ def _ask(
 
 def _make_table(
     config: LlamaZeroShotConfig,
+    parser: AnswerParser,
     emotions: EmotionSet,
     utterances: Sequence[str],
     answers: Sequence[Sequence[Answer]],
 ) -> PredictionTable:
-    """The table of one shard."""
-    parser, n_classes = AnswerParser(emotions), len(emotions)
+    """Return the table of one shard."""
+    n_classes = len(emotions)
     most = config.decoding.max_tokens
     outcomes = [combine_answers(some, parser, n_classes, most) for some in answers]
     nothing = (float("nan"),) * n_classes

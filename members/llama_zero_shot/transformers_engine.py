@@ -128,12 +128,23 @@ class TransformersEngine:
         """Token ids of the chat, up to where the answer begins; after the first `ask`."""
         added = self._tokenizer.added_tokens_decoder.values()
         special = [token.content for token in added if token.special]
-        text = self._tokenizer.apply_chat_template(
-            [{"role": turn.role, "content": defuse(turn.text, special)} for turn in question.turns],
-            tokenize=False,
-            add_generation_prompt=not question.is_begun,
-            continue_final_message=question.is_begun,
-        )
+        turns = [
+            {"role": turn.role, "content": defuse(turn.text, special)} for turn in question.turns
+        ]
+        try:
+            text = self._tokenizer.apply_chat_template(
+                turns,
+                tokenize=False,
+                add_generation_prompt=not question.is_begun,
+                continue_final_message=question.is_begun,
+            )
+        except Exception as err:  # a template is a program of somebody else's
+            reason = " ".join(str(err).split()) or type(err).__name__
+            raise CheckpointError(
+                f"The chat template of {self._base!r} does not take the turns "
+                f"{', '.join(turn.role for turn in question.turns)}: {reason}. Use a prompt with "
+                "other turns, or take the tokenizer from its publisher again."
+            ) from err
         # The template has written the special tokens of the beginning already.
         return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
 

@@ -10,7 +10,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_v
 from abhinaya.config import Config, MemberConfig
 from abhinaya.nn.classifier_config import AudioConfig, ClassifierConfig
 
-__all__ = ["LoraConfig", "PromptPool", "SalmonnConfig", "SalmonnSources"]
+__all__ = ["LoraConfig", "PromptPool", "SalmonnConfig", "SalmonnSources", "StoredPrompts"]
 
 Weights = Literal["float32", "bf16", "fp16", "int8", "nf4"]
 
@@ -28,6 +28,17 @@ class PromptPool(Config):
 
     file: Path
     task: str = "emotion_recognition"
+
+
+class StoredPrompts(Config):
+    """What prompts said when they were read, so that an edited file changes no trained run."""
+
+    prompt: tuple[str, ...]
+    """What `prompt` named; other names are read anew."""
+    prompt_pool: PromptPool | None
+    turns: tuple[tuple[tuple[str, str], ...], ...]
+    """Role and text of each turn, prompt by prompt."""
+    names: tuple[str, ...]
 
 
 class SalmonnSources(MemberConfig):
@@ -61,6 +72,8 @@ class SalmonnSources(MemberConfig):
     """Names of shipped prompts, or .md files; the first one is used unless they are sampled."""
     prompt_pool: PromptPool | None = None
     """User turns in place of that of `prompt`, which then is one; for instance SALMONN's own."""
+    stored_prompts: StoredPrompts | None = None
+    """Written by training and prediction: the texts behind `prompt` and `prompt_pool`."""
     prompt_template: str = "USER: {}\nASSISTANT:"
     """What stands around the user's turn; Vicuna's by default."""
     max_text_tokens: PositiveInt = 300

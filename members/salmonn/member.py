@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from abhinaya.config import MemberConfig
+from abhinaya.data.manifest import Manifest
 from abhinaya.data.predictions import PredictionTable
 from abhinaya.doctor.findings import Findings
 from abhinaya.errors import BadValueError
@@ -16,6 +17,7 @@ from members.salmonn.build import build_backbone, build_inputs
 from members.salmonn.config import SalmonnConfig
 from members.salmonn.doctor import check_salmonn
 from members.salmonn.published import published_classifier
+from members.salmonn.sequence import store_prompts
 
 if TYPE_CHECKING:
     from members.salmonn.inputs import SalmonnInputs
@@ -59,6 +61,11 @@ class SalmonnMember(ClassifierMember):
             )
         return inputs
 
+    def train(self, config: MemberConfig, manifest: Manifest) -> Path:
+        """Train, or resume what was begun under the very same texts of the prompts."""
+        assert isinstance(config, SalmonnConfig)
+        return super().train(store_prompts(config), manifest)
+
     def check_weights(self, config: SalmonnConfig) -> Findings:
         """What `abhinaya doctor` finds in the files that the config names; none is loaded whole."""
         return check_salmonn(config, needs_text=self.needs_text)
@@ -70,7 +77,7 @@ class SalmonnMember(ClassifierMember):
             BadValueError: if `source` is a config without `classifier`.
         """
         if isinstance(source, SalmonnConfig) and source.classifier is not None:
-            source = published_classifier(self, source)
+            source = published_classifier(self, store_prompts(source))
         return super().predict(source, request)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -15,14 +15,15 @@ from abhinaya.member import Utterance
 from abhinaya.prompting.answers import class_words
 from abhinaya.prompting.prompt_files import slots_in
 from abhinaya.prompting.prompts import Prompt, Turn, load_prompt, read_prompt_pool
+from members.salmonn.config import SalmonnSources, StoredPrompts
 
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
-    from members.salmonn.config import SalmonnSources
+__all__ = ["PARTS", "PromptTokens", "collate_tokens", "load_prompts", "store_prompts"]
 
-__all__ = ["PARTS", "PromptTokens", "collate_tokens", "load_prompts"]
+_SourcesT = TypeVar("_SourcesT", bound=SalmonnSources)
 
 PARTS = ("before", "after", "text")
 """Parts of the sequence beside the speech, in their order."""
@@ -31,7 +32,9 @@ PARTS = ("before", "after", "text")
 def load_prompts(
     parts: SalmonnSources, *, needs_text: bool, lists_classes: bool = False
 ) -> tuple[Prompt, ...]:
-    """The prompts that a config names, those of its pool in their place.
+    """Return the prompts that a config names, those of its pool in their place.
+
+    Texts that a run stored are taken instead of the files, for as long as it names the same ones.
 
     Args:
         parts: the config.
@@ -42,13 +45,45 @@ def load_prompts(
         BadValueError: if a prompt has no speech or needs what a clip does not bring, or reads a
             transcript that the member does not have, or the reverse.
     """
-    prompts = tuple(load_prompt(name) for name in parts.prompt)
-    if parts.prompt_pool is not None:
-        texts = read_prompt_pool(parts.prompt_pool.file, parts.prompt_pool.task)
-        prompts = tuple(_with_user_turn(prompts[0], text) for text in texts)
+    prompts = _read_prompts(parts)
     for prompt in prompts:
         _check(prompt, needs_text=needs_text, lists_classes=lists_classes)
     return prompts
+
+
+def store_prompts(parts: _SourcesT) -> _SourcesT:
+    """Return a config that holds the texts of its prompts, so that its digest and its run do."""
+    prompts = _read_prompts(parts)
+    stored = StoredPrompts(
+        prompt=parts.prompt,
+        prompt_pool=parts.prompt_pool,
+        turns=tuple(tuple((turn.role, turn.text) for turn in prompt.turns) for prompt in prompts),
+        names=tuple(prompt.name for prompt in prompts),
+    )
+    return parts.model_copy(update={"stored_prompts": stored})
+
+
+def _read_prompts(parts: SalmonnSources) -> tuple[Prompt, ...]:
+    stored = parts.stored_prompts
+    if stored is not None and (stored.prompt, stored.prompt_pool) == (
+        parts.prompt,
+        parts.prompt_pool,
+    ):
+        return tuple(
+            Prompt(
+                name=name,
+                version=1,  # it counts in a file only
+                turns=tuple(Turn(role, text) for role, text in turns),
+                slots=tuple(slots_in(text for _, text in turns)),
+                source="the run's config",
+            )
+            for name, turns in zip(stored.names, stored.turns, strict=True)
+        )
+    prompts = tuple(load_prompt(name) for name in parts.prompt)
+    if parts.prompt_pool is None:
+        return prompts
+    texts = read_prompt_pool(parts.prompt_pool.file, parts.prompt_pool.task)
+    return tuple(_with_user_turn(prompts[0], text) for text in texts)
 
 
 def _with_user_turn(prompt: Prompt, text: str) -> Prompt:

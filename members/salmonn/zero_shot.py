@@ -27,6 +27,7 @@ from abhinaya.prompting.answers import AnswerParser
 from members.salmonn.build import build_backbone, build_inputs
 from members.salmonn.config import SalmonnSources
 from members.salmonn.doctor import check_salmonn
+from members.salmonn.sequence import store_prompts
 
 if TYPE_CHECKING:
     from abhinaya.doctor.findings import Findings
@@ -98,6 +99,7 @@ class SalmonnZeroShotMember:
                 "salmonn-zero-shot gives labels without embeddings. Leave out --with embedding."
             )
         check_ending(request)
+        source = store_prompts(source)
         rows = request.manifest.select(request.selection)
         emotions = request.manifest.emotions
         inputs = self._build_inputs(source, request.manifest)
@@ -175,7 +177,8 @@ def _ask(
 
     audio = config.audio
     load = fresh_loader(inputs, Cropping(audio.eval_crop, audio.max_audio_s, audio.normalize))
-    parser = AnswerParser(plan.emotions)
+    asked = "\n".join(turn.text for turn in inputs.tokens.prompts[0].turns)
+    parser = AnswerParser(plan.emotions, asked)
     labels = np.full(len(clips), ABSTAIN, dtype=np.int64)
     reasons: list[str | None] = [None] * len(clips)
     raw: list[str | None] = [None] * len(clips)

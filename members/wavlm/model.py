@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
 import torch
@@ -12,6 +13,7 @@ from transformers import AutoConfig, AutoModel, PreTrainedModel
 from abhinaya.errors import CheckpointError, MissingFileError, UnknownNameError, list_some
 from abhinaya.nn.backbone import Backbone, LayerMix
 from abhinaya.nn.backbone import freeze as freeze_module
+from abhinaya.nn.weight_files import read_shapes
 
 __all__ = ["Freeze", "WavLMBackbone", "load_encoder"]
 
@@ -190,6 +192,12 @@ def load_encoder(base: str) -> PreTrainedModel:
         )
     except OSError as err:
         raise _not_loaded(base, err) from err
+    except Exception as err:  # a pickle that is damaged or holds code can fail in any way
+        if Path(base).is_dir():
+            read_shapes(Path(base))  # says which file, and why
+        raise CheckpointError(
+            f"base {base!r} cannot be loaded: {str(err).splitlines()[:1]}. Download it again."
+        ) from err
     problems = {
         "missing": sorted(set(report["missing_keys"]) - _MAY_BE_MISSING),
         "unexpected": sorted(

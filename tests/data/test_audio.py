@@ -290,3 +290,37 @@ def test_audio_import_is_light() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert done.stdout.split() == ["False", "False"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "subtype"),
+    [("WAV", "GSM610"), ("WAV", "NMS_ADPCM_32"), ("AU", "G721_32"), ("AIFF", "GSM610")],
+)
+def test_formats_that_cannot_be_wound_back_are_read(
+    tmp_path: Path, kind: str, subtype: str
+) -> None:
+    """soundfile raises a ValueError of its own there, which was no AudioError."""
+    path = tmp_path / "a.wav"
+    sf.write(path, tone(8_000), 8_000, subtype=subtype, format=kind)
+    with sf.SoundFile(path) as sound:
+        assert not sound.seekable()
+    waveform = read_audio(path)
+    assert abs(len(waveform) - 16_000) <= 640  # these have blocks of up to 320 samples at 8 kHz
+    assert 0.3 < np.sqrt(np.mean(waveform**2)) < 0.4  # 0.5 / sqrt(2) is 0.354
+
+
+@pytest.mark.parametrize("error", [ValueError("frames"), RuntimeError("x"), MemoryError()])
+def test_whatever_soundfile_raises_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def failing(*_: object, **__: object) -> None:
+        raise error
+
+    write_wav(tmp_path / "a.wav")
+    monkeypatch.setattr(sf.SoundFile, "read", failing)
+    assert "cannot be read" in reason(tmp_path / "a.wav")
+
+
+def test_name_that_no_file_can_have_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(AudioError, match="cannot be read"):
+        read_audio(tmp_path / "a\0.wav")

@@ -298,3 +298,38 @@ def test_fill_marks_what_it_uses_as_recent(make_store: MakeStore, clips: list[Cl
         os.utime(file, (1, 1))
     fill(make_store(), clips[:2])
     assert sum(file.stat().st_mtime > 1 for file in files_of(store)) == 2
+
+
+def test_features_that_somebody_deletes_while_they_are_made_raise(
+    make_store: MakeStore, clips: list[Clip], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No sound clip is lost without a word: prediction would abstain, training break off."""
+    store = make_store()
+    monkeypatch.setattr(FeatureStore, "_encode", lambda *_: None)
+    with pytest.raises(BadValueError, match=r"features of 'n\d\.wav' .* are not there\. See that"):
+        store.fill(clips, batch_size=3, device=CPU)
+
+
+@pytest.mark.parametrize("damage", ["cut", "objects", "noise", "empty", "other shape"])
+def test_damaged_stored_features_are_made_again(
+    make_store: MakeStore,
+    clips: list[Clip],
+    damage: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    store = make_store()
+    fill(store, clips)
+    expected = states_of(store, clips[3])
+    file = store._files[clips[3].utterance]
+    if damage == "cut":
+        file.write_bytes(file.read_bytes()[:-7])
+    elif damage == "objects":
+        np.save(file, np.array([{"a": 1}], dtype=object))
+    elif damage == "other shape":
+        np.save(file, np.zeros(3, np.float32))
+    else:
+        file.write_bytes(b"" if damage == "empty" else b"noise" * 50)
+    again = make_store()
+    fill(again, clips)
+    np.testing.assert_array_equal(states_of(again, clips[3]), expected)
+    assert f"{file} are made again" in caplog.text

@@ -16,7 +16,7 @@ import abhinaya.data.audio
 import abhinaya.loading.clips
 import abhinaya.loading.features as module
 from abhinaya.data.manifest import Manifest
-from abhinaya.errors import BadValueError
+from abhinaya.errors import AudioError, BadValueError
 from abhinaya.registry import load_member
 
 MEMBERS = ("wavlm", "whisper-encoder")
@@ -166,3 +166,18 @@ def test_random_crops_with_a_store_raise(make_config: Any, tmp_path: Path) -> No
         ValueError, match=r"but audio\.train_crop is 'random'; set .* or a number of"
     ):
         make_config(tmp_path / "run", f"cache.dir={tmp_path}", "audio.train_crop=random")
+
+
+def test_train_names_clips_that_can_no_longer_be_read_for_the_store(
+    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What `fill` reported was not looked at; training died of a missing key."""
+    fill = module.FeatureStore.fill
+
+    def losing(self: Any, clips: Any, **options: Any) -> Any:
+        problems = fill(self, clips[1:], **options)
+        return [*problems, module.Problem(clips[0].utterance, "it is gone.")]
+
+    monkeypatch.setattr(module.FeatureStore, "fill", losing)
+    with pytest.raises(AudioError, match=r"1 clips can no longer be read .* 'n5\.wav': it is gone"):
+        train("run", f"cache.dir={tmp_path / 'store'}")

@@ -60,12 +60,31 @@ def test_training_takes_transformers_names_and_gives_its_types(make_config: Make
         ("training.remove_unused_columns=true", "the data has no columns"),
         ("training.label_names=[a]", "it belongs to the model"),
         ("training.train_sampling_strategy=random", "batches are always grouped by length"),
+        ("training.auto_find_batch_size=true", "set per_device_train_batch_size to what fits"),
+        ("training.fsdp=full_shard", "fsdp cannot be set: members are not trained with FSDP"),
+        ("training.fsdp_config.version=2", "fsdp_config cannot be set: members are not"),
+        ("training.deepspeed=zero.json", "deepspeed cannot be set: members are not trained with"),
+        ("training.num_train_epochs=0", "num_train_epochs is 0, expected more than 0"),
+        ("training.num_train_epochs=-1", "num_train_epochs is -1, expected more than 0"),
+        ("training.num_train_epochs=.inf", "num_train_epochs is inf, expected a finite number"),
+        ("training.max_steps=0", "max_steps is 0, expected 1 or more, or -1 for num_train_epochs"),
+        ("training.max_steps=-2", "max_steps is -2, expected 1 or more"),
+        ("training.learning_rate=.nan", "learning_rate is nan, expected a finite number"),
+        ("training.learning_rate=-1", "learning_rate is -1, expected 0 or more"),
+        ("training.weight_decay=.inf", "weight_decay is inf, expected a finite number"),
     ],
 )
 def test_training_wrong_key_raises(make_config: MakeConfig, override: str, problem: str) -> None:
     (found,) = problems_of(make_config, override)
     assert found.startswith("training: ")
     assert problem in found
+
+
+def test_training_keys_that_ask_for_nothing_are_allowed(make_config: MakeConfig) -> None:
+    """A file may spell out that neither is used; epochs do not count beside a number of steps."""
+    overrides = ("training.deepspeed=null", "training.fsdp=''", "training.max_steps=-1")
+    make_config(Path("run"), *overrides)
+    make_config(Path("run"), "training.max_steps=3", "training.num_train_epochs=0")
 
 
 def test_training_all_wrong_keys_are_reported_together(make_config: MakeConfig) -> None:
@@ -115,6 +134,11 @@ def test_cache_with_random_crops_raises(make_config: MakeConfig) -> None:
         ("audio.eval_crop=0", "audio.eval_crop is 0, expected greater than 0"),
         ("audio.eval_crop=random", "audio.eval_crop is 'random', expected 'first', 'centre' or"),
         ("head.dropout=1", "head.dropout is 1, expected less than 1"),
+        (
+            "seed=18446744073709551616",
+            "seed is 18446744073709551616, expected less than 4294967296",
+        ),
+        ("head.hidden=1000000000", "head.hidden is 1000000000, expected less than or equal to"),
         ("head.hidden=-1", "head.hidden is -1, expected greater than or equal to 0"),
         ("inference.precision=int8", "inference.precision is 'int8', expected 'float32', 'bf16'"),
         ("loss.gamma=1", "has no option 'gamma'"),

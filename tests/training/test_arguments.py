@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import logging
+import os
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -170,3 +172,50 @@ def test_arguments_logger_that_is_not_installed_raises(
             rf"Install it with: pip install 'abhinaya\[{package}\]'",
         ):
             arguments_of(f"training.report_to={given}")
+
+
+@pytest.mark.parametrize(
+    ("key", "name"),
+    [
+        ("ACCELERATE_USE_FSDP", "FSDP"),
+        ("ACCELERATE_USE_DEEPSPEED", "DeepSpeed"),
+        ("ACCELERATE_USE_MEGATRON_LM", "Megatron-LM"),
+    ],
+)
+def test_arguments_launch_that_splits_the_model_raises(
+    arguments_of: ArgumentsOf, monkeypatch: pytest.MonkeyPatch, key: str, name: str
+) -> None:
+    """It trained to the end and died at the last write, which had parts of the weights."""
+    monkeypatch.setenv(key, "true")
+    with pytest.raises(BadValueError, match=rf"{key} asks for {name}, with which members are not"):
+        arguments_of()
+
+
+@pytest.mark.parametrize(
+    ("asked", "overrides", "expected", "warns"),
+    [
+        ("bf16", (), "no", True),
+        ("fp16", ("training.bf16=true",), "bf16", True),
+        ("no", ("training.bf16=true",), "bf16", False),
+        ("bf16", ("training.bf16=true",), "bf16", False),
+        (None, (), "no", False),
+    ],
+)
+def test_arguments_precision_is_that_of_the_config_whatever_the_launcher_says(
+    arguments_of: ArgumentsOf,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    asked: str | None,
+    overrides: tuple[str, ...],
+    expected: str,
+    warns: bool,
+) -> None:
+    """A default accelerate config turned float32 into bf16, with no trace in config or digest."""
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", asked or "no")
+    if asked is None:
+        monkeypatch.delenv("ACCELERATE_MIXED_PRECISION")
+    with caplog.at_level(logging.WARNING, logger="abhinaya"):
+        built = arguments_of(*overrides)
+    assert built.mixed_precision == expected
+    assert os.environ.get("ACCELERATE_MIXED_PRECISION", "no") == expected
+    assert ("but the config decides" in caplog.text) == warns

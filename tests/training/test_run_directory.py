@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import logging
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 from abhinaya.errors import BadValueError
 from abhinaya.training.run_directory import RunDirectory
@@ -104,3 +108,37 @@ def test_run_directory_leaves_folders_of_other_names_alone(run: RunDirectory) ->
 def test_run_directory_is_finished_once_best_is_there(run: RunDirectory) -> None:
     run.best.mkdir()
     assert run.is_finished
+
+
+class Loud:
+    """A pickle of it calls print when it is loaded."""
+
+    def __reduce__(self) -> Any:
+        return print, ("ran",)
+
+
+@pytest.mark.parametrize("name", ["optimizer.pt", "scheduler.pt", "scaler.pt", "rng_state_1.pth"])
+@pytest.mark.parametrize("damage", ["cut", "code", "noise"])
+def test_run_directory_begin_falls_back_where_the_newest_cannot_be_read(
+    run: RunDirectory,
+    name: str,
+    damage: str,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    whole, broken = add_checkpoint(run, 10), add_checkpoint(run, 20)
+    for folder in (whole, broken):
+        torch.save({"state": torch.zeros(100)}, folder / name)
+        state = {"numpy": np.random.get_state(), "cpu": torch.get_rng_state()}
+        torch.save(state, folder / "rng_state.pth")
+    content = (broken / name).read_bytes()
+    if damage == "code":
+        torch.save({"state": Loud()}, broken / name)
+    else:
+        (broken / name).write_bytes(content[:300] if damage == "cut" else b"noise" * 90)
+    with caplog.at_level(logging.WARNING, logger="abhinaya"):
+        run.begin("seed: 1\n")
+    assert run.last_checkpoint() == whole
+    assert "checkpoint-20 is removed, because it cannot be resumed" in caplog.text
+    assert "goes on from checkpoint-10" in caplog.text
+    assert capsys.readouterr().out == ""

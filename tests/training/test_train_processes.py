@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
@@ -102,3 +103,44 @@ def test_two_processes_go_on_where_one_was_killed(
     assert (run / "checkpoint-4" / "model.safetensors").stat().st_mtime_ns == before
     for name in CHECKPOINTS:
         assert largest_difference(run / name, alone / name) < 1e-5
+
+
+@pytest.mark.slow
+def test_features_of_all_clips_are_stored_though_one_process_looks_late(
+    make_config: MakeConfig, tmp_path: Path
+) -> None:
+    """A process that listed the store when others had written to it took the wrong share."""
+    run, store = tmp_path / "run", tmp_path / "store"
+    file = tmp_path / "config.yaml"
+    frozen = ("freeze=encoder", "audio.train_crop=first", "inference.batch_size=4")
+    file.write_text(dump_yaml(make_config(run, *frozen, f"cache.dir={store}")))
+    script = tmp_path / "late.py"
+    script.write_text(
+        textwrap.dedent("""
+            import os, time
+            from abhinaya.cli import main
+            from abhinaya.loading.features import FeatureStore
+
+            fill = FeatureStore.fill
+
+            def late(*args, **options):
+                if os.environ["RANK"] == "1":
+                    time.sleep(3)
+                return fill(*args, **options)
+
+            FeatureStore.fill = late
+            main()
+        """)
+    )
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    done = subprocess.run(
+        [sys.executable, *launcher, str(script), "train", str(file), "--json"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    # 34 clips to train on and 9 for validation.
+    assert len(list(store.rglob("*.npy"))) == 34 + 9

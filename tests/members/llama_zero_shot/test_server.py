@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from chat_server import PROBE, WORDS, ChatServer, find_probs_of, likeliest
 from zero_shot_runs import make_corpus, question_about, run_zero_shot
 
 from abhinaya.data.predictions import read_table
+from members.llama_zero_shot.chat_completions import read_completion
 
 TEXTS = [f"this is sentence {number}" for number in range(40)]
 DRAWN = {"temperature": 0.7, "top_p": 0.7, "top_k": 50, "max_tokens": 512}
@@ -214,3 +216,34 @@ def test_works_within_a_running_event_loop(tmp_path, words):
 
     with ChatServer() as server:
         asyncio.run(in_a_notebook())
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        ({"content": "sad", "reasoning_content": "angry?"}, "sad"),
+        ({"content": None, "reasoning_content": "It is sad."}, "It is sad."),
+        ({"content": None, "reasoning": "sad"}, "sad"),
+        ({"content": "", "refusal": "I cannot", "reasoning": "sad"}, "I cannot"),
+        ({"content": None, "reasoning_content": None}, ""),
+    ],
+)
+def test_answer_among_the_thoughts_is_read_where_there_is_no_other(message, expected):
+    choice = SimpleNamespace(message=SimpleNamespace(**message), logprobs=None)
+    completion = SimpleNamespace(choices=[choice], usage=None)
+    assert read_completion(completion, None).text == expected
+
+
+def test_letters_of_a_prompt_are_read_as_the_prompt_means_them(tmp_path):
+    """A is the code of angry, but here the prompt gave it to neutral."""
+    manifest = make_corpus(tmp_path, ["hello"])
+    prompt = tmp_path / "lettered-v1.md"
+    prompt.write_text(
+        "---\nname: lettered-v1\nversion: 1\nslots: [transcript]\nanswer: text\n---\n\n## user\n\n"
+        "{transcript}\n\n(A) neutral (B) sad (C) happy\n"
+    )
+    settings = {"prompt": str(prompt), "decoding": {"constrained": False, "max_tokens": 300}}
+    script = lambda question, n: None if question == PROBE else "A"  # noqa: E731
+    with ChatServer(script=script) as server:
+        table = run_zero_shot(manifest, tmp_path / "t.parquet", server, settings)
+    assert [table.emotions.names[idx] for idx in table.labels] == ["neutral"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -257,3 +259,25 @@ def test_folder_with_other_weights_is_asked_again(tmp_path):
         write_llama(folder, layout="llama3", n_layers=1, seed=seed, chat_template=True)
         tables.append(run_zero_shot(manifest, tmp_path / "t.parquet", settings=settings))
     assert not np.allclose(tables[0].probs, tables[1].probs)
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ ''.__class__.__mro__[1].__subclasses__() }}",  # the sandbox refuses it
+        "{{ raise_exception('No system turn, please.') }}",
+        "{% for message in %}",
+        "{{ messages[0].content + 1 }}",
+    ],
+)
+def test_chat_template_that_fails_is_one_line(base, tmp_path, template):
+    folder = tmp_path / "model"
+    shutil.copytree(base, folder)
+    for file in folder.glob("chat_template*"):
+        file.unlink()
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    settings["chat_template"] = template
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    with pytest.raises(CheckpointError, match="chat template of .* does not take the turns") as err:
+        ask(folder, QUESTIONS[:1])
+    assert "\n" not in str(err.value)

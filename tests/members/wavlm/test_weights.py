@@ -134,3 +134,25 @@ def test_load_encoder_config_without_weights_raises(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
     with pytest.raises(MissingFileError, match=r"config.json and weights"):
         load_encoder(str(folder))
+
+
+class Loud:
+    """A pickle of it calls print when it is loaded."""
+
+    def __reduce__(self) -> Any:
+        return print, ("ran",)
+
+
+@pytest.mark.parametrize("damage", ["code", "noise", "cut"])
+def test_load_encoder_pickle_that_cannot_be_read_raises(
+    folder: Path, damage: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "model.safetensors").unlink()
+    file = folder / "pytorch_model.bin"
+    torch.save({"weight": Loud() if damage == "code" else torch.zeros(99)}, file)
+    if damage != "code":
+        file.write_bytes(b"noise" * 99 if damage == "noise" else file.read_bytes()[:400])
+    with pytest.raises((CheckpointError, MissingFileError), match="pytorch_model|cannot be") as err:
+        load_encoder(str(folder))
+    assert "\n" not in str(err.value)
+    assert "ran" not in capsys.readouterr().out
