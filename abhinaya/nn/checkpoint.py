@@ -14,9 +14,10 @@ from torch import Tensor
 
 from abhinaya.config import load_yaml
 from abhinaya.data.labels import EmotionSet
-from abhinaya.errors import CheckpointError, MissingFileError, list_some
+from abhinaya.errors import CheckpointError, MissingFileError
 from abhinaya.files import write_json, write_text
 from abhinaya.nn.classifier import EmotionClassifier
+from abhinaya.nn.weight_files import check_fit
 
 __all__ = ["CheckpointInfo", "check_keys", "load_weights", "read_info", "save_checkpoint"]
 
@@ -104,24 +105,10 @@ def check_keys(state: Mapping[str, Tensor], model: EmotionClassifier, where: str
         CheckpointError: see `load_weights`.
     """
     own = model.state_dict()
-    expected = model.trained_names()
-    missing = [name for name in expected if name not in state]
-    unexpected = [name for name in state if name not in set(expected)]
-    shapes = [
-        f"{name} {tuple(state[name].shape)} for {tuple(own[name].shape)}"
-        for name in expected
-        if name in state and state[name].shape != own[name].shape
-    ]
-    parts = []
-    if missing:
-        parts.append(f"{len(missing)} missing: {list_some(missing)}")
-    if unexpected:
-        parts.append(f"{len(unexpected)} unexpected: {list_some(unexpected)}")
-    if shapes:
-        parts.append(f"{len(shapes)} of another shape: {list_some(shapes)}")
-    if parts:
-        raise CheckpointError(
-            f"{where!r} does not fit the model of its config ({len(expected)} trained tensors): "
-            f"{'; '.join(parts)}. Use the checkpoint with the config and base weights it was "
-            "trained with."
-        )
+    check_fit(
+        {name: own[name] for name in model.trained_names()},
+        state,
+        what="the model of its config",
+        where=where,
+        advice="Use the checkpoint with the config and base weights it was trained with.",
+    )

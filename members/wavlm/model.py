@@ -9,9 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import AutoConfig, AutoModel, PreTrainedModel
 
-from abhinaya.errors import CheckpointError, MissingFileError, UnknownNameError, list_some
+from abhinaya.errors import CheckpointError, MissingFileError, UnknownNameError
 from abhinaya.nn.backbone import Backbone, LayerMix
 from abhinaya.nn.backbone import freeze as freeze_module
+from abhinaya.nn.weight_files import check_loading_report
 
 __all__ = ["Freeze", "WavLMBackbone", "load_encoder"]
 
@@ -190,20 +191,13 @@ def load_encoder(base: str) -> PreTrainedModel:
         )
     except OSError as err:
         raise _not_loaded(base, err) from err
-    problems = {
-        "missing": sorted(set(report["missing_keys"]) - _MAY_BE_MISSING),
-        "unexpected": sorted(
-            key for key in report["unexpected_keys"] if not key.startswith(_MAY_BE_LEFT_OVER)
-        ),
-        "of another shape": sorted(key for key, *_ in report["mismatched_keys"]),
-    }
-    n_wrong = sum(len(keys) for keys in problems.values())
-    if n_wrong > 0:
-        listed = "; ".join(f"{kind}: {list_some(keys)}" for kind, keys in problems.items() if keys)
-        raise CheckpointError(
-            f"{n_wrong} of {len(encoder.state_dict())} keys do not fit between {base!r} and the "
-            f"{type(encoder).__name__} of its config.json: {listed}. Download the model again."
-        )
+    check_loading_report(
+        report,
+        encoder,
+        base,
+        may_be_missing=lambda key: key in _MAY_BE_MISSING,
+        may_be_left_over=lambda key: key.startswith(_MAY_BE_LEFT_OVER),
+    )
     return cast("PreTrainedModel", encoder)
 
 
