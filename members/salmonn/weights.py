@@ -47,9 +47,6 @@ _QFORMER_NAMES = (
     ("attention.self.", "attention.attention."),
 )
 
-_HEAD_NAMES = {"ln": "backbone.norm", "pool": "pooling", "fc": "head.fc", "out": "head.out"}
-"""Modules of Abhinaya's public classifier and ours."""
-
 
 @dataclass(frozen=True)
 class SalmonnSizes:
@@ -106,6 +103,7 @@ def read_classifier(file: Path) -> dict[str, Tensor]:
         MissingFileError: if there is no such file.
         CheckpointError: if it is damaged, wants to run code, or holds something else.
     """
+    from abhinaya.nn.checkpoint import HEAD_NAMES
     from abhinaya.nn.weight_files import read_pickle
 
     content = read_pickle(file)
@@ -125,8 +123,8 @@ def read_classifier(file: Path) -> dict[str, Tensor]:
         if key.startswith(prefix):
             continue
         module, _, rest = key.partition(".")
-        if module in _HEAD_NAMES:
-            state[f"{_HEAD_NAMES[module]}.{rest}"] = value
+        if module in HEAD_NAMES:
+            state[f"{HEAD_NAMES[module]}.{rest}"] = value
         else:
             unknown.append(key)
     _report(file, state, tolerated, unknown)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from members.llama_lora.published import read_classifier
+from members.llama_lora.weights import read_classifier
 
 pytestmark = pytest.mark.parity
 

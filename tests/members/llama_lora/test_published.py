@@ -16,7 +16,7 @@ from abhinaya.data.transcripts import write_transcripts
 from abhinaya.errors import BadValueError, CheckpointError, ClassOrderError, MissingFileError
 from abhinaya.member import PredictRequest
 from members.llama_lora.member import MEMBER
-from members.llama_lora.published import read_classifier
+from members.llama_lora.weights import read_classifier
 
 NAMES = ("a.wav", "b.wav", "c.wav", "d.wav")
 

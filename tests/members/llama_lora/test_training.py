@@ -25,7 +25,7 @@ from abhinaya.member import PredictRequest
 from abhinaya.member_config import check_member_config
 from abhinaya.training.trainer import EmotionTrainer
 from members.llama_lora.member import MEMBER
-from members.llama_lora.published import read_classifier
+from members.llama_lora.weights import read_classifier
 
 N_PER_CLASS = {"train": 40, "development": 10}
 

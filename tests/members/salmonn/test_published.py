@@ -107,7 +107,7 @@ def test_best_is_made_once_and_used_again(tmp_path, corpus, monkeypatch):
     def fail(*args):
         pytest.fail("the classifier was read again")
 
-    monkeypatch.setattr("members.salmonn.published.load_published", fail)
+    monkeypatch.setattr("members.salmonn.member.load_published", fail)
     second = predict(config, corpus, tmp_path / "second.parquet")
     assert (best / "model.safetensors").stat().st_mtime_ns == before
     np.testing.assert_array_equal(first.probs, second.probs)
