@@ -95,10 +95,10 @@ class WavLMBackbone(Backbone):
 
     @property
     def encode_settings(self) -> dict[str, Any]:
-        """The options that change what `encode` returns."""
+        """The options that change what `forward_pretrained` returns."""
         return {"layer_weights": self.layer_weights, "average_frames": self.average_frames}
 
-    def encode(self, waveforms: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    def forward_pretrained(self, waveforms: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Hidden states and frame mask of waveforms.
 
         Args:
@@ -123,7 +123,7 @@ class WavLMBackbone(Backbone):
         # (B, N, 1, D)
         return total / n_frames[:, None, None, None], torch.ones_like(frame_mask[:, :1])
 
-    def mix(self, states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    def forward_trained(self, states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Mixed hidden states (B, T, D), and the mask as it came."""
         return self.layer_mix(states), mask
 

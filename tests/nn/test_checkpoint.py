@@ -164,7 +164,7 @@ def test_checkpoint_adapter_gives_the_full_whisper_the_same_encoder(
     with torch.no_grad():
         features = whisper_inputs()["input_features"]
         expected = adapted.base_model.model.model.encoder(features).last_hidden_state
-        ours, _ = model.backbone.encode(**whisper_inputs())
+        ours, _ = model.backbone.forward_pretrained(**whisper_inputs())
     assert not torch.allclose(before, expected, atol=1e-2)
     torch.testing.assert_close(ours[:, 0], expected[:, :50], rtol=0, atol=1e-5)
 

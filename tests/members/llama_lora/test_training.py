@@ -184,7 +184,7 @@ def test_adapter_loads_with_peft_alone(trained):
     assert not backbone.load_state_dict(own, strict=False).unexpected_keys
     with torch.no_grad():
         expected = theirs.base_model.model.model(input_ids=ids).last_hidden_state
-        states, _ = backbone.encode(ids, torch.ones_like(ids, dtype=torch.bool))
+        states, _ = backbone.forward_pretrained(ids, torch.ones_like(ids, dtype=torch.bool))
     torch.testing.assert_close(states.squeeze(1), expected)
 
 

@@ -92,7 +92,7 @@ def test_load_encoder_takes_relatives_and_ignores_their_heads(
     theirs = model.base_model.state_dict()
     assert encoder.state_dict().keys() == theirs.keys()
     assert all(torch.equal(value, theirs[key]) for key, value in encoder.state_dict().items())
-    states, _ = WavLMBackbone(encoder).encode(
+    states, _ = WavLMBackbone(encoder).forward_pretrained(
         torch.zeros(1, 4000), torch.ones(1, 4000, dtype=torch.bool)
     )
     assert states.shape == (1, 1, 12, 32)
