@@ -150,7 +150,7 @@ def sort_salmonn_keys(
 
 
 def _our_name(key: str) -> str | None:
-    """Name in our backbone of a tensor of a SALMONN checkpoint; null if it has none.
+    """Name in our backbone of a tensor of a SALMONN checkpoint; None if it has none.
 
     Example:
         >>> _our_name("speech_Qformer.bert.encoder.layer.0.crossattention.self.key.bias")
@@ -261,7 +261,7 @@ def qformer_config(sizes: SalmonnSizes, folder: str | None) -> Blip2QFormerConfi
 
     Args:
         sizes: of the checkpoint.
-        folder: with a config.json of the BERT; null for BERT's published values, 64 features per
+        folder: with a config.json of the BERT; None for BERT's published values, 64 features per
             head and so on.
 
     Raises:
@@ -285,8 +285,11 @@ def qformer_config(sizes: SalmonnSizes, folder: str | None) -> Blip2QFormerConfi
                 f"{str(file)!r} is not JSON: {err}. Take the config.json of the BERT."
             ) from err
         names = (
-            *("num_attention_heads", "hidden_act", "hidden_dropout_prob"),
-            *("attention_probs_dropout_prob", "layer_norm_eps"),
+            "num_attention_heads",
+            "hidden_act",
+            "hidden_dropout_prob",
+            "attention_probs_dropout_prob",
+            "layer_norm_eps",
         )
         given |= {name: content[name] for name in names if name in content}
         if content.get("hidden_size", sizes.hidden) != sizes.hidden:
