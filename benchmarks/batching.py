@@ -37,7 +37,9 @@ def epoch_s(backbone: WavLMBackbone, clips: list[np.ndarray], batches: list[list
     start = time.perf_counter()
     for batch in batches:
         waveforms, mask = pad_waveforms([clips[idx] for idx in batch])
-        states, frames = backbone.encode(torch.from_numpy(waveforms), torch.from_numpy(mask))
+        states, frames = backbone.forward_pretrained(
+            torch.from_numpy(waveforms), torch.from_numpy(mask)
+        )
         (states.mean(1) * frames[..., None]).sum().backward()
     return time.perf_counter() - start
 

@@ -177,7 +177,7 @@ def original_step(
     backbone = model.backbone
     context = {name: batch[name] for name in backbone.context}
     rest = {name: value for name, value in batch.items() if name not in context}
-    states, mask = backbone.encode(**rest)
+    states, mask = backbone.forward_pretrained(**rest)
     embeds, attention = backbone.embed(states, mask, context)
     targets = torch.full(attention.shape, -100, device=attention.device)
     targets[:, -N_TEXT:] = batch["text"]
@@ -230,7 +230,7 @@ def stored_batch(
     backbone = model.backbone
     context = {name: batch[name] for name in backbone.context}
     rest = {name: value for name, value in batch.items() if name not in context}
-    states, _ = backbone.encode(**rest)
+    states, _ = backbone.forward_pretrained(**rest)
     for idx, clip in enumerate(states):
         np.save(folder / f"{idx}.npy", clip.transpose(0, 1).cpu().numpy())
 

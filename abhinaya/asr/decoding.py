@@ -53,10 +53,10 @@ class DecodingSettings:
     no text is a condition of the next one, which keeps one hallucination from becoming many.
 
     Args:
-        language: code such as `en`; null detects it, once per clip, in its first window.
+        language: code such as `en`; None detects it, once per clip, in its first window.
         temperatures: 0 first for greedy decoding (or beam search); the others are tried in order
             while the text looks wrong. A single one switches this fallback off.
-        beam_size: beams at temperature 0, which are searched clip by clip; null decodes greedily,
+        beam_size: beams at temperature 0, which are searched clip by clip; None decodes greedily,
             in batches.
         timestamps: decode with time stamps as openai-whisper does, though they are not kept;
             without them decoding takes fewer steps.
@@ -152,7 +152,7 @@ class Transcript:
 
     Args:
         text: "" where every window is silent.
-        flag: why it should not be trusted; null where nothing speaks against it.
+        flag: why it should not be trusted; None where nothing speaks against it.
         language: of the first window.
         n_windows: how many windows the clip was cut into.
         temperature: the highest.

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +22,7 @@ from abhinaya.errors import (
     list_some,
 )
 from abhinaya.nn.weight_files import check_fit, open_safetensors, read_pickle, weight_files
+from abhinaya.nn.whisper import DIMS, openai_name, read_openai
 
 if TYPE_CHECKING:
     from whisper.model import Whisper
@@ -32,42 +32,9 @@ __all__ = ["fingerprint", "halve_weights", "import_whisper", "load_whisper", "mo
 _SIZES_OF_VOCABULARIES = (51864, 51865, 51866)
 """English; multilingual; multilingual with Cantonese (large-v3)."""
 
-_HUB_NAMES = {
-    "n_mels": "num_mel_bins",
-    "n_audio_ctx": "max_source_positions",
-    "n_audio_state": "d_model",
-    "n_audio_head": "encoder_attention_heads",
-    "n_audio_layer": "encoder_layers",
-    "n_vocab": "vocab_size",
-    "n_text_ctx": "max_target_positions",
-    "n_text_state": "d_model",
-    "n_text_head": "decoder_attention_heads",
-    "n_text_layer": "decoder_layers",
-}
-"""openai-whisper's sizes, and their keys in a config.json."""
-
-# transformers' part of a tensor's name, and openai-whisper's; longer parts come first.
-_PARTS = (
-    ("embed_positions.weight", "positional_embedding"),
-    ("embed_tokens.", "token_embedding."),
-    ("layers.", "blocks."),
-    ("encoder_attn_layer_norm.", "cross_attn_ln."),
-    ("self_attn_layer_norm.", "attn_ln."),
-    ("final_layer_norm.", "mlp_ln."),
-    ("encoder_attn.", "cross_attn."),
-    ("self_attn.", "attn."),
-    ("q_proj.", "query."),
-    ("k_proj.", "key."),
-    ("v_proj.", "value."),
-    ("out_proj.", "out."),
-    ("fc1.", "mlp.0."),
-    ("fc2.", "mlp.2."),
-)
-_LAST_NORMS = {"encoder.layer_norm.": "encoder.ln_post.", "decoder.layer_norm.": "decoder.ln."}
-
 
 def import_whisper() -> Any:
-    """The package openai-whisper.
+    """Import the package openai-whisper.
 
     Raises:
         MissingPackageError: if it is not installed.
@@ -80,7 +47,7 @@ def import_whisper() -> Any:
 
 
 def model_name(base: str) -> str:
-    """What a model is called in the name of a transcript source: `large-v3`, or a file's stem.
+    """Name a model as transcript sources do: `large-v3`, or a file's stem.
 
     Example:
         >>> model_name("models/whisper-small/"), model_name("models/ours.v2.pt")
@@ -93,7 +60,7 @@ def model_name(base: str) -> str:
 
 
 def load_whisper(base: str, device: torch.device, *, may_download: bool = False) -> Whisper:
-    """A full Whisper model, float32, in evaluation mode, every key accounted for.
+    """Load a full Whisper model, float32, in evaluation mode, every key accounted for.
 
     Args:
         base: `.pt` file of openai-whisper, folder in Hugging Face's layout, or the name of an
@@ -132,7 +99,7 @@ def halve_weights(model: Whisper) -> None:
 
 
 def fingerprint(model: Whisper) -> str:
-    """Eight hexadecimal digits that tell one model's weights from another's.
+    """Return eight hexadecimal digits that tell one model's weights from another's.
 
     A thousand values of each tensor are hashed; layout, device and the fact that a file holds
     half-precision numbers make no difference. Take it before weights are halved.
@@ -147,7 +114,7 @@ def fingerprint(model: Whisper) -> str:
 
 
 def _find_official(name: str, may_download: bool) -> Path:
-    """The file of an official model in openai-whisper's cache, fetched and checked if allowed."""
+    """Find an official model in openai-whisper's cache, fetched and checked if allowed."""
     whisper = import_whisper()
     address = whisper._MODELS[name]
     # The same place as in whisper.load_model, which does not say it.
@@ -172,7 +139,7 @@ def _find_official(name: str, may_download: bool) -> Path:
 def _build(
     dims: dict[str, int], tensors: dict[str, Tensor], base: str, device: torch.device
 ) -> Whisper:
-    """openai-whisper's model of these sizes with these weights."""
+    """Build openai-whisper's model of these sizes with these weights."""
     from whisper.model import ModelDimensions, Whisper
 
     if not any(name.startswith("decoder.") for name in tensors):
@@ -194,13 +161,8 @@ def _build(
 
 
 def _read_openai(file: Path) -> tuple[dict[str, int], dict[str, Tensor]]:
-    content = read_pickle(file)
-    if not isinstance(content, dict) or not {"dims", "model_state_dict"} <= content.keys():
-        raise CheckpointError(
-            f"{str(file)!r} has no 'dims' and 'model_state_dict', expected a file of "
-            "openai-whisper. For other layouts give the folder with config.json."
-        )
-    missing = sorted(_HUB_NAMES.keys() - content["dims"].keys())
+    content = read_openai(file)
+    missing = sorted(DIMS.keys() - content["dims"].keys())
     if missing:
         raise CheckpointError(
             f"The 'dims' of {str(file)!r} lack {list_some(missing, len(missing))}. Download it "
@@ -210,7 +172,7 @@ def _read_openai(file: Path) -> tuple[dict[str, int], dict[str, Tensor]]:
 
 
 def _read_hub(folder: Path) -> tuple[dict[str, int], dict[str, Tensor]]:
-    """Sizes and tensors of a folder, under openai-whisper's names."""
+    """Read sizes and tensors of a folder, under openai-whisper's names."""
     dims = _read_dims(folder)
     tensors: dict[str, Tensor] = {}
     for file in weight_files(folder):
@@ -221,7 +183,7 @@ def _read_hub(folder: Path) -> tuple[dict[str, int], dict[str, Tensor]]:
             tensors |= read_pickle(file)
     # The output layer is the embedding; some files hold it twice.
     tensors.pop("proj_out.weight", None)
-    return dims, {_openai_name(name): tensor for name, tensor in tensors.items()}
+    return dims, {openai_name(name): tensor for name, tensor in tensors.items()}
 
 
 def _read_dims(folder: Path) -> dict[str, int]:
@@ -240,27 +202,9 @@ def _read_dims(folder: Path) -> dict[str, int]:
             f"{str(folder)!r} holds a model of type {config.get('model_type')!r}, expected "
             "'whisper'. Correct the path."
         )
-    missing = sorted({theirs for theirs in _HUB_NAMES.values() if theirs not in config})
+    missing = sorted({theirs for theirs in DIMS.values() if theirs not in config})
     if missing:
         raise CheckpointError(
             f"{str(file)!r} lacks {list_some(missing, len(missing))}. Download it again."
         )
-    return {ours: config[theirs] for ours, theirs in _HUB_NAMES.items()}
-
-
-def _openai_name(name: str) -> str:
-    """openai-whisper's name of a tensor of transformers' Whisper.
-
-    Example:
-        >>> _openai_name("model.decoder.layers.3.encoder_attn.q_proj.weight")
-        'decoder.blocks.3.cross_attn.query.weight'
-        >>> _openai_name("model.encoder.layer_norm.bias")
-        'encoder.ln_post.bias'
-    """
-    name = name.removeprefix("model.")
-    for theirs, ours in _LAST_NORMS.items():
-        if name.startswith(theirs):
-            return name.replace(theirs, ours)
-    for theirs, ours in _PARTS:
-        name = re.sub(rf"\b{re.escape(theirs)}", ours, name)
-    return name
+    return {ours: config[theirs] for ours, theirs in DIMS.items()}

@@ -354,7 +354,7 @@ def _transcribe_batches(
 
 
 def _find_language(wanted: str | None, of_rows: Sequence[object]) -> str | None:
-    """Code of the language to decode in; null to detect it."""
+    """Code of the language to decode in; None to detect it."""
     from abhinaya.asr.model import import_whisper
 
     import_whisper()

@@ -38,8 +38,8 @@ class WordErrors:
         n_substitutions: other words than in the reference.
         n_deletions: words that are only in the reference.
         n_insertions: words that are not in the reference.
-        wer: word error rate, their sum over `n_words`; it can exceed 1. Null without any word.
-        interval: 95 % bootstrap interval of it over utterances; null without any word.
+        wer: word error rate, their sum over `n_words`; it can exceed 1. None without any word.
+        interval: 95 % bootstrap interval of it over utterances; None without any word.
         n_without_reference: utterances that were transcribed but have no reference.
         n_not_transcribed: utterances that have a reference but were not transcribed.
     """
@@ -63,7 +63,7 @@ def load_normalizer(language: str | None) -> Normalizer:
     Large-Scale Weak Supervision", 2022, appendix C, arXiv:2212.04356.
 
     Args:
-        language: code such as `en`; null means unknown, so the basic one.
+        language: code such as `en`; None means unknown, so the basic one.
 
     Raises:
         MissingPackageError: if openai-whisper is not installed.
@@ -136,7 +136,7 @@ def score_transcripts(
     An utterance counts if both sources have a text, "" included; the others are counted aside.
 
     Args:
-        references: text by utterance; null where there is none.
+        references: text by utterance; None where there is none.
         hypotheses: the same of the source that is scored.
         languages: code by utterance, for every utterance that may count; it chooses the normaliser.
         groups: name of a group by utterance; by default all are in the group `all`.

@@ -17,14 +17,16 @@ __all__ = ["Backbone", "LayerMix", "freeze"]
 class Backbone(nn.Module, ABC):
     """Turns a batch of model inputs into frames of features, in two steps.
 
-    `encode` is the pre-trained encoder; when all of it is frozen its output can be kept on disk.
-    `mix` is what is trained in any case: layer weights, projections, adapters of a language model.
+    `forward_pretrained` is the published encoder; when all of it is frozen its output can be kept
+    on disk. `forward_trained` is what is trained in any case: layer weights, projections, adapters
+    of a language model.
 
     Attributes:
         encoder: the pre-trained encoder.
-        n_features: D', the width of what `mix` returns.
-        context: names of the inputs that `mix` takes and `encode` does not, such as the tokens of a
-            prompt. They are computed anew in every epoch, also where hidden states are stored.
+        n_features: D', the width of what `forward_trained` returns.
+        context: names of the inputs that `forward_trained` takes and `forward_pretrained` does not,
+            such as the tokens of a prompt. They are computed anew in every epoch, also where hidden
+            states are stored.
         pretrained: names of the submodules whose weights were published. Of these a checkpoint
             holds trained parameters only, no buffers.
     """
@@ -36,7 +38,7 @@ class Backbone(nn.Module, ABC):
 
     @abstractmethod
     # Each backbone names its own inputs; these two `Any` let it.
-    def encode(self, *args: Any, **inputs: Any) -> tuple[Tensor, Tensor]:
+    def forward_pretrained(self, *args: Any, **inputs: Any) -> tuple[Tensor, Tensor]:
         """Hidden states and where they are real.
 
         The rows of the result do not depend on what else is in the batch.
@@ -52,10 +54,10 @@ class Backbone(nn.Module, ABC):
 
     @abstractmethod
     # As above: each backbone names its own context.
-    def mix(
+    def forward_trained(
         self, states: Tensor, mask: Tensor, *args: Any, **context: Any
     ) -> tuple[Tensor, Tensor]:
-        """Features (B, T', D') and their mask (B, T') from what `encode` returned.
+        """Features (B, T', D') and their mask (B, T') from what `forward_pretrained` returned.
 
         Args:
             states: shape (B, N, T, D).
@@ -71,23 +73,23 @@ class Backbone(nn.Module, ABC):
             inputs: what `find_states` takes, and what `context` names.
         """
         context = {name: inputs[name] for name in self.context}
-        return self.mix(*self.find_states(inputs), **context)
+        return self.forward_trained(*self.find_states(inputs), **context)
 
     def find_states(self, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Hidden states (B, N, T, D) and mask (B, T): stored ones as they are, else from `encode`.
+        """Return hidden states (B, N, T, D) and mask (B, T): stored ones, else computed ones.
 
         Args:
-            inputs: what `encode` takes, or `states` and `mask` that it returned before; what
-                `context` names is passed over.
+            inputs: what `forward_pretrained` takes, or `states` and `mask` that it returned before;
+                what `context` names is passed over.
         """
         if "states" in inputs:
             return inputs["states"], inputs["mask"]
         own = {name: value for name, value in inputs.items() if name not in self.context}
-        return self.encode(**own)
+        return self.forward_pretrained(**own)
 
     @property
     def encode_settings(self) -> dict[str, Any]:
-        """What beside weights and audio decides the output of `encode`; part of a stored key."""
+        """What beside weights and audio decides the pre-trained output; part of a stored key."""
         return {}
 
     @property

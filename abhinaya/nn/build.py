@@ -40,7 +40,7 @@ def build_classifier(
         member: builds the backbone.
         config: what to build.
         n_classes: K.
-        class_counts: training rows per class, shape (K,); null for prediction.
+        class_counts: training rows per class, shape (K,); None for prediction.
     """
     backbone = member.build_backbone(config)
     pooling = build_pooling(config.pooling, backbone.n_features)

@@ -1,26 +1,57 @@
-"""The folder `best/` of a run: what prediction reads, and nothing of the frozen base weights."""
+"""The folder `best/` of a run: what prediction reads, and nothing of the frozen base weights.
+
+It comes from a training, or from a classifier that Abhinaya's public code saved.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from accelerate import PartialState
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from abhinaya.config import load_yaml
-from abhinaya.data.labels import EmotionSet
-from abhinaya.errors import CheckpointError, MissingFileError, list_some
-from abhinaya.files import write_json, write_text
+from abhinaya.config import config_digest, dump_yaml, load_yaml
+from abhinaya.data.labels import MSP_PODCAST, EmotionSet
+from abhinaya.errors import CheckpointError, MissingFileError
+from abhinaya.files import atomic_folder, digest_of, write_json, write_text
+from abhinaya.nn.build import ClassifierBuilder, build_classifier
 from abhinaya.nn.classifier import EmotionClassifier
+from abhinaya.nn.classifier_config import ClassifierConfig
+from abhinaya.nn.loss_config import absorbed_prior
+from abhinaya.nn.weight_files import check_fit
 
-__all__ = ["CheckpointInfo", "check_keys", "load_weights", "read_info", "save_checkpoint"]
+__all__ = [
+    "HEAD_NAMES",
+    "CheckpointInfo",
+    "check_keys",
+    "filled_classifier",
+    "load_weights",
+    "published_run",
+    "read_info",
+    "save_checkpoint",
+]
 
 WEIGHTS = "model.safetensors"
+
+HEAD_NAMES = {"ln": "backbone.norm", "pool": "pooling", "fc": "head.fc", "out": "head.out"}
+"""Modules of the public classifiers over a language model, and ours."""
+
+_NOT_IN_DIGEST = (
+    "run_dir",
+    "data",
+    "training",
+    "inference",
+    "cache",
+    "classifier",
+    "stored_prompts",  # the digest of a table has them
+)
 
 
 @dataclass(frozen=True)
@@ -59,7 +90,7 @@ def save_checkpoint(
 
 
 def read_info(folder: Path) -> CheckpointInfo:
-    """What a checkpoint says of itself.
+    """Read what a checkpoint says of itself.
 
     Raises:
         MissingFileError: if files are missing; the message lists them.
@@ -104,24 +135,91 @@ def check_keys(state: Mapping[str, Tensor], model: EmotionClassifier, where: str
         CheckpointError: see `load_weights`.
     """
     own = model.state_dict()
-    expected = model.trained_names()
-    missing = [name for name in expected if name not in state]
-    unexpected = [name for name in state if name not in set(expected)]
-    shapes = [
-        f"{name} {tuple(state[name].shape)} for {tuple(own[name].shape)}"
-        for name in expected
-        if name in state and state[name].shape != own[name].shape
-    ]
-    parts = []
-    if missing:
-        parts.append(f"{len(missing)} missing: {list_some(missing)}")
-    if unexpected:
-        parts.append(f"{len(unexpected)} unexpected: {list_some(unexpected)}")
-    if shapes:
-        parts.append(f"{len(shapes)} of another shape: {list_some(shapes)}")
-    if parts:
+    check_fit(
+        {name: own[name] for name in model.trained_names()},
+        state,
+        what="the model of its config",
+        where=where,
+        advice="Use the checkpoint with the config and base weights it was trained with.",
+    )
+
+
+def published_run(
+    config: ClassifierConfig, classifier: Path, load: Callable[[], EmotionClassifier]
+) -> Path:
+    """Return the run directory `config.run_dir` with the published classifier as its `best/`.
+
+    What only matters in prediction may change from call to call; it is written anew.
+
+    Args:
+        config: of the member; its key `classifier` is not stored.
+        classifier: the published file.
+        load: gives the model with the file's weights; called where `best/` is not there yet.
+
+    Raises:
+        MissingFileError: if there is no such classifier.
+        CheckpointError: if the folder holds another run.
+    """
+    digest = _digest(config, classifier)
+    best = config.run_dir / "best"
+    is_there = best.is_dir()
+    # A training leaves digest.json from its start on.
+    if (config.run_dir / "digest.json").is_file() or (
+        is_there and read_info(best).facts.get("digest") != digest
+    ):
         raise CheckpointError(
-            f"{where!r} does not fit the model of its config ({len(expected)} trained tensors): "
-            f"{'; '.join(parts)}. Use the checkpoint with the config and base weights it was "
-            "trained with."
+            f"{str(config.run_dir)!r} holds another run. Choose another run_dir for the classifier "
+            f"{str(classifier)!r}, or predict from the run that is there."
         )
+    state = PartialState()
+    state.wait_for_everyone()  # every process has looked before one of them writes
+    if state.is_main_process:
+        config_yaml = dump_yaml(config.model_copy(update={"classifier": None}))
+        if is_there:
+            write_text(best / "config.yaml", config_yaml)
+        else:
+            model = load()
+            prior = absorbed_prior(config.loss, config.loss.class_counts or [1] * len(MSP_PODCAST))
+            with atomic_folder(best) as folder:
+                save_checkpoint(
+                    folder,
+                    model,
+                    config_yaml=config_yaml,
+                    emotions=MSP_PODCAST,
+                    metrics={},
+                    facts={"digest": digest, "absorbed_prior": prior},
+                )
+    state.wait_for_everyone()
+    return config.run_dir
+
+
+def _digest(config: ClassifierConfig, classifier: Path) -> str:
+    """Hash the classifier and all in the config that decides what `best/` computes."""
+    if not classifier.is_file():
+        raise MissingFileError(f"There is no file {str(classifier)!r}. Correct classifier.")
+    with classifier.open("rb") as file:
+        content = hashlib.file_digest(file, "sha256").hexdigest()
+    return digest_of(["published", config_digest(config, without=_NOT_IN_DIGEST), content])
+
+
+def filled_classifier(
+    member: ClassifierBuilder,
+    config: ClassifierConfig,
+    state: Mapping[str, Tensor],
+    where: str,
+) -> EmotionClassifier:
+    """Build the config's classifier with published weights, in evaluation mode.
+
+    Args:
+        member: builds the model.
+        config: what to build.
+        state: all that is trained, under our names.
+        where: the file that it came from.
+
+    Raises:
+        CheckpointError: if keys are missing or unexpected, or shapes differ.
+    """
+    model = build_classifier(member, config, len(MSP_PODCAST))
+    check_keys(state, model, where)
+    model.load_state_dict({key: value.float() for key, value in state.items()}, strict=False)
+    return model.eval()

@@ -214,7 +214,7 @@ class ClassifierConfig(TrainedConfig):
     training: TrainingConfig
     inference: InferenceConfig = InferenceConfig()
     cache: CacheConfig | None = None
-    """Keep the frozen encoder's output on disk; null computes it anew in every epoch."""
+    """Keep the frozen encoder's output on disk; None computes it anew in every epoch."""
 
     @property
     def depends_on_batch(self) -> bool:

@@ -33,7 +33,7 @@ from abhinaya.errors import (
     MissingPackageError,
     list_some,
 )
-from abhinaya.nn.weight_files import read_shapes
+from abhinaya.nn.weight_files import check_loading_report, read_shapes
 
 __all__ = [
     "Weights",
@@ -69,7 +69,7 @@ def load_language_model(
     head: bool = False,
     device: torch.device | None = None,
 ) -> PreTrainedModel:
-    """A causal language model, frozen and in evaluation mode, with SDPA attention.
+    """Load a causal language model, frozen and in evaluation mode, with SDPA attention.
 
     "int8" is LLM.int8() (Dettmers et al. 2022, arXiv:2208.07339). It looks for large features in
     the whole batch, so a row's result depends a little on its neighbours. "nf4" is the 4-bit type
@@ -98,7 +98,7 @@ def load_language_model(
     options: dict[str, Any]
     if weights in ("int8", "nf4"):
         device = device or PartialState().device
-        options = _quantised(weights, device)
+        options = _quantization(weights, device)
     else:
         options = {"dtype": _DTYPES[weights]}
     if device is not None:
@@ -117,13 +117,21 @@ def load_language_model(
         )
     except OSError as err:
         raise _not_loaded(base, err) from err
-    _check_report(base, model, report, head=head)
+    check_loading_report(
+        report,
+        model,
+        base,
+        may_be_left_over=lambda key: (
+            key.endswith(_MAY_BE_LEFT_OVER) or (not head and key.startswith(_HEAD_PREFIXES))
+        ),
+        misshapen=_misshapen(model),
+    )
     model.requires_grad_(False)
     return cast("PreTrainedModel", model.eval())
 
 
 def empty_language_model(base: str) -> PreTrainedModel:
-    """The bare model that a config.json describes, with shapes only: it is on the meta device.
+    """Build the bare model of a config.json, with shapes only: it is on the meta device.
 
     Args:
         base: as for `load_language_model`; the weights are not needed.
@@ -141,7 +149,7 @@ def empty_language_model(base: str) -> PreTrainedModel:
 
 
 def hidden_size_of(base: str) -> int:
-    """Width of a language model, from its config alone.
+    """Return the width of a language model, from its config alone.
 
     Raises:
         MissingFileError: if there is no such model.
@@ -153,7 +161,7 @@ def hidden_size_of(base: str) -> int:
 
 
 def language_model_shapes(base: str) -> dict[str, tuple[int, ...]]:
-    """Shape of every tensor of a folder, under the names in its files; no weights are loaded.
+    """Read the shape of every tensor of a folder, under its files' names; no weights are loaded.
 
     Args:
         base: folder with config.json and weights.
@@ -172,7 +180,7 @@ def language_model_shapes(base: str) -> dict[str, tuple[int, ...]]:
 
 
 def load_tokenizer(base: str) -> PreTrainedTokenizerBase:
-    """The tokenizer of a language model, also where there is nothing but `tokenizer.model`.
+    """Load the tokenizer of a language model, also where there is nothing but `tokenizer.model`.
 
     Args:
         base: as for `load_language_model`; the weights are not needed.
@@ -250,7 +258,7 @@ def _read_config(base: str) -> PreTrainedConfig:
     return config
 
 
-def _quantised(weights: Weights, device: torch.device) -> dict[str, Any]:
+def _quantization(weights: Weights, device: torch.device) -> dict[str, Any]:
     """Arguments of `from_pretrained` that quantise while loading."""
     try:
         importlib.import_module("bitsandbytes")
@@ -273,28 +281,6 @@ def _quantised(weights: Weights, device: torch.device) -> dict[str, Any]:
             bnb_4bit_compute_dtype=dtype,
         )
     return {"dtype": dtype, "quantization_config": quantisation}
-
-
-def _check_report(base: str, model: PreTrainedModel, report: dict[str, Any], *, head: bool) -> None:
-    """Refuse a model of which transformers loaded less, or found more, than the whole."""
-    left_over = [key for key in report["unexpected_keys"] if not key.endswith(_MAY_BE_LEFT_OVER)]
-    if not head:
-        left_over = [key for key in left_over if not key.startswith(_HEAD_PREFIXES)]
-    problems = {
-        "missing": sorted(report["missing_keys"]),
-        "unexpected": sorted(left_over),
-        "of another shape": sorted(
-            {key for key, *_ in report["mismatched_keys"]} | set(_misshapen(model))
-        ),
-        "not read": report["error_msgs"],
-    }
-    n_wrong = sum(len(keys) for keys in problems.values())
-    if n_wrong > 0:
-        listed = "; ".join(f"{kind}: {list_some(keys)}" for kind, keys in problems.items() if keys)
-        raise CheckpointError(
-            f"{n_wrong} of {len(model.state_dict())} keys do not fit between {base!r} and the "
-            f"{type(model).__name__} of its config.json: {listed}. Download the model again."
-        )
 
 
 def _misshapen(model: PreTrainedModel) -> list[str]:

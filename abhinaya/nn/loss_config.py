@@ -164,7 +164,7 @@ def absorbed_prior(config: LossConfig, class_counts: Sequence[int]) -> list[floa
         class_counts: rows per class among the training rows, length K.
 
     Returns:
-        pi ** tau, scaled to sum to one (pi itself at the default tau of 1), length K; null where
+        pi ** tau, scaled to sum to one (pi itself at the default tau of 1), length K; None where
         the loss absorbs none.
 
     Raises:

@@ -47,7 +47,7 @@ def weighted_cross_entropy(
     Args:
         logits: unnormalised scores, shape (B, K).
         targets: class indices, shape (B,), values in [0, K).
-        class_weights: shape (K,), positive; null weighs all classes alike.
+        class_weights: shape (K,), positive; None weighs all classes alike.
         reduction: the default is that of torch.
 
     Returns:
@@ -85,7 +85,7 @@ def weighted_focal_loss(
     Args:
         logits: unnormalised scores, shape (B, K).
         targets: class indices, shape (B,), values in [0, K).
-        class_weights: shape (K,), positive; null weighs all classes alike.
+        class_weights: shape (K,), positive; None weighs all classes alike.
         gamma: 0 turns the fading off; must not be negative.
         reduction: the default is that of the published system.
         broadcast_compat: weigh as published; wants the reduction "mean".
@@ -144,7 +144,7 @@ def vector_scaling_loss(
         logits: unnormalised scores, shape (B, K).
         targets: class indices, shape (B,), values in [0, K).
         class_counts: rows per class, shape (K,), at least 1 each.
-        class_weights: shape (K,), positive; null weighs all classes alike.
+        class_weights: shape (K,), positive; None weighs all classes alike.
         gamma: 0 leaves the scale alone and gives logit adjustment; must not be negative.
         tau: 0 leaves the offset away.
         reduction: the default is that of the published system.
@@ -206,7 +206,7 @@ def ldam_loss(
         logits: unnormalised scores, shape (B, K).
         targets: class indices, shape (B,), values in [0, K).
         class_counts: rows per class, shape (K,), at least 1 each.
-        class_weights: shape (K,), positive; null weighs all classes alike.
+        class_weights: shape (K,), positive; None weighs all classes alike.
         max_margin: margin of the rarest class.
         scale: factor of the logits, above 0.
         reduction: the default is that of the paper's code.
@@ -240,7 +240,7 @@ def soft_cross_entropy(
     Args:
         logits: unnormalised scores, shape (B, K).
         targets: share of votes per class, shape (B, K), rows sum to one.
-        class_weights: shape (K,), positive; null weighs all classes alike. A row's weight is the
+        class_weights: shape (K,), positive; None weighs all classes alike. A row's weight is the
             mean of the class weights under its votes.
         class_counts: rows per class, shape (K,); if given, `reweight_targets` runs first.
         reduction: see the module.

@@ -52,7 +52,7 @@ class AttentiveStatisticsPooling(nn.Module):
 
         Args:
             frames: shape (B, T, D), any floating type.
-            mask: True where there is signal, shape (B, T), bool; null if everywhere.
+            mask: True where there is signal, shape (B, T), bool; None if everywhere.
 
         Returns:
             Shape (B, 2 D), float32.

@@ -6,10 +6,10 @@ import json
 import pickle
 import re
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -17,7 +17,17 @@ from torch import Tensor
 
 from abhinaya.errors import CheckpointError, MissingFileError, list_some
 
-__all__ = ["check_fit", "open_safetensors", "read_pickle", "read_shapes", "weight_files"]
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+__all__ = [
+    "check_fit",
+    "check_loading_report",
+    "open_safetensors",
+    "read_pickle",
+    "read_shapes",
+    "weight_files",
+]
 
 # How torch's restricted unpickler says that a pickle asks for more than tensors and containers.
 _WANTS_CODE = re.compile(
@@ -130,6 +140,7 @@ def check_fit(
     *,
     what: str,
     where: str,
+    advice: str = "Correct the path, or download the model again.",
 ) -> None:
     """Refuse weights that are not exactly those of a model.
 
@@ -138,29 +149,106 @@ def check_fit(
         got: the file's.
         what: the model in words, such as "a Whisper encoder of its size".
         where: the file.
+        advice: what to do about it.
 
     Raises:
         CheckpointError: if names are missing or unexpected, or shapes differ; all are counted.
     """
-    other_shapes = [
-        (name, _shape(got[name]), _shape(expected[name]))
-        for name in sorted(expected.keys() & got.keys())
-        if _shape(got[name]) != _shape(expected[name])
+    shapes = {name: (_shape(got[name]), _shape(expected[name])) for name in expected.keys() & got}
+    refuse_misfit(
+        expected.keys() - got.keys(),
+        got.keys() - expected.keys(),
+        {name: pair for name, pair in shapes.items() if pair[0] != pair[1]},
+        n_keys=len(expected),
+        what=what,
+        where=where,
+        advice=advice,
+    )
+
+
+def check_loading_report(
+    report: Mapping[str, Any],
+    model: PreTrainedModel,
+    base: str,
+    *,
+    may_be_missing: Callable[[str], bool] = lambda key: False,
+    may_be_left_over: Callable[[str], bool] = lambda key: False,
+    misshapen: Collection[str] = (),
+    advice: str = "Download the model again.",
+) -> None:
+    """Refuse a model of which transformers loaded less, or found more, than the whole.
+
+    Args:
+        report: of `from_pretrained(..., output_loading_info=True, ignore_mismatched_sizes=True)`.
+        model: what was loaded.
+        base: path or hub id.
+        may_be_missing: tells the keys that need not be in the files.
+        may_be_left_over: tells the keys that may be there and are not used.
+        misshapen: keys of wrong shapes that the report does not know.
+        advice: what to do about it.
+
+    Raises:
+        CheckpointError: see `check_fit`.
+    """
+    shapes: dict[str, tuple[Any, Any] | None] = dict.fromkeys(misshapen)
+    for key, stored, own in report["mismatched_keys"]:
+        shapes[key] = tuple(stored), tuple(own)
+    refuse_misfit(
+        [key for key in report["missing_keys"] if not may_be_missing(key)],
+        [key for key in report["unexpected_keys"] if not may_be_left_over(key)],
+        shapes,
+        unread=report["error_msgs"],
+        n_keys=len(model.state_dict()),
+        what=f"the {type(model).__name__} of its config.json",
+        where=base,
+        advice=advice,
+    )
+
+
+def refuse_misfit(
+    missing: Collection[str],
+    unexpected: Collection[str],
+    shapes: Mapping[str, tuple[Any, Any] | None],
+    *,
+    n_keys: int,
+    what: str,
+    where: str,
+    advice: str,
+    unread: Collection[str] = (),
+) -> None:
+    """Raise an error that counts and names all keys that did not load, if there are any.
+
+    Args:
+        missing: keys that the file lacks.
+        unexpected: keys that the model does not have.
+        shapes: keys of other shapes; the file's and the model's where they are known.
+        n_keys: keys of the model.
+        what: the model in words.
+        where: the file.
+        advice: what to do about it.
+        unread: further errors while reading.
+
+    Raises:
+        CheckpointError: see above.
+    """
+    problems = [
+        f"{kind}: {list_some(sorted(keys))}"
+        for kind, keys in (("missing", missing), ("unexpected", unexpected), ("not read", unread))
+        if keys
     ]
-    problems = {
-        "missing": list_some(missing := sorted(expected.keys() - got.keys())),
-        "unexpected": list_some(unexpected := sorted(got.keys() - expected.keys())),
-        "of another shape": list_some(name for name, _, _ in other_shapes),
-    }
-    if other_shapes:
-        _, ours, theirs = other_shapes[0]
-        problems["of another shape"] += f" (the first one {ours}, expected {theirs})"
-    n_wrong = len(missing) + len(unexpected) + len(other_shapes)
+    names = sorted(shapes)
+    for name in names[:3]:
+        pair = shapes[name]
+        problems.append(
+            f"size mismatch for {name}" + (f": {pair[0]} against {pair[1]}" if pair else "")
+        )
+    if len(names) > 3:
+        problems.append(f"and {len(names) - 3} more")
+    n_wrong = len(missing) + len(unexpected) + len(shapes) + len(unread)
     if n_wrong > 0:
-        listed = "; ".join(f"{kind}: {names}" for kind, names in problems.items() if names)
         raise CheckpointError(
-            f"{n_wrong} of {len(expected)} keys do not fit between {where!r} and {what}: {listed}. "
-            "Correct the path, or download the model again."
+            f"{n_wrong} of {n_keys} keys do not fit between {where!r} and {what}: "
+            f"{'; '.join(problems)}. {advice}"
         )
 
 

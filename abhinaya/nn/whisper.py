@@ -26,7 +26,16 @@ from abhinaya.nn.weight_files import (
     weight_files,
 )
 
-__all__ = ["SAMPLES_PER_FRAME", "encoder_shapes", "load_encoder", "load_feature_extractor"]
+__all__ = [
+    "DIMS",
+    "SAMPLES_PER_FRAME",
+    "encoder_shapes",
+    "hub_name",
+    "load_encoder",
+    "load_feature_extractor",
+    "openai_name",
+    "read_openai",
+]
 
 _HOP_SAMPLES = 160
 
@@ -35,24 +44,70 @@ SAMPLES_PER_FRAME = 2 * _HOP_SAMPLES
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
-_OPENAI_NAMES = {
-    "positional_embedding": "embed_positions.weight",
-    "ln_post": "layer_norm",
-    "blocks": "layers",
-    "attn": "self_attn",
-    "attn.query": "self_attn.q_proj",
-    "attn.key": "self_attn.k_proj",
-    "attn.value": "self_attn.v_proj",
-    "attn.out": "self_attn.out_proj",
-    "attn_ln": "self_attn_layer_norm",
-    "mlp.0": "fc1",
-    "mlp.2": "fc2",
-    "mlp_ln": "final_layer_norm",
+DIMS = {
+    "n_mels": "num_mel_bins",
+    "n_audio_ctx": "max_source_positions",
+    "n_audio_state": "d_model",
+    "n_audio_head": "encoder_attention_heads",
+    "n_audio_layer": "encoder_layers",
+    "n_vocab": "vocab_size",
+    "n_text_ctx": "max_target_positions",
+    "n_text_state": "d_model",
+    "n_text_head": "decoder_attention_heads",
+    "n_text_layer": "decoder_layers",
 }
+"""openai-whisper's sizes, and their keys in a config.json."""
+
+# Names of tensors in transformers, and in openai-whisper.
+_NAMES = (
+    ("encoder.layer_norm.", "encoder.ln_post."),
+    ("decoder.layer_norm.", "decoder.ln."),
+    ("embed_positions.weight", "positional_embedding"),
+    ("embed_tokens.", "token_embedding."),
+    ("layers.", "blocks."),
+    ("encoder_attn_layer_norm.", "cross_attn_ln."),
+    ("self_attn_layer_norm.", "attn_ln."),
+    ("final_layer_norm.", "mlp_ln."),
+    ("encoder_attn.", "cross_attn."),
+    ("self_attn.", "attn."),
+    ("q_proj.", "query."),
+    ("k_proj.", "key."),
+    ("v_proj.", "value."),
+    ("out_proj.", "out."),
+    ("fc1.", "mlp.0."),
+    ("fc2.", "mlp.2."),
+)
+
+
+def openai_name(name: str) -> str:
+    """Return openai-whisper's name of a tensor of transformers' Whisper.
+
+    Example:
+        >>> openai_name("model.decoder.layers.3.encoder_attn.q_proj.weight")
+        'decoder.blocks.3.cross_attn.query.weight'
+        >>> openai_name("model.encoder.layer_norm.bias")
+        'encoder.ln_post.bias'
+    """
+    name = name.removeprefix("model.")
+    for theirs, openai in _NAMES:
+        name = re.sub(rf"\b{re.escape(theirs)}", openai, name)
+    return name
+
+
+def hub_name(name: str) -> str:
+    """Return the name in transformers' Whisper of a tensor of openai-whisper.
+
+    Example:
+        >>> hub_name("encoder.blocks.3.attn.query.weight")
+        'encoder.layers.3.self_attn.q_proj.weight'
+    """
+    for theirs, openai in _NAMES:
+        name = re.sub(rf"\b{re.escape(openai)}", theirs, name)
+    return name
 
 
 def load_encoder(base: str) -> WhisperEncoder:
-    """The encoder of a Whisper model, float32, in evaluation mode; a decoder is not even read.
+    """Load the encoder of a Whisper model, float32, in evaluation mode; a decoder is not even read.
 
     Args:
         base: Hugging Face folder, `.pt` file of openai-whisper, or hub id such as
@@ -101,7 +156,7 @@ def encoder_shapes(base: str) -> dict[str, tuple[int, ...]]:
 
 
 def load_feature_extractor(base: str) -> WhisperFeatureExtractor:
-    """What makes a Whisper model's log-mel spectrograms; its `n_samples` is the window.
+    """Load what makes a Whisper model's log-mel spectrograms; its `n_samples` is the window.
 
     Args:
         base: as for `load_encoder`. Without preprocessor_config.json the model's own sizes decide.
@@ -130,7 +185,7 @@ def load_feature_extractor(base: str) -> WhisperFeatureExtractor:
 
 
 def _locate(base: str) -> Path:
-    """The file or folder of a model, fetched from the hub if `base` is a hub id."""
+    """Find the file or folder of a model, fetched from the hub if `base` is a hub id."""
     path = Path(base)
     if path.exists():
         return path
@@ -157,7 +212,7 @@ def _locate(base: str) -> Path:
 
 def _read_config(path: Path) -> WhisperConfig:
     if path.is_file():
-        dims = _load_openai(path)["dims"]
+        dims = read_openai(path)["dims"]
         return WhisperConfig(
             num_mel_bins=dims["n_mels"],
             max_source_positions=dims["n_audio_ctx"],
@@ -181,7 +236,7 @@ def _read_config(path: Path) -> WhisperConfig:
 
 
 def _read_hub_tensors(folder: Path) -> dict[str, Tensor]:
-    """A Hugging Face folder's encoder tensors, float32, under the names of WhisperEncoder."""
+    """Read a Hugging Face folder's encoder tensors, float32, under the names of WhisperEncoder."""
     tensors: dict[str, Tensor] = {}
     for file in weight_files(folder):
         if file.suffix == ".safetensors":
@@ -206,30 +261,20 @@ def _short_name(key: str) -> str:
 
 
 def _read_openai_tensors(file: Path) -> dict[str, Tensor]:
-    """An openai-whisper file's encoder tensors, float32, under the names of WhisperEncoder."""
-    weights = _load_openai(file)["model_state_dict"]
+    """Read an openai-whisper file's encoder tensors, float32, under the names of WhisperEncoder."""
+    weights = read_openai(file)["model_state_dict"]
     return {
-        _hub_name(_short_name(key)): weights[key].to(torch.float32, copy=True)
+        _short_name(hub_name(key)): weights[key].to(torch.float32, copy=True)
         for key in _encoder_keys(weights)
     }
 
 
-def _hub_name(key: str) -> str:
-    """Name in transformers of a tensor of openai-whisper's encoder.
+def read_openai(file: Path) -> dict[str, Any]:
+    """Read a file of openai-whisper: its `dims` and its `model_state_dict`.
 
-    Example:
-        >>> _hub_name("blocks.3.attn.query.weight")
-        'layers.3.self_attn.q_proj.weight'
+    Raises:
+        CheckpointError: if it is none.
     """
-    match = re.fullmatch(r"blocks\.(\d+)\.(.+)\.(weight|bias)", key)
-    if match:
-        layer, module, kind = match.groups()
-        return f"layers.{layer}.{_OPENAI_NAMES.get(module, module)}.{kind}"
-    module, dot, kind = key.partition(".")
-    return _OPENAI_NAMES.get(module, module) + dot + kind
-
-
-def _load_openai(file: Path) -> dict[str, Any]:
     content = read_pickle(file)
     if not isinstance(content, dict) or not {"dims", "model_state_dict"} <= content.keys():
         raise CheckpointError(

@@ -28,7 +28,6 @@ from abhinaya.errors import (
     BadValueError,
     CheckpointError,
     MissingFileError,
-    list_some,
 )
 from abhinaya.files import atomic_path
 from abhinaya.loading.clips import Clip
@@ -174,23 +173,15 @@ def load_speaker_model(name: str, device: torch.device | None = None) -> Speaker
     except (OSError, ValueError) as err:
         raise _not_loaded(name, err) from err
     prefix = f"{network.base_model_prefix}."
-    problems = {
-        "missing": sorted(
-            key
-            for key in report["missing_keys"]
-            if not key.removeprefix(prefix).startswith(_MAY_BE_MISSING)
-        ),
-        "unexpected": sorted(report["unexpected_keys"]),
-        "of another shape": sorted(key for key, *_ in report["mismatched_keys"]),
-    }
-    n_wrong = sum(len(keys) for keys in problems.values())
-    if n_wrong:
-        listed = "; ".join(f"{kind}: {list_some(keys)}" for kind, keys in problems.items() if keys)
-        raise CheckpointError(
-            f"{n_wrong} of {len(network.state_dict())} keys do not fit between {name!r} and the "
-            f"{type(network).__name__} of its config.json: {listed}. Name a model for speaker "
-            "verification, or download it again."
-        )
+    from abhinaya.nn.weight_files import check_loading_report
+
+    check_loading_report(
+        report,
+        network,
+        name,
+        may_be_missing=lambda key: key.removeprefix(prefix).startswith(_MAY_BE_MISSING),
+        advice="Name a model for speaker verification, or download it again.",
+    )
     # Where they are missing they are random, and must not make two digests of one model.
     network.classifier, network.objective = torch.nn.Identity(), torch.nn.Identity()
     if hasattr(network.base_model, "masked_spec_embed"):

@@ -22,7 +22,7 @@ from abhinaya.doctor.weights import (
     shapes_of,
 )
 from members.llama_lora.config import LlamaLoraConfig
-from members.llama_lora.published import read_classifier
+from members.llama_lora.weights import read_classifier
 
 if TYPE_CHECKING:
     from torch import nn

@@ -12,16 +12,16 @@ from abhinaya.doctor.findings import Findings
 from abhinaya.errors import BadValueError
 from abhinaya.member import InputBuilder, PredictRequest
 from abhinaya.nn.backbone import Backbone
+from abhinaya.nn.checkpoint import filled_classifier, published_run
 from abhinaya.nn.classifier import EmotionClassifier
 from abhinaya.nn.language_model import load_language_model, load_tokenizer
-from abhinaya.nn.published_classifier import filled_classifier, published_run
 from abhinaya.nn.weight_files import check_fit
 from abhinaya.training.classifier_member import ClassifierMember
 from members.llama_lora.config import LlamaLoraConfig
 from members.llama_lora.doctor import check_llama_lora
 from members.llama_lora.inputs import TranscriptInputs
 from members.llama_lora.model import LanguageModelBackbone, add_adapters
-from members.llama_lora.published import read_classifier
+from members.llama_lora.weights import read_classifier
 
 __all__ = ["MEMBER", "LlamaLoraMember", "load_published"]
 
@@ -94,7 +94,7 @@ class LlamaLoraMember(ClassifierMember):
 
 
 def load_published(member: ClassifierMember, config: LlamaLoraConfig) -> EmotionClassifier:
-    """The classifier that a config names, in evaluation mode.
+    """Load the classifier that a config names, in evaluation mode.
 
     Raises:
         CheckpointError: if keys are missing or unexpected, or shapes differ.

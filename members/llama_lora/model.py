@@ -37,7 +37,7 @@ class LanguageModelBackbone(Backbone):
         self.n_features = int(encoder.config.get_text_config().hidden_size)
         self.norm = nn.LayerNorm(self.n_features)
 
-    def encode(self, input_ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    def forward_pretrained(self, input_ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Last hidden states, after the language model's own final norm, and the mask as it came.
 
         Args:
@@ -51,7 +51,7 @@ class LanguageModelBackbone(Backbone):
         output = self.encoder(input_ids=input_ids, attention_mask=mask.long())
         return output.last_hidden_state.unsqueeze(1), mask
 
-    def mix(self, states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    def forward_trained(self, states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Layer-normalised states (B, L, D), and the mask as it came."""
         return self.norm(states.squeeze(1).to(self.norm.weight.dtype)), mask
 

@@ -140,7 +140,7 @@ def check_sizes(
     Args:
         sizes: of the checkpoint.
         parts: the files' names.
-        whisper_width: features of Whisper; null if not known yet, as the next two.
+        whisper_width: features of Whisper; None if not known yet, as the next two.
         beats_width: features of BEATs.
         llm_width: width of the language model.
 
@@ -151,7 +151,10 @@ def check_sizes(
         ("whisper", parts.whisper, whisper_width, sizes.widths[0], "Whisper-large-v2 (1280)"),
         ("beats", str(parts.beats), beats_width, sizes.widths[1], "BEATs iter3+ AS2M cpt2 (768)"),
         (
-            *("base", parts.base, llm_width, sizes.llm_width),
+            "base",
+            parts.base,
+            llm_width,
+            sizes.llm_width,
             "Vicuna-13B v1.1 (5120) for salmonn_v1.pth, Vicuna-7B v1.5 (4096) for "
             "salmonn_7b_v0.pth",
         ),
@@ -177,7 +180,7 @@ def build_inputs(
     Args:
         parts: the config.
         needs_text: whether the member reads transcripts.
-        seed: of the draw of prompts; null for no draw.
+        seed: of the draw of prompts; None for no draw.
         published: see `SalmonnInputs`.
         emotions: classes for prompts that list them.
 

@@ -54,11 +54,11 @@ class SalmonnSources(MemberConfig):
     """`salmonn_v1.pth` (13B) or `salmonn_7b_v0.pth`: Q-Former, projection, adapters."""
     qformer: str | None = None
     """Folder with the config.json of the BERT that the Q-Former was made of, for what weights do
-    not tell (heads, epsilon); null for BERT's own: heads of 64 features, epsilon 1e-12."""
+    not tell (heads, epsilon); None for BERT's own: heads of 64 features, epsilon 1e-12."""
     window_s: PositiveFloat = 0.333333
     """Seconds of sound that become one speech token (times the number of queries)."""
     stride_s: PositiveFloat | None = None
-    """Seconds from one window to the next; null for windows side by side."""
+    """Seconds from one window to the next; None for windows side by side."""
     lora: LoraConfig = LoraConfig()
     llm_weights: Weights = "bf16"
     """Number type of the frozen language model; `int8` and `nf4` need bitsandbytes."""

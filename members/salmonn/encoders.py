@@ -80,10 +80,10 @@ class SpeechEncoders(nn.Module):
             mask: True in the frames that go on, shape (B, T'): all of them, or with `trim_padding`
                 those of whole windows that hold sound.
         """
-        n_frames = self._frames_heard(n_samples)
+        n_frames = self._count_frames(n_samples)
         longest = int(n_frames.max())
         mask = torch.arange(longest, device=n_frames.device) < n_frames[:, None]
-        speech = self._hear_speech(input_features, mask).float()
+        speech = self._encode_speech(input_features, mask).float()
         n_heard = count_tokens(fbank.shape[1])
         if padded_samples is None:
             padding = token_padding(n_fbank_frames, n_heard)
@@ -97,13 +97,13 @@ class SpeechEncoders(nn.Module):
         sound = F.pad(sound, (0, 0, 0, max(0, longest - n_heard)))[:, :longest]
         return torch.cat([speech, sound], dim=2), mask
 
-    def _frames_heard(self, n_samples: Tensor) -> Tensor:
+    def _count_frames(self, n_samples: Tensor) -> Tensor:
         if not self.trim_padding:
             return torch.full_like(n_samples, self.n_frames)
         n_windows = (n_samples / (SAMPLES_PER_FRAME * self.window_frames)).ceil().long()
         return (n_windows.clamp_min(1) * self.window_frames).clamp_max(self.n_frames)
 
-    def _hear_speech(self, input_features: Tensor, mask: Tensor) -> Tensor:
+    def _encode_speech(self, input_features: Tensor, mask: Tensor) -> Tensor:
         input_features = input_features.to(self.whisper.conv1.weight.dtype)
         if not self.trim_padding:
             whole: Tensor = self.whisper(input_features).last_hidden_state

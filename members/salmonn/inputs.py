@@ -80,7 +80,7 @@ class SalmonnInputs:
         return encoded | self.encode_context(utterance)
 
     def collate(self, encoded: list[dict[str, Any]]) -> dict[str, Any]:
-        """Tensors for `SalmonnBackbone.encode` and `.mix`."""
+        """Tensors for `SalmonnBackbone.forward_pretrained` and `.forward_trained`."""
         import torch
 
         n_samples = [row["n_samples"] for row in encoded]

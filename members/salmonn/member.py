@@ -12,17 +12,19 @@ from abhinaya.doctor.findings import Findings
 from abhinaya.errors import BadValueError
 from abhinaya.member import InputBuilder, PredictRequest
 from abhinaya.nn.backbone import Backbone
+from abhinaya.nn.checkpoint import filled_classifier, published_run
+from abhinaya.nn.classifier import EmotionClassifier
 from abhinaya.training.classifier_member import ClassifierMember
 from members.salmonn.build import build_backbone, build_inputs
 from members.salmonn.config import SalmonnConfig
 from members.salmonn.doctor import check_salmonn
-from members.salmonn.published import published_classifier
 from members.salmonn.sequence import store_prompts
+from members.salmonn.weights import read_classifier
 
 if TYPE_CHECKING:
     from members.salmonn.inputs import SalmonnInputs
 
-__all__ = ["SPEECH", "SPEECH_TEXT", "SalmonnMember"]
+__all__ = ["SPEECH", "SPEECH_TEXT", "SalmonnMember", "load_published"]
 
 
 class SalmonnMember(ClassifierMember):
@@ -77,8 +79,20 @@ class SalmonnMember(ClassifierMember):
             BadValueError: if `source` is a config without `classifier`.
         """
         if isinstance(source, SalmonnConfig) and source.classifier is not None:
-            source = published_classifier(self, store_prompts(source))
+            config, classifier = store_prompts(source), source.classifier
+            source = published_run(config, classifier, lambda: load_published(self, config))
         return super().predict(source, request)
+
+
+def load_published(member: ClassifierMember, config: SalmonnConfig) -> EmotionClassifier:
+    """Load the classifier that a config names, in evaluation mode.
+
+    Raises:
+        CheckpointError: if keys are missing or unexpected, or shapes differ.
+    """
+    assert config.classifier is not None
+    state = read_classifier(config.classifier)
+    return filled_classifier(member, config, state, str(config.classifier))
 
 
 SPEECH = SalmonnMember(needs_text=False)

@@ -74,7 +74,7 @@ class SalmonnBackbone(Backbone):
             "trim_padding": self.encoder.trim_padding,
         }
 
-    def encode(
+    def forward_pretrained(
         self,
         input_features: Tensor,
         fbank: Tensor,
@@ -94,7 +94,9 @@ class SalmonnBackbone(Backbone):
             states, mask = self.encoder(input_features, fbank, n_samples, n_fbank_frames, padded)
         return states.unsqueeze(1), mask
 
-    def mix(self, states: Tensor, mask: Tensor, **context: Tensor) -> tuple[Tensor, Tensor]:
+    def forward_trained(
+        self, states: Tensor, mask: Tensor, **context: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Normalised last hidden states (B, L, H) of the whole sequence, and its mask (B, L).
 
         Args:
@@ -120,7 +122,7 @@ class SalmonnBackbone(Backbone):
         *,
         pad: Literal["right", "left"] = "right",
     ) -> tuple[Tensor, Tensor]:
-        """What the language model reads: embeddings (B, L, H) and mask (B, L); see `mix`."""
+        """Return what the language model reads: embeddings (B, L, H) and mask (B, L)."""
         speech, speech_mask = self.adapter(states.squeeze(1), mask)
         parts = [
             (self._embed_tokens(context["before"], context["before_mask"]), context["before_mask"]),

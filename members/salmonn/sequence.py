@@ -136,7 +136,7 @@ class PromptTokens:
         template: what stands around the user's turn, `{}` in its place.
         max_text_tokens: longer texts are cut; the end sign goes first.
         emotions: classes that a prompt may list.
-        seed: of the draw of a prompt for each utterance and epoch; null for no draw.
+        seed: of the draw of a prompt for each utterance and epoch; None for no draw.
     """
 
     tokenizer: PreTrainedTokenizerBase

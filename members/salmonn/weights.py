@@ -47,9 +47,6 @@ _QFORMER_NAMES = (
     ("attention.self.", "attention.attention."),
 )
 
-_HEAD_NAMES = {"ln": "backbone.norm", "pool": "pooling", "fc": "head.fc", "out": "head.out"}
-"""Modules of Abhinaya's public classifier and ours."""
-
 
 @dataclass(frozen=True)
 class SalmonnSizes:
@@ -106,6 +103,7 @@ def read_classifier(file: Path) -> dict[str, Tensor]:
         MissingFileError: if there is no such file.
         CheckpointError: if it is damaged, wants to run code, or holds something else.
     """
+    from abhinaya.nn.checkpoint import HEAD_NAMES
     from abhinaya.nn.weight_files import read_pickle
 
     content = read_pickle(file)
@@ -125,8 +123,8 @@ def read_classifier(file: Path) -> dict[str, Tensor]:
         if key.startswith(prefix):
             continue
         module, _, rest = key.partition(".")
-        if module in _HEAD_NAMES:
-            state[f"{_HEAD_NAMES[module]}.{rest}"] = value
+        if module in HEAD_NAMES:
+            state[f"{HEAD_NAMES[module]}.{rest}"] = value
         else:
             unknown.append(key)
     _report(file, state, tolerated, unknown)
@@ -152,7 +150,7 @@ def sort_salmonn_keys(
 
 
 def _our_name(key: str) -> str | None:
-    """Name in our backbone of a tensor of a SALMONN checkpoint; null if it has none.
+    """Name in our backbone of a tensor of a SALMONN checkpoint; None if it has none.
 
     Example:
         >>> _our_name("speech_Qformer.bert.encoder.layer.0.crossattention.self.key.bias")
@@ -263,7 +261,7 @@ def qformer_config(sizes: SalmonnSizes, folder: str | None) -> Blip2QFormerConfi
 
     Args:
         sizes: of the checkpoint.
-        folder: with a config.json of the BERT; null for BERT's published values, 64 features per
+        folder: with a config.json of the BERT; None for BERT's published values, 64 features per
             head and so on.
 
     Raises:
@@ -287,8 +285,11 @@ def qformer_config(sizes: SalmonnSizes, folder: str | None) -> Blip2QFormerConfi
                 f"{str(file)!r} is not JSON: {err}. Take the config.json of the BERT."
             ) from err
         names = (
-            *("num_attention_heads", "hidden_act", "hidden_dropout_prob"),
-            *("attention_probs_dropout_prob", "layer_norm_eps"),
+            "num_attention_heads",
+            "hidden_act",
+            "hidden_dropout_prob",
+            "attention_probs_dropout_prob",
+            "layer_norm_eps",
         )
         given |= {name: content[name] for name in names if name in content}
         if content.get("hidden_size", sizes.hidden) != sizes.hidden:

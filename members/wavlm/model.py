@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import AutoConfig, AutoModel, PreTrainedModel
 
-from abhinaya.errors import CheckpointError, MissingFileError, UnknownNameError, list_some
+from abhinaya.errors import CheckpointError, MissingFileError, UnknownNameError
 from abhinaya.nn.backbone import Backbone, LayerMix
 from abhinaya.nn.backbone import freeze as freeze_module
-from abhinaya.nn.weight_files import read_shapes
+from abhinaya.nn.weight_files import check_loading_report, read_shapes
 
 __all__ = ["Freeze", "WavLMBackbone", "load_encoder"]
 
@@ -96,10 +96,10 @@ class WavLMBackbone(Backbone):
 
     @property
     def encode_settings(self) -> dict[str, Any]:
-        """The options that change what `encode` returns."""
+        """The options that change what `forward_pretrained` returns."""
         return {"layer_weights": self.layer_weights, "average_frames": self.average_frames}
 
-    def encode(self, waveforms: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    def forward_pretrained(self, waveforms: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Hidden states and frame mask of waveforms.
 
         Args:
@@ -124,7 +124,7 @@ class WavLMBackbone(Backbone):
         # (B, N, 1, D)
         return total / n_frames[:, None, None, None], torch.ones_like(frame_mask[:, :1])
 
-    def mix(self, states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    def forward_trained(self, states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Mixed hidden states (B, T, D), and the mask as it came."""
         return self.layer_mix(states), mask
 
@@ -198,20 +198,13 @@ def load_encoder(base: str) -> PreTrainedModel:
         raise CheckpointError(
             f"base {base!r} cannot be loaded: {str(err).splitlines()[:1]}. Download it again."
         ) from err
-    problems = {
-        "missing": sorted(set(report["missing_keys"]) - _MAY_BE_MISSING),
-        "unexpected": sorted(
-            key for key in report["unexpected_keys"] if not key.startswith(_MAY_BE_LEFT_OVER)
-        ),
-        "of another shape": sorted(key for key, *_ in report["mismatched_keys"]),
-    }
-    n_wrong = sum(len(keys) for keys in problems.values())
-    if n_wrong > 0:
-        listed = "; ".join(f"{kind}: {list_some(keys)}" for kind, keys in problems.items() if keys)
-        raise CheckpointError(
-            f"{n_wrong} of {len(encoder.state_dict())} keys do not fit between {base!r} and the "
-            f"{type(encoder).__name__} of its config.json: {listed}. Download the model again."
-        )
+    check_loading_report(
+        report,
+        encoder,
+        base,
+        may_be_missing=lambda key: key in _MAY_BE_MISSING,
+        may_be_left_over=lambda key: key.startswith(_MAY_BE_LEFT_OVER),
+    )
     return cast("PreTrainedModel", encoder)
 
 

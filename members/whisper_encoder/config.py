@@ -27,7 +27,7 @@ class WhisperEncoderConfig(ClassifierConfig):
     freeze: Literal["encoder", "nothing"] = "encoder"
     """What is not trained: the encoder (adapters aside), or nothing."""
     lora: LoraConfig | None = None
-    """Train low-rank adapters in the frozen encoder; null trains none."""
+    """Train low-rank adapters in the frozen encoder; None trains none."""
     layer_weights: bool = False
     """Learn a softmax-weighted sum of all hidden states; otherwise the last one is used."""
     standardize: bool = False

@@ -70,10 +70,10 @@ class WhisperBackbone(Backbone):
 
     @property
     def encode_settings(self) -> dict[str, Any]:
-        """The options that change what `encode` returns."""
+        """The options that change what `forward_pretrained` returns."""
         return {"layer_weights": self.layer_weights, "average_frames": self.average_frames}
 
-    def encode(self, input_features: Tensor, n_frames: Tensor) -> tuple[Tensor, Tensor]:
+    def forward_pretrained(self, input_features: Tensor, n_frames: Tensor) -> tuple[Tensor, Tensor]:
         """Hidden states and frame mask of log-mel spectrograms.
 
         Args:
@@ -103,7 +103,7 @@ class WhisperBackbone(Backbone):
         # (B, N, 1, D)
         return total / n_frames[:, None, None, None], torch.ones_like(mask[:, :1])
 
-    def mix(self, states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    def forward_trained(self, states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Mixed and projected hidden states (B, T, D'), and the mask as it came."""
         return self.pointwise(self.layer_mix(states)), mask
 

@@ -14,8 +14,7 @@ import torch
 from abhinaya.member import Utterance
 from abhinaya.nn.classifier import EmotionClassifier
 from members.salmonn.config import SalmonnConfig
-from members.salmonn.member import SPEECH, SPEECH_TEXT
-from members.salmonn.published import load_published
+from members.salmonn.member import SPEECH, SPEECH_TEXT, load_published
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 CONFIG = json.loads((GOLDEN / "config.json").read_text(encoding="utf-8"))

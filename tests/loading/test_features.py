@@ -77,7 +77,7 @@ def test_stored_states_are_those_of_each_segment_encoded_alone(
         for ours, segment in zip(stored, segments, strict=True):
             waveform = torch.from_numpy(segment.waveform).unsqueeze(0)
             with torch.no_grad():
-                theirs, _ = store.backbone.encode(
+                theirs, _ = store.backbone.forward_pretrained(
                     waveforms=waveform, mask=torch.ones_like(waveform).bool()
                 )
             # (T, N, D) on disk, (B, N, T, D) from the encoder; embeddings and two blocks are N = 3.

@@ -19,11 +19,11 @@ class Doubler(Backbone):
         self.scale = nn.Parameter(torch.tensor(2.0))
         self.n_features = 1
 
-    def encode(self, values: Tensor) -> tuple[Tensor, Tensor]:
+    def forward_pretrained(self, values: Tensor) -> tuple[Tensor, Tensor]:
         states = values[:, None, None, None].expand(-1, 1, 2, 1)
         return states, torch.ones(len(values), 2, dtype=torch.bool)
 
-    def mix(self, states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    def forward_trained(self, states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         return self.scale * states.squeeze(1), mask
 
 
@@ -63,8 +63,8 @@ class Shifter(Doubler):
 
     context = ("shift",)
 
-    def mix(self, states: Tensor, mask: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
-        features, mask = super().mix(states, mask)
+    def forward_trained(self, states: Tensor, mask: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
+        features, mask = super().forward_trained(states, mask)
         return features + shift[:, None, None], mask
 
 

@@ -24,10 +24,10 @@ class Numbers(Backbone):
         self.n_features = 2
         self.n_enabled = 0
 
-    def encode(self, values: Tensor) -> tuple[Tensor, Tensor]:
+    def forward_pretrained(self, values: Tensor) -> tuple[Tensor, Tensor]:
         return values[:, None, None], torch.ones(len(values), 1, dtype=torch.bool)
 
-    def mix(self, states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    def forward_trained(self, states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         return self.layer_mix(states), mask
 
     def enable_gradient_checkpointing(self) -> None:

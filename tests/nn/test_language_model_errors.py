@@ -131,7 +131,7 @@ def test_stored_quantised_weights_raise(copy: Path) -> None:
         ({"num_hidden_layers": 3}, r"^9 of .* LlamaModel .* missing: 'layers\.2\."),
         ({"num_hidden_layers": 1}, r"^9 of .* unexpected: 'model\.layers\.1\."),
         # gate, up and down of two layers
-        ({"intermediate_size": 99}, r"^6 of .* of another shape: 'layers\.0\.mlp\.down_proj"),
+        ({"intermediate_size": 99}, r"^6 of .* size mismatch for layers\.0\.mlp\.down_proj"),
     ],
     ids=["missing", "unexpected", "shape"],
 )

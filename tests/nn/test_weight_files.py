@@ -155,8 +155,8 @@ def test_check_fit_names_everything_that_does_not_fit() -> None:
         check_fit(expected, got, what="a head of two layers", where="w.pt")
     assert str(caught.value) == (
         "5 of 4 keys do not fit between 'w.pt' and a head of two layers: missing: 'b'; unexpected: "
-        "'e', 'f'; of another shape: 'a', 'd' (the first one (3, 2), expected (2, 3)). Correct the "
-        "path, or download the model again."
+        "'e', 'f'; size mismatch for a: (3, 2) against (2, 3); size mismatch for d: (5,) against "
+        "(2,). Correct the path, or download the model again."
     )
 
 

@@ -79,8 +79,10 @@ class LetterBackbone(WavLMBackbone):
         super().__init__(encoder, **options)
         self.letters = nn.Embedding(128, self.n_features)
 
-    def mix(self, states: Tensor, mask: Tensor, letter: Tensor) -> tuple[Tensor, Tensor]:
-        features, mask = super().mix(states, mask)
+    def forward_trained(
+        self, states: Tensor, mask: Tensor, letter: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        features, mask = super().forward_trained(states, mask)
         return features + self.letters(letter)[:, None], mask
 
 
@@ -240,10 +242,10 @@ class TextBackbone(Backbone):
         self.encoder = nn.Embedding(128, 8)
         self.n_features = 8
 
-    def encode(self, characters: Tensor) -> tuple[Tensor, Tensor]:
+    def forward_pretrained(self, characters: Tensor) -> tuple[Tensor, Tensor]:
         return self.encoder(characters)[:, None], characters > 0
 
-    def mix(self, states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    def forward_trained(self, states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         return states[:, 0], mask
 
 

@@ -61,8 +61,8 @@ class SpeakingBackbone(WavLMBackbone):
         self.project = nn.Linear(self.n_features, language_model.config.hidden_size)
         self.n_features = language_model.config.hidden_size
 
-    def mix(self, states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        frames, mask = super().mix(states, mask)
+    def forward_trained(self, states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        frames, mask = super().forward_trained(states, mask)
         outputs = self.language_model(
             inputs_embeds=self.project(frames), attention_mask=mask.long()
         )

@@ -6,7 +6,6 @@ seed gives the same bytes.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -134,21 +133,11 @@ def write_whisper_openai(file: Path, **options: Any) -> None:
     """
     import torch
 
+    from abhinaya.nn.whisper import DIMS, openai_name
+
     model = build_whisper(**options)
-    config = model.config
-    dims = {
-        "n_mels": config.num_mel_bins,
-        "n_vocab": config.vocab_size,
-        "n_audio_ctx": config.max_source_positions,
-        "n_audio_state": config.d_model,
-        "n_audio_head": config.encoder_attention_heads,
-        "n_audio_layer": config.encoder_layers,
-        "n_text_ctx": config.max_target_positions,
-        "n_text_state": config.d_model,
-        "n_text_head": config.decoder_attention_heads,
-        "n_text_layer": config.decoder_layers,
-    }
-    weights = {_openai_name(key): value for key, value in model.model.state_dict().items()}
+    dims = {key: getattr(model.config, name) for key, name in DIMS.items()}
+    weights = {openai_name(key): value for key, value in model.model.state_dict().items()}
     file.parent.mkdir(parents=True, exist_ok=True)
     # The name inside the archive would otherwise be that of the file.
     with file.open("wb") as stream:
@@ -206,39 +195,6 @@ def build_whisper(
     )
     with _seeded(seed):
         return WhisperForConditionalGeneration(config)
-
-
-# transformers' part of a name, and openai-whisper's; longer names stand before their beginnings.
-_OPENAI_PARTS = {
-    r"embed_tokens\.": "token_embedding.",
-    r"embed_positions\.weight": "positional_embedding",
-    r"layers\.": "blocks.",
-    r"self_attn_layer_norm\.": "attn_ln.",
-    r"encoder_attn_layer_norm\.": "cross_attn_ln.",
-    r"final_layer_norm\.": "mlp_ln.",
-    r"self_attn\.": "attn.",
-    r"encoder_attn\.": "cross_attn.",
-    r"q_proj\.": "query.",
-    r"k_proj\.": "key.",
-    r"v_proj\.": "value.",
-    r"out_proj\.": "out.",
-    r"fc1\.": "mlp.0.",
-    r"fc2\.": "mlp.2.",
-    r"^encoder\.layer_norm\.": "encoder.ln_post.",
-    r"^decoder\.layer_norm\.": "decoder.ln.",
-}
-
-
-def _openai_name(key: str) -> str:
-    """Return openai-whisper's name of a tensor of transformers' WhisperModel.
-
-    Example:
-        >>> _openai_name("decoder.layers.0.encoder_attn.q_proj.weight")
-        'decoder.blocks.0.cross_attn.query.weight'
-    """
-    for theirs, openai in _OPENAI_PARTS.items():
-        key = re.sub(theirs, openai, key)
-    return key
 
 
 @contextmanager

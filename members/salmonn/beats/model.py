@@ -155,7 +155,7 @@ class Beats(nn.Module):
         Args:
             fbank: from `kaldi_fbank`, shape (B, F, 128), any floating type. Frames beyond a
                 multiple of 16 are dropped.
-            token_padding: True where a token is padding, shape (B, T); null if there is none.
+            token_padding: True where a token is padding, shape (B, T); None if there is none.
                 Without any other token an utterance gets NaN.
 
         Returns:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from members.llama_lora.published import read_classifier
+from members.llama_lora.weights import read_classifier
 
 pytestmark = pytest.mark.parity
 
@@ -46,7 +46,7 @@ def test_padded_batch_matches_published(config, numbers):
 @torch.no_grad()
 def test_hidden_states_pooled_and_logits_match_published(config, model, numbers):
     batch = G.batch_of(config, *G.TOKENS["texts"])
-    states, mask = model.backbone.encode(**batch)
+    states, mask = model.backbone.forward_pretrained(**batch)
     normed, _ = model.backbone(batch)
     pooled = model.pooling(normed, mask)
     logits = model.head(pooled)[0]

@@ -197,7 +197,7 @@ def test_another_family_gets_adapters_that_load_into_the_whole_with_peft(gpt2, t
         theirs = peft.PeftModel.from_pretrained(full, str(tmp_path / "adapter")).eval()
     ids, mask = torch.arange(1, 20)[None], torch.ones(1, 19, dtype=torch.bool)
     with torch.no_grad():
-        states, _ = backbone.encode(ids, mask)
+        states, _ = backbone.forward_pretrained(ids, mask)
         expected = theirs.base_model.model.transformer(input_ids=ids).last_hidden_state
         plain = load_language_model(gpt2)(input_ids=ids).last_hidden_state
     torch.testing.assert_close(states.squeeze(1), expected)

@@ -25,7 +25,7 @@ from abhinaya.member import PredictRequest
 from abhinaya.member_config import check_member_config
 from abhinaya.training.trainer import EmotionTrainer
 from members.llama_lora.member import MEMBER
-from members.llama_lora.published import read_classifier
+from members.llama_lora.weights import read_classifier
 
 N_PER_CLASS = {"train": 40, "development": 10}
 
@@ -184,7 +184,7 @@ def test_adapter_loads_with_peft_alone(trained):
     assert not backbone.load_state_dict(own, strict=False).unexpected_keys
     with torch.no_grad():
         expected = theirs.base_model.model.model(input_ids=ids).last_hidden_state
-        states, _ = backbone.encode(ids, torch.ones_like(ids, dtype=torch.bool))
+        states, _ = backbone.forward_pretrained(ids, torch.ones_like(ids, dtype=torch.bool))
     torch.testing.assert_close(states.squeeze(1), expected)
 
 

@@ -77,15 +77,14 @@ def test_unknown_keys_are_listed(tmp_path, no_llm):
         ),
         (
             lambda t: t.update({"speech_llama_proj.bias": torch.zeros(65)}),
-            r"1 of \d+ keys .* another shape: 'proj\.bias' \(the first one \(65,\), "
-            r"expected \(64,\)\)",
+            r"1 of \d+ keys .* size mismatch for proj\.bias: \(65,\) against \(64,\)",
         ),
         (
             lambda t: (
                 t.pop("ln_speech.bias"),
                 t.update({f"{QFORMER}embeddings.LayerNorm.bias": torch.zeros(1)}),
             ),
-            r"2 of \d+ keys .* missing: 'ln_speech\.bias'; of another shape: 'qformer\.layernorm",
+            r"2 of \d+ keys .* missing: 'ln_speech\.bias'; size mismatch for qformer\.layernorm",
         ),
     ],
     ids=["missing", "unexpected", "shape", "two"],
@@ -108,8 +107,8 @@ def test_qformer_that_does_not_fit_is_told_before_the_language_model_is_read(
         ),
         (
             lambda t: t.update({LORA.format(2, "q_proj", "B"): torch.zeros(63, 8)}),
-            r"1 of 12 keys .* another shape: 'layers\.2\.self_attn\.q_proj\.lora_B\.default\."
-            r"weight' \(the first one \(63, 8\), expected \(64, 8\)\)",
+            r"1 of 12 keys .* size mismatch for layers\.2\.self_attn\.q_proj\.lora_B\.default\."
+            r"weight: \(63, 8\) against \(64, 8\)",
         ),
         (
             lambda t: t.update(
@@ -309,7 +308,7 @@ def test_classifier_with_other_adapters_than_salmonn_names_both_files(tmp_path, 
 
 def test_classifier_with_a_norm_of_another_width_raises(tmp_path):
     file = edited(tmp_path, lambda t: t.update({"ln.weight": torch.ones(3)}), CLASSIFIER)
-    with pytest.raises(CheckpointError, match=r"1 of 2 keys .* norm .* another shape: 'weight'"):
+    with pytest.raises(CheckpointError, match=r"1 of 2 keys .* norm .* size mismatch for weight:"):
         build_backbone(G.make_config("s2", tmp_path, classifier=str(file)))
 
 

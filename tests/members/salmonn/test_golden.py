@@ -41,7 +41,7 @@ def parts_of(model, batch):
     backbone = model.backbone
     context = {key: batch[key] for key in backbone.context}
     rest = {key: value for key, value in batch.items() if key not in context}
-    states, mask = backbone.encode(**rest)
+    states, mask = backbone.forward_pretrained(**rest)
     tokens, _ = backbone.adapter(states.squeeze(1), mask)
     embeds, attention = backbone.embed(states, mask, context)
     hidden = backbone.language_model(

@@ -81,7 +81,7 @@ def test_speech_tokens_and_hidden_states_of_the_base_checkpoint_match_published(
     golden = G.golden("salmonn")
     batch = G.batch_of(config, ((idx, 0),))
     context = {name: batch.pop(name) for name in backbone.context}
-    states, mask = backbone.encode(**batch)
+    states, mask = backbone.forward_pretrained(**batch)
     tokens, _ = backbone.adapter(states.squeeze(1), mask)
     expected = golden[f"single{idx}_qformer_proj"]
     np.testing.assert_allclose(tokens.numpy(), expected, atol=3e-4)

@@ -71,9 +71,9 @@ def test_autocast_leaves_beats_in_float32(tmp_path, trim_padding):
     batch = G.batch_of(config, G.CASES["batch"])
     expected = model(batch).logits.float()
     heard = {key: value for key, value in batch.items() if key not in model.backbone.context}
-    states, _ = model.backbone.encode(**heard)
+    states, _ = model.backbone.forward_pretrained(**heard)
     with torch.autocast("cpu", torch.bfloat16):
-        ours, _ = model.backbone.encode(**heard)
+        ours, _ = model.backbone.forward_pretrained(**heard)
         logits = model(batch).logits
     assert ours.dtype == torch.float32
     # Whisper's features are the first 32; they were computed in bfloat16.

@@ -55,7 +55,7 @@ def test_encode_row_equals_transformers_on_that_clip_alone(base: str) -> None:
     backbone = load(base).eval()
     theirs = AutoModel.from_pretrained(base).eval()
     with torch.no_grad():
-        states, mask = backbone.encode(*make_batch(clips))
+        states, mask = backbone.forward_pretrained(*make_batch(clips))
         for row, clip in enumerate(clips):
             expected = theirs(torch.from_numpy(clip)[None]).last_hidden_state[0]
             assert int(mask[row].sum()) == len(expected)
@@ -73,8 +73,8 @@ def test_encode_order_and_padding_change_nothing(base: str) -> None:
     wide = torch.cat([waveforms, junk], dim=1)[order]
     wide_mask = torch.cat([mask, torch.zeros_like(junk, dtype=torch.bool)], dim=1)[order]
     with torch.no_grad():
-        states, frames = backbone.encode(waveforms, mask)
-        again, frames_again = backbone.encode(wide, wide_mask)
+        states, frames = backbone.forward_pretrained(waveforms, mask)
+        again, frames_again = backbone.forward_pretrained(wide, wide_mask)
     assert torch.equal(frames_again, frames[order])
     real = frames[order][:, None, :, None]
     torch.testing.assert_close(again * real, states[order] * real, rtol=0, atol=1e-5)
@@ -85,7 +85,7 @@ def test_encode_counts_frames_of_400_samples_every_320(
     layer_norm_base: str, n_samples: int, n_frames: int
 ) -> None:
     backbone = load(layer_norm_base).eval()
-    states, mask = backbone.encode(*make_batch(make_clips((n_samples,))))
+    states, mask = backbone.forward_pretrained(*make_batch(make_clips((n_samples,))))
     assert states.shape == (1, 1, n_frames, 64)
     assert mask.shape == (1, n_frames)
     assert mask.all()
@@ -104,7 +104,9 @@ def test_encode_layer_weights_gives_input_of_first_block_every_block_and_final_n
     waveform = torch.from_numpy(make_clips()[0])[None]
     with torch.no_grad():
         last = theirs(waveform).last_hidden_state
-        states, _ = backbone.encode(waveform, torch.ones_like(waveform, dtype=torch.bool))
+        states, _ = backbone.forward_pretrained(
+            waveform, torch.ones_like(waveform, dtype=torch.bool)
+        )
     expected = torch.stack([*seen[:-1], last], dim=1)
     assert states.shape == (1, 4, 12, 64)  # three blocks; (4000 - 400) / 320 + 1 frames
     torch.testing.assert_close(states, expected, rtol=0, atol=1e-5)
@@ -113,9 +115,9 @@ def test_encode_layer_weights_gives_input_of_first_block_every_block_and_final_n
 def test_encode_average_frames_is_the_mean_of_the_real_ones(base: str) -> None:
     batch = make_batch(make_clips())
     with torch.no_grad():
-        states, mask = load(base).eval().encode(*batch)
+        states, mask = load(base).eval().forward_pretrained(*batch)
         backbone = load(base, freeze="encoder", average_frames=True)
-        averages, average_mask = backbone.eval().encode(*batch)
+        averages, average_mask = backbone.eval().forward_pretrained(*batch)
     assert averages.shape == (4, 1, 1, 64)
     assert average_mask.tolist() == [[True]] * 4
     expected = torch.stack(
@@ -128,7 +130,7 @@ def test_mix_without_layer_weights_is_the_last_state(layer_norm_base: str) -> No
     backbone = load(layer_norm_base).eval()
     waveforms, mask = make_batch(make_clips())
     features, frames = backbone({"waveforms": waveforms, "mask": mask})
-    states, _ = backbone.encode(waveforms, mask)
+    states, _ = backbone.forward_pretrained(waveforms, mask)
     assert backbone.n_features == 64
     assert torch.equal(features, states[:, 0])
     assert frames.shape == features.shape[:2]
@@ -156,11 +158,11 @@ def test_freeze_unknown_part_raises(layer_norm_base: str) -> None:
 def test_frozen_encoder_in_training_is_exact_and_keeps_no_graph(layer_norm_base: str) -> None:
     backbone = load(layer_norm_base, freeze="encoder", layer_weights=True)
     batch = make_batch(make_clips())
-    expected, _ = backbone.eval().encode(*batch)
-    states, mask = backbone.train().encode(*batch)
+    expected, _ = backbone.eval().forward_pretrained(*batch)
+    states, mask = backbone.train().forward_pretrained(*batch)
     assert torch.equal(states, expected)
     assert not states.requires_grad
-    assert backbone.mix(states, mask)[0].requires_grad  # the layer weights are trained
+    assert backbone.forward_trained(states, mask)[0].requires_grad  # the layer weights are trained
 
 
 def without_dropout(base: str, **options: Any) -> Any:
@@ -178,18 +180,18 @@ def test_spec_augment_masks_in_training_only(base: str) -> None:
     backbone = without_dropout(base)
     batch = make_batch(make_clips((16000, 16000)))
     np.random.seed(0)
-    expected, _ = backbone.eval().encode(*batch)
-    masked, _ = backbone.train().encode(*batch)
+    expected, _ = backbone.eval().forward_pretrained(*batch)
+    masked, _ = backbone.train().forward_pretrained(*batch)
     assert (masked - expected).abs().max() > 0.01
-    again, _ = backbone.eval().encode(*batch)
+    again, _ = backbone.eval().forward_pretrained(*batch)
     torch.testing.assert_close(again, expected, rtol=0, atol=1e-6)
 
 
 def test_spec_augment_off_leaves_training_unmasked(base: str) -> None:
     backbone = without_dropout(base, spec_augment=False)
     batch = make_batch(make_clips((16000, 16000)))
-    expected, _ = backbone.eval().encode(*batch)
-    states, _ = backbone.train().encode(*batch)
+    expected, _ = backbone.eval().forward_pretrained(*batch)
+    states, _ = backbone.train().forward_pretrained(*batch)
     torch.testing.assert_close(states, expected, rtol=0, atol=1e-6)
     # It would never get a gradient.
     assert not backbone.encoder.masked_spec_embed.requires_grad
@@ -199,7 +201,7 @@ def test_spec_augment_off_leaves_training_unmasked(base: str) -> None:
 def test_spec_augment_short_batch_trains(base: str, n_frames: int) -> None:
     """transformers 5.23 raises where a batch is shorter than one masked span of 10 frames."""
     backbone = load(base).train()
-    states, _ = backbone.encode(*make_batch(make_clips((400 + 320 * (n_frames - 1),))))
+    states, _ = backbone.forward_pretrained(*make_batch(make_clips((400 + 320 * (n_frames - 1),))))
     assert states.shape[2] == n_frames
 
 
@@ -208,7 +210,7 @@ def test_layer_weights_in_training_keep_every_layer(layer_norm_base: str) -> Non
     backbone = load(layer_norm_base, layer_weights=True).train()
     torch.manual_seed(0)
     batch = make_batch(make_clips((8000,)))
-    assert {backbone.encode(*batch)[0].shape[1] for _ in range(20)} == {4}
+    assert {backbone.forward_pretrained(*batch)[0].shape[1] for _ in range(20)} == {4}
 
 
 def test_gradient_checkpointing_gives_the_same_gradients(base: str) -> None:

@@ -101,7 +101,7 @@ def test_saved_adapter_gives_the_full_model_in_peft_the_same_encoder(
         without = full.eval().model.encoder(features).last_hidden_state
         theirs: Any = peft.PeftModel.from_pretrained(full, str(tmp_path / "adapter")).eval()
         expected = theirs.base_model.model.model.encoder(features).last_hidden_state
-        ours, _ = backbone.encode(features, torch.tensor([50, 50]))
+        ours, _ = backbone.forward_pretrained(features, torch.tensor([50, 50]))
     torch.testing.assert_close(ours[:, 0], expected, rtol=0, atol=1e-5)
     assert (expected - without).abs().max() > 0.1
     names = {name for name, _ in theirs.named_modules() if name.endswith("lora_B.default")}

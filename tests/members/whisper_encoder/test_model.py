@@ -54,7 +54,7 @@ def test_encoder_on_golden_log_mel_matches_reference() -> None:
     backbone = WhisperBackbone(load_encoder(str(GOLDEN / "whisper")), pointwise=())
     features = torch.from_numpy(golden["whisper_input_features"])
     with torch.no_grad():
-        states, mask = backbone.encode(features, torch.full((3,), 1500))
+        states, mask = backbone.forward_pretrained(features, torch.full((3,), 1500))
     assert mask.all()
     ours = states[:, 0, ::3].numpy()
     np.testing.assert_allclose(ours, golden["whisper_feats_every3"], rtol=0, atol=2e-5)
@@ -68,7 +68,9 @@ def test_encoder_on_sound_files_matches_reference_where_there_is_sound() -> None
     waveforms = [read_audio(GOLDEN / "wav" / f"utt{row}.wav") for row in range(3)]
     batch = inputs.collate([inputs.encode(Utterance("", waveform)) for waveform in waveforms])
     with torch.no_grad():
-        states, mask = WhisperBackbone(load_encoder(folder), pointwise=()).encode(**batch)
+        states, mask = WhisperBackbone(load_encoder(folder), pointwise=()).forward_pretrained(
+            **batch
+        )
     # 20800, 80000 and 160000 samples at 320 per frame.
     assert mask.sum(dim=1).tolist() == [65, 250, 500]
     for row, n_frames in enumerate([65, 250, 500]):
@@ -104,10 +106,10 @@ def test_encode_row_does_not_depend_on_its_neighbours(base: str) -> None:
     backbone = WhisperBackbone(load_encoder(base), layer_weights=True).eval()
     batch = make_batch(base, (4000, 32000, 320, 16000))
     with torch.no_grad():
-        states, mask = backbone.encode(**batch)
+        states, mask = backbone.forward_pretrained(**batch)
         for row in range(4):
             alone = {key: value[row : row + 1] for key, value in batch.items()}
-            expected, expected_mask = backbone.encode(**alone)
+            expected, expected_mask = backbone.forward_pretrained(**alone)
             n_frames = int(mask[row].sum())
             assert expected_mask.shape == (1, n_frames)
             ours = states[row : row + 1, :, :n_frames]
@@ -118,7 +120,7 @@ def test_encode_layer_weights_gives_convolutions_every_block_and_final_norm(base
     encoder = load_encoder(base)
     batch = make_batch(base, (32000,))
     with torch.no_grad():
-        states, _ = WhisperBackbone(encoder, layer_weights=True).encode(**batch)
+        states, _ = WhisperBackbone(encoder, layer_weights=True).forward_pretrained(**batch)
         hidden = nn.functional.gelu(encoder.conv1(batch["input_features"]))
         hidden = nn.functional.gelu(encoder.conv2(hidden)).transpose(1, 2)
         hidden = hidden + encoder.embed_positions.weight
@@ -134,8 +136,10 @@ def test_encode_layer_weights_gives_convolutions_every_block_and_final_norm(base
 def test_encode_average_frames_is_the_mean_of_the_real_ones(base: str) -> None:
     batch = make_batch(base, (640, 32000))
     with torch.no_grad():
-        states, _ = WhisperBackbone(load_encoder(base)).encode(**batch)
-        averages, mask = WhisperBackbone(load_encoder(base), average_frames=True).encode(**batch)
+        states, _ = WhisperBackbone(load_encoder(base)).forward_pretrained(**batch)
+        averages, mask = WhisperBackbone(
+            load_encoder(base), average_frames=True
+        ).forward_pretrained(**batch)
     assert averages.shape == (2, 1, 1, 32)
     assert mask.tolist() == [[True], [True]]
     # 640 samples are two frames.
@@ -154,7 +158,7 @@ def test_mix_is_linear_layers_on_each_frame_with_relu_between(base: str) -> None
         second.weight.copy_(torch.tensor([[10.0, 1.0]]))
     states = torch.zeros(1, 1, 2, 32)
     states[0, 0, :, 0] = torch.tensor([3.0, -4.0])
-    features, _ = backbone.mix(states, torch.ones(1, 2, dtype=torch.bool))
+    features, _ = backbone.forward_trained(states, torch.ones(1, 2, dtype=torch.bool))
     # 10 * max(x, 0) + max(-x, 0): 30 and 4
     assert features.flatten().tolist() == [30.0, 4.0]
     assert backbone.n_features == 1
@@ -163,7 +167,9 @@ def test_mix_is_linear_layers_on_each_frame_with_relu_between(base: str) -> None
 def test_mix_without_pointwise_layers_is_the_last_state(base: str) -> None:
     backbone = WhisperBackbone(load_encoder(base), pointwise=())
     states = torch.randn(1, 1, 3, 32)
-    assert torch.equal(backbone.mix(states, torch.ones(1, 3, dtype=torch.bool))[0], states[:, 0])
+    assert torch.equal(
+        backbone.forward_trained(states, torch.ones(1, 3, dtype=torch.bool))[0], states[:, 0]
+    )
     assert backbone.n_features == 32
 
 
@@ -171,10 +177,10 @@ def test_frozen_encoder_in_training_keeps_no_graph(base: str) -> None:
     encoder = load_encoder(base)
     freeze(encoder)
     backbone = WhisperBackbone(encoder).train()
-    states, mask = backbone.encode(**make_batch(base, (8000,)))
+    states, mask = backbone.forward_pretrained(**make_batch(base, (8000,)))
     assert not states.requires_grad
     assert not backbone.encoder.training
-    assert backbone.mix(states, mask)[0].requires_grad
+    assert backbone.forward_trained(states, mask)[0].requires_grad
 
 
 def test_gradient_checkpointing_gives_the_same_gradients(base: str) -> None:

@@ -21,7 +21,7 @@ _LORA_KEY = re.compile(
 
 
 def read_classifier(file: Path) -> dict[str, Tensor]:
-    """Tensors of a classifier in the public layout, under the names of our classifier.
+    """Read the tensors of a classifier in the public layout, under the names of our classifier.
 
     Raises:
         MissingFileError: if there is no such file.
@@ -29,7 +29,7 @@ def read_classifier(file: Path) -> dict[str, Tensor]:
     """
     import torch
 
-    from abhinaya.nn.published_classifier import HEAD_NAMES
+    from abhinaya.nn.checkpoint import HEAD_NAMES
     from abhinaya.nn.weight_files import read_pickle
 
     content = read_pickle(file)
