@@ -156,7 +156,7 @@ def _markdown(
 def _latex(
     columns: Sequence[str], texts: list[list[str]], right: list[bool], title: str | None
 ) -> str:
-    """Return a tabular in the manner of the package booktabs, in a table environment if it has a title."""
+    """Return a tabular for the package booktabs, in a table environment if it has a title."""
 
     def line(cells: Sequence[str]) -> str:
         return " & ".join(cell.translate(_LATEX_ESCAPES) for cell in cells) + r" \\"
