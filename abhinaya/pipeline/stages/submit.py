@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
 from abhinaya.pipeline.report import Report
 from abhinaya.pipeline.stages.settings import Settings
+
+if TYPE_CHECKING:
+    from abhinaya.data.labels import EmotionSet
 
 __all__ = ["SubmitSettings", "run_submit"]
 
@@ -23,23 +27,27 @@ class SubmitSettings(Settings):
     """Rows of that manifest, such as test3."""
 
 
-def run_submit(table: Path, out: Path, settings: SubmitSettings) -> Report:
-    """Write the submission `out` and its line in the ledger beside it."""
+def run_submit(
+    table: Path, out: Path, settings: SubmitSettings, *, emotions: EmotionSet | None = None
+) -> Report:
+    """Write the submission `out` and its line in the ledger beside it.
+
+    Args:
+        table: the predictions.
+        out: the CSV to write.
+        settings: what it must hold.
+        emotions: classes where no challenge says them; MSP-Podcast's by default.
+    """
     from abhinaya.data.labels import MSP_PODCAST
-    from abhinaya.data.predictions import read_table
     from abhinaya.evaluation.submission import expected_names, find_challenge, write_submission
 
     rules = find_challenge(settings.challenge) if settings.challenge else None
-    if rules is not None:
-        emotions = rules.emotions
-    else:  # a CSV does not store its classes
-        emotions = MSP_PODCAST if table.suffix == ".csv" else read_table(table).emotions
     names = expected_names(rules, settings.names, selection=settings.select)
     digest = write_submission(
         table,
         out,
         names=names,
-        emotions=emotions,
+        emotions=rules.emotions if rules else emotions or MSP_PODCAST,
         challenge=settings.challenge,
     )
     return Report(
