@@ -369,18 +369,12 @@ def _submit_step(pipeline: Pipeline) -> Step:
     table = _table(pipeline, entry.selection, config.final_name)
     out = config.out / "submission.csv"
 
-    def work() -> Report:
-        from abhinaya.data.predictions import read_table
-
-        # Of whatever corpus the chain is about.
-        return run_submit(table, out, entry, emotions=read_table(table).emotions)
-
     return Step(
         "submit",
         entry.model_dump(mode="json"),
         (table, entry.names) if entry.names else (table,),
         (out,),
-        work,
+        lambda: run_submit(table, out, entry),
     )
 
 

@@ -11,7 +11,7 @@ from abhinaya.pipeline.report import Report
 from abhinaya.pipeline.stages.settings import Settings
 
 if TYPE_CHECKING:
-    from abhinaya.data.labels import EmotionSet
+    pass
 
 __all__ = ["SubmitSettings", "run_submit"]
 
@@ -27,28 +27,23 @@ class SubmitSettings(Settings):
     """Rows of that manifest, such as test3."""
 
 
-def run_submit(
-    table: Path, out: Path, settings: SubmitSettings, *, emotions: EmotionSet | None = None
-) -> Report:
+def run_submit(table: Path, out: Path, settings: SubmitSettings) -> Report:
     """Write the submission `out` and its line in the ledger beside it.
 
-    Args:
-        table: the predictions.
-        out: the CSV to write.
-        settings: what it must hold.
-        emotions: classes where no challenge says them; MSP-Podcast's by default.
+    Without a challenge, which says its classes, those of the table hold.
     """
     from abhinaya.data.labels import MSP_PODCAST
+    from abhinaya.data.predictions import read_table
     from abhinaya.evaluation.submission import expected_names, find_challenge, write_submission
 
     rules = find_challenge(settings.challenge) if settings.challenge else None
+    if rules is not None:
+        emotions = rules.emotions
+    else:  # a CSV does not store its classes
+        emotions = MSP_PODCAST if table.suffix == ".csv" else read_table(table).emotions
     names = expected_names(rules, settings.names, selection=settings.select)
     digest = write_submission(
-        table,
-        out,
-        names=names,
-        emotions=rules.emotions if rules else emotions or MSP_PODCAST,
-        challenge=settings.challenge,
+        table, out, names=names, emotions=emotions, challenge=settings.challenge
     )
     return Report(
         f"submission: {out}",
