@@ -139,13 +139,13 @@ def _restore(
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """A sentence with the nearest known name, with a leading blank, or an empty string."""
+    """Return a sentence with the nearest known name, with a leading blank, or an empty string."""
     near = difflib.get_close_matches(name, list(known), n=1)
     return f" Did you mean {near[0]!r}?" if near else ""
 
 
 def list_some(items: Iterable[object], n_shown: int = 3) -> str:
-    """The first few items through `repr`, and how many more there are.
+    """Return the first few items through `repr`, and how many more there are.
 
     Example:
         >>> list_some(["a", "b", "c", "d"])

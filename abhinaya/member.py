@@ -23,10 +23,10 @@ class Utterance:
 
     Args:
         name: the manifest's `utterance`.
-        waveform: mono float32 at 16 kHz, shape (S,), already cropped; null if the member needs no
+        waveform: mono float32 at 16 kHz, shape (S,), already cropped; None if the member needs no
             audio, and where stored features replace it.
-        text: its transcript; null if the member needs none.
-        epoch: the epoch in training; null in validation and prediction, where nothing is drawn.
+        text: its transcript; None if the member needs none.
+        epoch: the epoch in training; None in validation and prediction, where nothing is drawn.
     """
 
     name: str
@@ -42,10 +42,10 @@ class InputBuilder(Protocol):
     needs_text: bool
 
     def encode(self, utterance: Utterance) -> dict[str, Any]:
-        """Model inputs of one utterance; runs in data-loading workers."""
+        """Return model inputs of one utterance; runs in data-loading workers."""
 
     def collate(self, encoded: list[dict[str, Any]]) -> dict[str, Any]:
-        """One batch of tensors out of several encoded utterances."""
+        """Return one batch of tensors out of several encoded utterances."""
 
 
 class ContextBuilder(InputBuilder, Protocol):
@@ -55,10 +55,10 @@ class ContextBuilder(InputBuilder, Protocol):
     """
 
     def encode_context(self, utterance: Utterance) -> dict[str, Any]:
-        """What of an utterance goes into the context; its waveform is null."""
+        """Return what of an utterance goes into the context; its waveform is None."""
 
     def collate_context(self, encoded: list[dict[str, Any]]) -> dict[str, Any]:
-        """The tensors that the backbone's `context` names, of several utterances."""
+        """Return the tensors that the backbone's `context` names, of several utterances."""
 
 
 @dataclass(frozen=True)

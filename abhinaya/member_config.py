@@ -16,7 +16,7 @@ __all__ = ["check_member_config", "find_config_class", "find_predictor", "load_m
 
 
 def load_member_config(config: str | Path, overrides: Sequence[str] = ()) -> MemberConfig:
-    """The checked config of a member.
+    """Return the checked config of a member.
 
     Args:
         config: a YAML file, or a shipped one such as `members/wavlm.yaml`.
@@ -32,7 +32,7 @@ def load_member_config(config: str | Path, overrides: Sequence[str] = ()) -> Mem
 
 
 def check_member_config(content: Mapping[str, Any], where: str) -> MemberConfig:
-    """The same from a mapping.
+    """Check the config of a member in a mapping.
 
     Args:
         content: keys and values.
@@ -42,7 +42,7 @@ def check_member_config(content: Mapping[str, Any], where: str) -> MemberConfig:
 
 
 def find_config_class(content: Mapping[str, Any], where: str) -> type[MemberConfig]:
-    """The config class of the member that a mapping names.
+    """Return the config class of the member that a mapping names.
 
     Raises:
         ProblemsError: if it names none.
@@ -60,7 +60,7 @@ def find_config_class(content: Mapping[str, Any], where: str) -> type[MemberConf
 def find_predictor(
     source: str | Path, overrides: Sequence[str] = (), manifest: Path | None = None
 ) -> tuple[Member, Path | MemberConfig]:
-    """The member that predicts from `source`, and what to hand to its `predict`.
+    """Return the member that predicts from `source`, and what to hand to its `predict`.
 
     Args:
         source: a run directory or checkpoint folder, or the config of a member with nothing to

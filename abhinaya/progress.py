@@ -16,7 +16,7 @@ _logger = logging.getLogger(__name__)
 def progress(
     description: str, total: int, *, shown: bool = True, lines: bool = True
 ) -> Iterator[Callable[[int], None]]:
-    """A function to call with the amount of work just done.
+    """Return a function to call with the amount of work just done.
 
     Args:
         description: what is being done, such as "predicting wavlm".

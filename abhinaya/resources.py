@@ -14,17 +14,17 @@ _ROOT = Path(__file__).resolve().parent.parent
 
 
 def configs_dir() -> Path:
-    """The folder of shipped YAML configs."""
+    """Return the folder of shipped YAML configs."""
     return _ROOT / "configs"
 
 
 def prompts_dir() -> Path:
-    """The folder of shipped prompts."""
+    """Return the folder of shipped prompts."""
     return _ROOT / "prompts"
 
 
 def find_config(name: str | Path) -> Path:
-    """Path of a config: a file as given, else a shipped one such as `members/wavlm.yaml`.
+    """Return path of a config: a file as given, else a shipped one such as `members/wavlm.yaml`.
 
     A leading `configs/` is allowed for shipped files, so that the same command works in a checkout
     and beside an installed wheel.

@@ -94,7 +94,7 @@ class DecodingSettings:
             )
 
     def describe(self) -> str:
-        """One line that two runs share if they decode alike."""
+        """Return one line that two runs share if they decode alike."""
         return " ".join(
             [
                 f"language={self.language or 'detect'}",
@@ -108,14 +108,14 @@ class DecodingSettings:
         )
 
     def is_silent(self, decoded: Decoded) -> bool:
-        """Whether nothing was said: the model doubts that there is speech, and doubts its text."""
+        """Tell whether nothing was said: the model doubts both speech and text."""
         return (
             decoded.no_speech_prob > self.max_no_speech_prob
             and decoded.avg_logprob <= self.min_logprob
         )
 
     def looks_wrong(self, decoded: Decoded) -> bool:
-        """Whether a higher temperature should be tried: repetitive or unsure, and not silent."""
+        """Tell whether to try a higher temperature: repetitive or unsure, and not silent."""
         is_bad = (
             decoded.compression_ratio > self.max_compression_ratio
             or decoded.avg_logprob < self.min_logprob
@@ -172,7 +172,7 @@ class Transcript:
 
 
 def cut_windows(waveform: FloatArray, window_samples: int) -> list[FloatArray]:
-    """Segments of a waveform that fit into a model's window and together are the whole of it.
+    """Cut a waveform into segments that fit into a model's window, nothing left over.
 
     A cut lies in the quietest fifth of a second of the last sixth of a window, so that it seldom
     splits a word. Everything that fits at once stays whole.
@@ -199,7 +199,7 @@ def cut_windows(waveform: FloatArray, window_samples: int) -> list[FloatArray]:
 
 
 def join_windows(windows: Sequence[Decoded], settings: DecodingSettings) -> Transcript:
-    """One transcript out of a clip's windows; silent ones add nothing to it."""
+    """Return one transcript out of a clip's windows; silent ones add nothing to it."""
     spoken = [window for window in windows if not settings.is_silent(window)]
     counted = spoken or windows
     avg_logprob = min(window.avg_logprob for window in counted)
@@ -252,7 +252,7 @@ class Recogniser:
     def transcribe(
         self, utterances: Sequence[str], windows: Sequence[Sequence[FloatArray]], *, batch_size: int
     ) -> list[Transcript]:
-        """The transcripts of several clips.
+        """Return the transcripts of several clips.
 
         Args:
             utterances: their names, which seed what is sampled.
@@ -303,7 +303,7 @@ class Recogniser:
         ]
 
     def _fall_back(self, key: tuple[str, int], mel: Tensor, decoded: Decoded) -> Decoded:
-        """The first text that does not look wrong, or that of the last temperature.
+        """Return the first text that does not look wrong, or that of the last temperature.
 
         The window is encoded again on its own: in a batch its features differ in the last digits.
         """
@@ -328,7 +328,7 @@ class Recogniser:
             return self._decode(mel, language, temperature)[0]
 
     def _decode(self, mels: Tensor, language: str | None, temperature: float) -> list[Decoded]:
-        """openai-whisper's decoding of spectrograms (B, n_mels, T), or of encoded ones."""
+        """Return openai-whisper's decoding of spectrograms (B, n_mels, T), or of encoded ones."""
         import whisper
 
         options = whisper.DecodingOptions(
@@ -360,7 +360,7 @@ class Recogniser:
         return features
 
     def _mel(self, waveform: FloatArray) -> Tensor:
-        """Log-mel spectrogram of a window, filled up with silence, shape (n_mels, T).
+        """Return log-mel spectrogram of a window, filled up with silence, shape (n_mels, T).
 
         One by one, because its floor is relative to the loudest point of what it is given.
         """

@@ -187,12 +187,12 @@ class WindowInputs:
         self.window_samples = window_samples
 
     def encode(self, utterance: Utterance) -> dict[str, Any]:
-        """The windows of one clip."""
+        """Return the windows of one clip."""
         assert utterance.waveform is not None
         return {"windows": cut_windows(utterance.waveform, self.window_samples)}
 
     def collate(self, encoded: list[dict[str, Any]]) -> dict[str, Any]:
-        """The windows of several clips."""
+        """Return the windows of several clips."""
         return {"windows": [clip["windows"] for clip in encoded]}
 
 
@@ -214,7 +214,7 @@ class TranscriptRun:
         self.shards = table.with_name(f".{table.name}.parts") / digest_of([source, made_with])
 
     def read_done(self) -> set[str]:
-        """Utterances that have a transcript.
+        """Return utterances that have a transcript.
 
         Raises:
             BadValueError: if the source has transcripts of other weights or settings.
@@ -243,7 +243,7 @@ class TranscriptRun:
         )
 
     def read_parts(self) -> dict[str, dict[str, Any]]:
-        """What has been kept so far, by utterance; a text counts more than a failure."""
+        """Return what has been kept so far, by utterance; a text counts more than a failure."""
         found: dict[str, dict[str, Any]] = {}
         for shard in sorted(self.shards.glob("part-*.parquet")):
             for row in read_transcript_rows(shard):
@@ -300,7 +300,7 @@ class TranscriptRun:
         return self.table.with_name(f"{self.table.stem}.{self.source}.problems.csv")
 
     def summarise(self, utterances: Iterable[str], n_new: int) -> TranscribeSummary:
-        """Counts over the utterances of a selection, once the table is written."""
+        """Return counts over the utterances of a selection, once the table is written."""
         wanted = set(utterances)
         rows = [
             row
@@ -331,7 +331,7 @@ def _transcribe_batches(
     batch_size: int,
     num_workers: int,
 ) -> Iterator[list[dict[str, Any]]]:
-    """Rows of one batch after the other; a clip that cannot be read gets a reason and no text."""
+    """Yield rows batch by batch; a clip that cannot be read gets a reason and no text."""
     from abhinaya.inference.sharding import read_batches
     from abhinaya.loading.dataset import fresh_loader
 
@@ -354,7 +354,7 @@ def _transcribe_batches(
 
 
 def _find_language(wanted: str | None, of_rows: Sequence[object]) -> str | None:
-    """Code of the language to decode in; None to detect it."""
+    """Return code of the language to decode in; None to detect it."""
     from abhinaya.asr.model import import_whisper
 
     import_whisper()

@@ -56,7 +56,7 @@ class WordErrors:
 
 
 def load_normalizer(language: str | None) -> Normalizer:
-    """Whisper's normaliser of texts: the English one, or the basic one for all other languages.
+    """Return Whisper's normaliser of texts: the English one, or the basic one for others.
 
     Both drop case, punctuation and what stands in brackets; the English one also unifies
     spellings, contractions and numbers. Source: Radford et al., "Robust Speech Recognition via
@@ -81,7 +81,7 @@ def load_normalizer(language: str | None) -> Normalizer:
 
 
 def count_word_errors(references: Sequence[str], hypotheses: Sequence[str]) -> IntArray:
-    """Substitutions, deletions, insertions and words of the reference, per utterance.
+    """Return substitutions, deletions, insertions and words of the reference, per utterance.
 
     Args:
         references: what was said, normalised; "" where nothing was.
@@ -131,7 +131,7 @@ def score_transcripts(
     n_resamples: int = 10_000,
     seed: int = 0,
 ) -> dict[str, WordErrors]:
-    """Word errors of transcripts, over all utterances or per group.
+    """Return word errors of transcripts, over all utterances or per group.
 
     An utterance counts if both sources have a text, "" included; the others are counted aside.
 
@@ -192,7 +192,7 @@ def score_transcripts(
 
 
 def _interval(counts: IntArray, n_resamples: int, seed: int) -> tuple[float, float]:
-    """95 % percentile interval of the error rate when utterances are drawn with replacement.
+    """Return 95 % percentile interval of the error rate when utterances are drawn with replacement.
 
     Utterances with equal counts are interchangeable, so a resample is one multinomial draw over
     the distinct ones. Resamples without any word have no rate and are left out.

@@ -199,7 +199,7 @@ def _pairs(result: Ablation) -> list[dict[str, Any]]:
 
 
 def _number(value: float) -> float | None:
-    """JSON has no NaN, and a table shows what is undefined as an empty cell."""
+    """Turn NaN into None: JSON has no NaN, and a table shows an empty cell."""
     return None if math.isnan(value) else float(value)
 
 

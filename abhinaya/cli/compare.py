@@ -109,7 +109,7 @@ def _range(interval: tuple[float, float], *, signed: bool = False) -> str:
 
 
 def _note(report: ComparisonReport, manifest: Path) -> None:
-    """What was left out, on stderr, so that a table for a paper stays clean."""
+    """Say what was left out, on stderr, so that a table for a paper stays clean."""
     first = report.scores[0]
     if first.n_dropped:
         typer.echo(

@@ -64,7 +64,7 @@ def _check_config(config: str, overrides: Sequence[str]) -> Sequence[Finding]:
 
 
 def _load(config: str, overrides: Sequence[str]) -> MemberConfig:
-    """The config, whose manifest need not be named: weights are often there before the corpus."""
+    """Return the config, without a manifest too: weights often come before the corpus."""
     from abhinaya.config import apply_overrides, load_yaml
     from abhinaya.member_config import check_member_config
     from abhinaya.resources import find_config

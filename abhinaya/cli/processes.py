@@ -12,12 +12,12 @@ __all__ = ["is_main_process", "quiet_libraries", "set_up_logging"]
 
 
 def is_main_process() -> bool:
-    """True in the only process, or in the first one of a launch."""
+    """Return True in the only process, or in the first one of a launch."""
     return os.environ.get("RANK", "0") == "0"
 
 
 def set_up_logging() -> None:
-    """Our own messages from INFO on, those of libraries from WARNING on, plain on stderr."""
+    """Show our own messages from INFO on, those of libraries from WARNING on, on stderr."""
     logging.basicConfig(stream=sys.stderr, format="%(message)s", level=logging.WARNING)
     for package in ("abhinaya", "members", "ensembling"):
         logging.getLogger(package).setLevel(logging.INFO)

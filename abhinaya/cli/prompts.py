@@ -27,7 +27,7 @@ prompts = typer.Typer(
 
 @prompts.command("list")
 def _list(as_json: AsJson = False, table_format: Format = TableFormat.TEXT) -> None:
-    """The shipped prompts, what each needs of a clip, and its slots."""
+    """List the shipped prompts, what each needs of a clip, and its slots."""
     from abhinaya.prompting.prompts import load_prompt, prompt_names
 
     found = [load_prompt(name) for name in prompt_names()]
@@ -270,7 +270,7 @@ def _as_json(found: PromptScore) -> dict[str, Any]:
 
 
 def _filling_of(model: str | None, manifest: Path) -> tuple[FillingConfig, int]:
-    """Settings of a member's config; the defaults for none, or for one that fills no chats."""
+    """Return settings of a member's config; the defaults where it fills no chats."""
     from abhinaya.config import load_yaml, merge
     from abhinaya.member_config import check_member_config
     from abhinaya.prompting.rendering import FillingConfig
@@ -286,7 +286,7 @@ def _filling_of(model: str | None, manifest: Path) -> tuple[FillingConfig, int]:
 
 
 def _selection_of(manifest: Manifest, utterance: str) -> list[str]:
-    """The split of a row; `all` where it has none.
+    """Return the split of a row; `all` where it has none.
 
     Raises:
         BadValueError: if there is no such row.

@@ -38,7 +38,7 @@ def score_asr(
     as_json: AsJson = False,
     table_format: Format = TableFormat.TEXT,
 ) -> None:
-    """Word error rate of transcripts, after Whisper's normalisation of texts.
+    """Score transcripts by word error rate, after Whisper's normalisation of texts.
 
     Utterances that lack one of the two texts are not scored but counted.
     """

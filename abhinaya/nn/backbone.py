@@ -39,7 +39,7 @@ class Backbone(nn.Module, ABC):
     @abstractmethod
     # Each backbone names its own inputs; these two `Any` let it.
     def forward_pretrained(self, *args: Any, **inputs: Any) -> tuple[Tensor, Tensor]:
-        """Hidden states and where they are real.
+        """Return hidden states and where they are real.
 
         The rows of the result do not depend on what else is in the batch.
 
@@ -57,7 +57,7 @@ class Backbone(nn.Module, ABC):
     def forward_trained(
         self, states: Tensor, mask: Tensor, *args: Any, **context: Any
     ) -> tuple[Tensor, Tensor]:
-        """Features (B, T', D') and their mask (B, T') from what `forward_pretrained` returned.
+        """Return features (B, T', D') and their mask (B, T') from hidden states.
 
         Args:
             states: shape (B, N, T, D).
@@ -67,7 +67,7 @@ class Backbone(nn.Module, ABC):
         """
 
     def forward(self, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Features (B, T', D') and mask (B, T') from model inputs or from stored hidden states.
+        """Return features (B, T', D') and mask (B, T') from inputs or stored hidden states.
 
         Args:
             inputs: what `find_states` takes, and what `context` names.
@@ -156,7 +156,7 @@ class LayerMix(nn.Module):
             self.register_buffer("std", torch.ones(n_layers, 1, n_features))
 
     def forward(self, states: Tensor) -> Tensor:
-        """The mixed layers, shape (B, T, D), of `states`, shape (B, N, T, D)."""
+        """Return the mixed layers, shape (B, T, D), of `states`, shape (B, N, T, D)."""
         if self.standardize:
             states = (states - self.mean) / self.std
         if self.weights is None:

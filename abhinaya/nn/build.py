@@ -22,10 +22,10 @@ class ClassifierBuilder(Protocol):
     config_class: type[ClassifierConfig]
 
     def build_backbone(self, config: Any) -> Backbone:
-        """The backbone with its pre-trained weights, frozen where the config says so."""
+        """Return the backbone with its pre-trained weights, frozen where the config says so."""
 
     def build_inputs(self, config: Any) -> InputBuilder:
-        """What turns utterances into inputs of the backbone."""
+        """Return what turns utterances into inputs of the backbone."""
 
 
 def build_classifier(
@@ -34,7 +34,7 @@ def build_classifier(
     n_classes: int,
     class_counts: Sequence[int] | None = None,
 ) -> EmotionClassifier:
-    """Backbone with its pre-trained weights, pooling, a new head, and a loss if counts are given.
+    """Build backbone, pooling, a new head, and a loss if counts are given.
 
     Args:
         member: builds the backbone.

@@ -19,7 +19,7 @@ __all__ = [
 
 
 def inverse_frequency_weights(class_counts: Sequence[int]) -> Tensor:
-    """Weights N / (K n[c]): each class weighs the same in total, a mean row weighs one.
+    """Return weights N / (K n[c]): each class weighs the same in total, a mean row weighs one.
 
     Args:
         class_counts: n, rows per class, length K, at least 1 each; N is their sum.
@@ -39,7 +39,7 @@ def inverse_frequency_weights(class_counts: Sequence[int]) -> Tensor:
 
 
 def class_balanced_weights(class_counts: Sequence[int], beta: float = 0.999) -> Tensor:
-    """Weights (1 - beta) / (1 - beta ** n[c]), scaled to sum to K.
+    """Return weights (1 - beta) / (1 - beta ** n[c]), scaled to sum to K.
 
     The idea: further rows of a class overlap with the earlier ones, so n rows are worth
     (1 - beta ** n) / (1 - beta). At beta = 0 all weights are one; towards 1 they go as 1 / n.
@@ -72,7 +72,7 @@ def class_balanced_weights(class_counts: Sequence[int], beta: float = 0.999) -> 
 
 
 def ldam_margins(class_counts: Tensor, max_margin: float = 0.5) -> Tensor:
-    """Margins proportional to n[c] ** -1/4; that of the rarest class is `max_margin`.
+    """Return margins proportional to n[c] ** -1/4; that of the rarest class is `max_margin`.
 
     Source: Cao et al., NeurIPS 2019, section 3.2, arXiv:1906.07413.
 

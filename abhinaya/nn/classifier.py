@@ -60,7 +60,7 @@ class EmotionClassifier(nn.Module):
         labels: Tensor | None = None,
         segment_of: Tensor | None = None,
     ) -> EmotionOutput:
-        """Logits of a batch, and its loss if labels are given.
+        """Return logits of a batch, and its loss if labels are given.
 
         Args:
             inputs: what the backbone takes, for P segments of audio or text.
@@ -77,7 +77,7 @@ class EmotionClassifier(nn.Module):
         return EmotionOutput(loss=loss, logits=logits, embeddings=embeddings)
 
     def activation_checkpointing_enable(self, **settings: Any) -> None:
-        """What the Trainer calls for `activation_checkpointing: true`."""
+        """Return what the Trainer calls for `activation_checkpointing: true`."""
         del settings  # configs cannot set any
         self.backbone.enable_gradient_checkpointing()
 
@@ -85,7 +85,7 @@ class EmotionClassifier(nn.Module):
     gradient_checkpointing_enable = activation_checkpointing_enable
 
     def trained_names(self) -> list[str]:
-        """Keys of the state that training changes: trained parameters and fitted statistics."""
+        """Return keys of what training changes: trained parameters and fitted statistics."""
         parameters = {name for name, value in self.named_parameters() if value.requires_grad}
         # Published networks bring their own buffers: positions, scales of quantised weights.
         outside = ("loss.", *(f"backbone.{name}." for name in self.backbone.pretrained))
@@ -93,13 +93,13 @@ class EmotionClassifier(nn.Module):
         return [name for name in self.state_dict() if name in parameters or name in fitted]
 
     def trained_state(self) -> dict[str, Tensor]:
-        """The state that a checkpoint holds, on the CPU."""
+        """Return the state that a checkpoint holds, on the CPU."""
         state = self.state_dict()
         return {name: state[name].detach().cpu().contiguous() for name in self.trained_names()}
 
 
 def _row_means(segments: Tensor, segment_of: Tensor) -> Tensor:
-    """Mean over the segments of each row: (P, D) and (P,) to (B, D)."""
+    """Return mean over the segments of each row: (P, D) and (P,) to (B, D)."""
     n_rows = int(segment_of.max()) + 1
     totals = segments.new_zeros(n_rows, segments.shape[1]).index_add(0, segment_of, segments)
     counts = segments.new_zeros(n_rows).index_add(0, segment_of, segments.new_ones(len(segments)))

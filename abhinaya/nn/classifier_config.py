@@ -148,7 +148,7 @@ _NOT_YET = {
 
 
 def _read_arguments(given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """Values with the types of TrainingArguments, and what is wrong with the others."""
+    """Return values with the types of TrainingArguments, and what is wrong with the others."""
     adapters = _argument_types() if given else {}
     values: dict[str, Any] = {}
     problems = []

@@ -66,7 +66,7 @@ class EmotionHead(nn.Module):
         return self.out
 
     def forward(self, pooled: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits and embeddings of a batch.
+        """Return logits and embeddings of a batch.
 
         Args:
             pooled: one vector per utterance, shape (B, n_inputs), any floating type.

@@ -206,12 +206,12 @@ def load_tokenizer(base: str) -> PreTrainedTokenizerBase:
 
 
 def _is_path(base: str) -> bool:
-    """Whether `base` lies on this disk, or cannot be anything else."""
+    """Tell whether `base` lies on this disk, or cannot be anything else."""
     return Path(base).exists() or not _HUB_ID.fullmatch(base)
 
 
 def _require_folder(base: str) -> Path:
-    """The folder, in which no file is the stand-in of a git checkout without git-lfs."""
+    """Return the folder, in which no file is the stand-in of a git checkout without git-lfs."""
     folder = Path(base)
     if not folder.is_dir():
         found = "is a file" if folder.is_file() else "is not there"
@@ -236,7 +236,7 @@ def _is_pointer(file: Path) -> bool:
 
 
 def _read_config(base: str) -> PreTrainedConfig:
-    """The config, after a look whether it is one of a causal language model."""
+    """Return the config, after a look whether it is one of a causal language model."""
     try:
         config: PreTrainedConfig = AutoConfig.from_pretrained(base)
     except (OSError, ValueError) as err:
@@ -259,7 +259,7 @@ def _read_config(base: str) -> PreTrainedConfig:
 
 
 def _quantization(weights: Weights, device: torch.device) -> dict[str, Any]:
-    """Arguments of `from_pretrained` that quantise while loading."""
+    """Return arguments of `from_pretrained` that quantise while loading."""
     try:
         importlib.import_module("bitsandbytes")
     except ImportError as err:
@@ -284,7 +284,7 @@ def _quantization(weights: Weights, device: torch.device) -> dict[str, Any]:
 
 
 def _misshapen(model: PreTrainedModel) -> list[str]:
-    """Names of matrices with another shape than their layer's, which nobody checks for 4 bits."""
+    """Return names of matrices of another shape than their layer's; nobody checks 4 bits."""
     return [
         f"{name}.weight"
         for name, layer in model.named_modules()

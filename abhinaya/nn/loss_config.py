@@ -130,7 +130,7 @@ class LossConfig(BaseModel):
 
 
 def require_counts(class_counts: Sequence[int]) -> list[int]:
-    """The counts as a list, if every class has at least one row.
+    """Return the counts as a list, if every class has at least one row.
 
     Args:
         class_counts: rows per class, length K.
@@ -151,7 +151,7 @@ def require_counts(class_counts: Sequence[int]) -> list[int]:
 
 
 def absorbed_prior(config: LossConfig, class_counts: Sequence[int]) -> list[float] | None:
-    """The class prior that a trained model's raw logits have already been freed from.
+    """Return the class prior that a trained model's raw logits have already been freed from.
 
     With pi the share of a class in the counts, logit adjustment and vector scaling train z +
     tau log pi to fit the data, so the raw z that predicts is the posterior divided by

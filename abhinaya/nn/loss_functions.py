@@ -42,7 +42,7 @@ def weighted_cross_entropy(
     *,
     reduction: Reduction = "weight-normalised",
 ) -> Tensor:
-    """Cross-entropy in which a row counts as much as its class weighs.
+    """Return cross-entropy in which a row counts as much as its class weighs.
 
     Args:
         logits: unnormalised scores, shape (B, K).
@@ -72,7 +72,7 @@ def weighted_focal_loss(
     reduction: Reduction = "mean",
     broadcast_compat: bool = False,
 ) -> Tensor:
-    """Cross-entropy that fades out the rows already answered well.
+    """Return cross-entropy that fades out the rows already answered well.
 
     With p the probability given to the true class y, one row costs
     w[y] * (1 - p) ** gamma * -log(p). The published code of the Abhinaya system multiplies each
@@ -131,7 +131,7 @@ def vector_scaling_loss(
     tau: float = 1.0,
     reduction: Reduction = "weight-normalised",
 ) -> Tensor:
-    """Cross-entropy on logits that are shrunk and lowered the more, the rarer the class.
+    """Return cross-entropy on logits that are shrunk and lowered the more, the rarer the class.
 
     With n[c] rows and share pi[c] of class c, logit z[c] enters as
     (n[c] / max n) ** gamma * z[c] + tau * log pi[c]. That is for training; predict with raw
@@ -174,7 +174,7 @@ def logit_adjustment_loss(
     tau: float = 1.0,
     reduction: Reduction = "weight-normalised",
 ) -> Tensor:
-    """Cross-entropy on z + tau * log pi, so that the raw logits z owe nothing to the class prior.
+    """Return cross-entropy on z + tau * log pi, which frees z from the class prior.
 
     Source: Menon et al., "Long-tail Learning via Logit Adjustment", ICLR 2021, eq. 10,
     arXiv:2007.07314. Arguments, result and errors as for `vector_scaling_loss` at gamma = 0.
@@ -194,7 +194,7 @@ def ldam_loss(
     scale: float = 30.0,
     reduction: Reduction = "weight-normalised",
 ) -> Tensor:
-    """Cross-entropy in which the true class has to win by a margin, larger for rarer classes.
+    """Return cross-entropy in which the true class has to win by a margin.
 
     The true logit is lowered by its class's `ldam_margins`, then all logits are multiplied by
     `scale`. The paper's logits are cosines in [-1, 1]; for others margin and scale need a search.
@@ -233,7 +233,7 @@ def soft_cross_entropy(
     class_counts: Tensor | None = None,
     reduction: Reduction = "mean",
 ) -> Tensor:
-    """Cross-entropy against a distribution q of votes: the sum over classes of -w q log p.
+    """Return cross-entropy against a distribution q of votes: the sum over classes of -w q log p.
 
     Where all votes agree it equals `weighted_cross_entropy`.
 
@@ -266,7 +266,7 @@ def soft_kl_divergence(
     class_counts: Tensor | None = None,
     reduction: Reduction = "mean",
 ) -> Tensor:
-    """KL(q || p) from a distribution q of votes: the sum over classes of w q log(q / p).
+    """Return KL(q || p) from a distribution q of votes: the sum over classes of w q log(q / p).
 
     Its gradient is that of `soft_cross_entropy`; its minimum is zero, at p = q. Classes without
     votes add nothing. Arguments, result and errors as there.
@@ -325,7 +325,7 @@ def _reduce(weighted_losses: Tensor, row_weights: Tensor, reduction: Reduction) 
 
 
 def _may_look_into(tensor: Tensor) -> bool:
-    """Whether reading values costs nothing: on the CPU, outside compiled graphs."""
+    """Tell whether reading values costs nothing: on the CPU, outside compiled graphs."""
     return tensor.device.type == "cpu" and not torch.compiler.is_compiling()
 
 

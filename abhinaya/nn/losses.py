@@ -75,7 +75,7 @@ class EmotionLoss(nn.Module):
         return self._uses_soft_targets
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Scalar float32 loss of a batch.
+        """Return scalar float32 loss of a batch.
 
         Args:
             logits: unnormalised scores, shape (B, K).
@@ -85,7 +85,7 @@ class EmotionLoss(nn.Module):
 
 
 def build_loss(config: LossConfig, class_counts: Sequence[int]) -> EmotionLoss:
-    """The loss that a config describes.
+    """Return the loss that a config describes.
 
     Args:
         config: name and options; its own `class_counts` replace the argument.

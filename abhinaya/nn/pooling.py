@@ -48,7 +48,7 @@ class AttentiveStatisticsPooling(nn.Module):
         return 2 * self.n_features
 
     def forward(self, frames: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Means, then standard deviations, of every utterance.
+        """Return means, then standard deviations, of every utterance.
 
         Args:
             frames: shape (B, T, D), any floating type.
@@ -96,7 +96,7 @@ class MeanPooling(nn.Module):
         return self.n_features
 
     def forward(self, frames: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Mean of every utterance, shape (B, D), float32.
+        """Return mean of every utterance, shape (B, D), float32.
 
         Arguments and errors as for `AttentiveStatisticsPooling.forward`.
         """
@@ -114,7 +114,7 @@ _POOLINGS: dict[str, Callable[[int], AttentiveStatisticsPooling | MeanPooling]] 
 
 
 def build_pooling(name: str, n_features: int) -> AttentiveStatisticsPooling | MeanPooling:
-    """The pooling of that name; its `output_size` is the width of what it returns.
+    """Return the pooling of that name; its `output_size` is the width of what it returns.
 
     Args:
         name: `attentive-statistics` or `mean`.
@@ -133,7 +133,7 @@ def build_pooling(name: str, n_features: int) -> AttentiveStatisticsPooling | Me
 
 
 def _clean(frames: Tensor, mask: Tensor | None) -> Tensor:
-    """Frames in float32, zero outside the mask: 0 x NaN would still be NaN."""
+    """Return frames in float32, zero outside the mask: 0 x NaN would still be NaN."""
     return frames.float() if mask is None else frames.float().masked_fill(~mask.unsqueeze(2), 0.0)
 
 

@@ -36,7 +36,7 @@ _WANTS_CODE = re.compile(
 
 
 def read_pickle(file: Path) -> Any:
-    """What a file of `torch.save` holds, on the CPU; nothing in it is ever run.
+    """Return what a file of `torch.save` holds, on the CPU; nothing in it is ever run.
 
     The tensors of a zip archive (torch 1.6 and later) are mapped from disk: copy what you keep.
 
@@ -68,7 +68,7 @@ def read_pickle(file: Path) -> Any:
 
 @contextmanager
 def open_safetensors(file: Path) -> Iterator[Any]:
-    """The opened file, whose tensors are read one by one.
+    """Return the opened file, whose tensors are read one by one.
 
     Raises:
         CheckpointError: if it is damaged or no safetensors file.
@@ -83,7 +83,7 @@ def open_safetensors(file: Path) -> Iterator[Any]:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The files with the weights of a folder in Hugging Face's layout, sharded or not.
+    """Return the files with the weights of a folder in Hugging Face's layout, sharded or not.
 
     Of several formats the first one in the order of transformers counts: safetensors, then
     `pytorch_model.bin`; then safetensors of any other name.
@@ -115,7 +115,7 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def read_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
-    """Shape of every tensor of a folder in Hugging Face's layout; no weights are loaded.
+    """Return shape of every tensor of a folder in Hugging Face's layout; no weights are loaded.
 
     Only pickles older than torch 1.6 have to be read as a whole.
 
@@ -257,6 +257,6 @@ def _shape(value: Tensor | tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _reason(err: Exception) -> str:
-    """The part of an error of torch.load that tells the reason; the rest advises to run code."""
+    """Return the reason in an error of torch.load; the rest advises to run code."""
     text = str(err).rpartition("WeightsUnpickler error:")[2].strip()
     return re.split(r"\n|\. ", text)[0] or type(err).__name__

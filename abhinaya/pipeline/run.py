@@ -111,7 +111,7 @@ def run_pipeline(
 
 
 def _steps_from(steps: Sequence[Step], start: str | None) -> set[str]:
-    """Names of the steps from the first one that `start` names or is the kind of."""
+    """Return names of the steps from the first one that `start` names or is the kind of."""
     if start is None:
         return set()
     first = next(idx for idx, step in enumerate(steps) if start in (step.name, step.kind))

@@ -152,7 +152,7 @@ class Hints:
         }
 
     def words(self, utterance: str) -> str:
-        """What is said about one clip.
+        """Return what is said about one clip.
 
         Raises:
             AudioError: if it could not be measured.
@@ -167,7 +167,7 @@ class Hints:
 
 
 def describe_voice(voice: Voice, usual: Voice) -> str:
-    """How one clip differs from what is usual, in words.
+    """Tell how one clip differs from what is usual, in words.
 
     Named are differences from 1.5 semitones of pitch on (much: 4), 2 semitones of pitch range (5),
     3 dB (8), and a factor of 1.2 in the speaking rate (1.5).
@@ -192,7 +192,7 @@ def describe_voice(voice: Voice, usual: Voice) -> str:
 
 
 def measure_voice(waveform: NDArray[np.float32], text: str | None = None) -> Voice:
-    """Pitch, loudness and speaking rate of one clip.
+    """Return pitch, loudness and speaking rate of one clip.
 
     Args:
         waveform: mono at 16 kHz, shape (S,).
@@ -215,7 +215,7 @@ def measure_voice(waveform: NDArray[np.float32], text: str | None = None) -> Voi
 
 
 def track_pitch_hz(samples: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Fundamental frequency and power of frames of 64 ms, every 16 ms.
+    """Return fundamental frequency and power of frames of 64 ms, every 16 ms.
 
     Frame by frame the best peak of the normalised autocorrelation is taken, without a path through
     the frames: medians and percentiles do not need it.
@@ -272,7 +272,7 @@ def _pitches_of(frames: FloatArray) -> FloatArray:
 
 
 def _autocorrelation(frames: FloatArray) -> FloatArray:
-    """Of every row, at the lags 0 to 1023."""
+    """Return of every row, at the lags 0 to 1023."""
     spectrum = np.fft.rfft(frames, 2 * _FRAME, axis=1)
     return np.fft.irfft(np.abs(spectrum) ** 2, axis=1)[:, :_FRAME]
 
@@ -295,6 +295,6 @@ def _measure_file(path: Path, text: str | None) -> Voice:
 
 @lru_cache(maxsize=2**18)
 def _measure_unchanged(path: Path, mtime_ns: int, size: int, text: str | None) -> Voice:
-    """Kept, because several prompts and models are tried on the same clips."""
+    """Return the features of a clip, kept because several prompts are tried on the same clips."""
     del mtime_ns, size
     return measure_voice(read_audio(path), text)

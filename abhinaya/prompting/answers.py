@@ -156,7 +156,7 @@ class AnswerParser:
             }
 
     def parse(self, answer: str) -> Parsed:
-        """The class that an answer names, or why none; takes any text and never raises.
+        """Return the class that an answer names, or why none; takes any text and never raises.
 
         The reasons are "empty answer", "refused", "no class named" and "several classes: ..." with
         their names. A refusal is not searched for classes: it is polite, and "I'm afraid" or "happy
@@ -199,11 +199,11 @@ class AnswerParser:
         return {self._options[option] for option in named if option in self._options}
 
     def _only_phrase(self, text: str) -> set[int]:
-        """Classes whose word is all there is in a text; the only place for one-letter codes."""
+        """Return classes whose word is all of a text; the only place for one-letter codes."""
         return set(self._phrases.get(_words(text), ()))
 
     def _mentions(self, text: str) -> Iterator[int]:
-        """Class indices of all mentions that are not negated."""
+        """Return class indices of all mentions that are not negated."""
         parts = _PARTS.findall(text)
         negation = ""
         at = 0
@@ -224,7 +224,7 @@ class AnswerParser:
             at += 1
 
     def _phrase_at(self, parts: list[str], at: int) -> tuple[int, tuple[int, ...]]:
-        """Length of the longest phrase that begins at a place, 0 for none, and its classes."""
+        """Return length and classes of the longest phrase that begins at a place; 0 for none."""
         for n_words in range(min(self._longest, len(parts) - at), 0, -1):
             phrase = tuple(parts[at : at + n_words])
             if phrase in self._phrases and len("".join(phrase)) > 1:
@@ -233,7 +233,7 @@ class AnswerParser:
 
 
 def class_words(emotions: EmotionSet) -> tuple[str, ...]:
-    """One lower-case word per class, in class order, for prompts that list the classes.
+    """Return one lower-case word per class, in class order, for prompts that list the classes.
 
     They are the names of the classes. Answered alone, each is parsed as its class.
 
@@ -257,7 +257,7 @@ def class_words(emotions: EmotionSet) -> tuple[str, ...]:
 
 
 def _phrases_of(emotions: EmotionSet) -> dict[tuple[str, ...], tuple[int, ...]]:
-    """Class indices by phrase. Names and codes of the set come before words that mean the same."""
+    """Return class indices by phrase; names and codes of the set come before synonyms."""
     own: dict[tuple[str, ...], list[int]] = {}
     for idx, pair in enumerate(zip(emotions.codes, emotions.names, strict=True)):
         for phrase in dict.fromkeys(_words(_normalise(text)) for text in pair):
@@ -300,7 +300,7 @@ def _pair(parts: list[str], at: int) -> str:
 
 
 def _is_denied(behind: Sequence[str]) -> bool:
-    """Whether a mention is denied by the two words behind it, as in "anger is not"."""
+    """Tell whether a mention is denied by the two words behind it, as in "anger is not"."""
     words = list(behind)
     if words and words[0].endswith("n't"):
         return True

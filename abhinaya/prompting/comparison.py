@@ -52,7 +52,7 @@ class PromptScore:
 
 
 def find_tables(sources: Sequence[str]) -> list[str]:
-    """Tables as given, and in place of a folder all Parquet tables in it, by name.
+    """Return tables as given, and in place of a folder all Parquet tables in it, by name.
 
     Args:
         sources: folders of `abhinaya prompts run`, or tables, or NAME=TABLE.
@@ -82,7 +82,7 @@ def compare_prompts(
     n_resamples: int = 10_000,
     seed: int = 0,
 ) -> list[PromptScore]:
-    """Scores of all tables, the best macro-F1 first; of equal ones the first given.
+    """Return scores of all tables, the best macro-F1 first; of equal ones the first given.
 
     Args:
         tables: at least one, of one emotion set, under different names.
@@ -125,7 +125,7 @@ def compare_prompts(
 
 
 def mean_agreement(table: PredictionTable, others: Sequence[PredictionTable]) -> float | None:
-    """How often a table says the same as another, in [0, 1], on average over the others.
+    """Tell how often a table says the same as another, in [0, 1], on average over the others.
 
     Of a pair counts the share of the same label among the rows to which both gave one. Null if
     there is no such row with any of them.
@@ -143,7 +143,7 @@ def mean_agreement(table: PredictionTable, others: Sequence[PredictionTable]) ->
 
 
 def _spent(table: PredictionTable) -> dict[str, Any]:
-    """Tokens and cost per 1,000 rows of the whole table, out of its metadata."""
+    """Return tokens and cost per 1,000 rows of the whole table, out of its metadata."""
     per_thousand = 1000 / len(table)
     n_in = _number(table, "n_prompt_tokens")
     n_out = _number(table, "n_answer_tokens")

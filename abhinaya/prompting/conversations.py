@@ -57,7 +57,7 @@ class Conversations:
             turns.sort()
 
     def before(self, utterance: str, n_turns: int) -> list[EarlierTurn]:
-        """The last turns before an utterance, the oldest first.
+        """Return the last turns before an utterance, the oldest first.
 
         Args:
             utterance: a row of the manifest; without a place in a recording it has none.

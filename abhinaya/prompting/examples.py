@@ -132,7 +132,7 @@ class ExamplePool:
             )
 
     def pick(self, utterance: str, text: str) -> list[Example]:
-        """Examples for one utterance, in the order in which they are shown.
+        """Return examples for one utterance, in the order in which they are shown.
 
         Balanced ones come in the order of the draw, which is the same for everybody; where one of
         them may not be shown, the next one of its class stands at the end of the draw. Near ones
@@ -190,7 +190,7 @@ def _draw(seed: int, utterance: str) -> str:
 
 
 def _sources(rows: pd.DataFrame) -> dict[str, tuple[str, ...]]:
-    """By utterance, what it may share with others: itself, its speaker and its recording."""
+    """Find by utterance what it may share with others: itself, its speaker and its recording."""
     kin = {}
     columns = rows[["utterance", "speaker", "recording"]].itertuples(index=False)
     for utterance, speaker, recording in columns:

@@ -120,7 +120,7 @@ def choose_source(manifest: Manifest) -> str:
 
 
 def read_texts(manifest: Manifest, source: str | None) -> dict[str, str | None]:
-    """Text by utterance of one source; nothing for none.
+    """Return text by utterance of one source; nothing for none.
 
     Raises:
         AbhinayaError: as `read_transcripts` does.
@@ -131,7 +131,7 @@ def read_texts(manifest: Manifest, source: str | None) -> dict[str, str | None]:
 
 
 def plan_cells(experiment: PromptExperiment, manifest: Manifest) -> list[Cell]:
-    """Every cell, checked: model by model, then decoding by decoding, then prompt by prompt.
+    """Return every cell, checked: model by model, then decoding by decoding, then prompt by prompt.
 
     Args:
         experiment: what is crossed.
@@ -199,7 +199,7 @@ def plan_cells(experiment: PromptExperiment, manifest: Manifest) -> list[Cell]:
 def run_cells(
     cells: Sequence[Cell], experiment: PromptExperiment, manifest: Manifest
 ) -> Iterator[PredictionTable]:
-    """The table of each cell, written to `NAME.parquet` in the experiment's folder.
+    """Return the table of each cell, written to `NAME.parquet` in the experiment's folder.
 
     The resolved experiment is written beside them. A cell whose very table is there already costs
     nothing: the members see to it, as in any prediction; a killed cell goes on where it was.
@@ -239,7 +239,7 @@ def _cell_content(
     source: str | None,
     kind: type[MemberConfig],
 ) -> dict[str, Any]:
-    """What a cell lays over its model's config."""
+    """Return what a cell lays over its model's config."""
     data: dict[str, Any] = {"manifest": str(experiment.manifest)}
     if experiment.audio_root is not None:
         data["audio_root"] = str(experiment.audio_root)
@@ -258,7 +258,7 @@ def _misfits(
     experiment: PromptExperiment,
     texts: Mapping[str, str | None],
 ) -> list[str]:
-    """Why a prompt and a model do not go together; the selection is known to have what it needs."""
+    """Return why a prompt and a model do not go together."""
     filling = getattr(config, "filling", None)
     if not isinstance(filling, FillingConfig):
         if "speech" in prompt.slots:

@@ -106,7 +106,7 @@ class PromptFiller:
             self._pool.check(tuple(rows["utterance"]))
 
     def turns(self, utterance: str) -> tuple[Turn, ...]:
-        """The chat about one utterance, exactly as it is sent.
+        """Return the chat about one utterance, exactly as it is sent.
 
         What looks like a special token of some chat template is made harmless, see `defuse`.
         Acoustic hints are measured the first time that they are needed, over all of the selection.
@@ -187,7 +187,7 @@ def find_lacks(
     selection: Sequence[str],
     transcripts: Mapping[str, str | None],
 ) -> list[str]:
-    """What a prompt needs and a selection lacks, one sentence each; empty where all is there.
+    """Return what a prompt needs and a selection lacks, one sentence each.
 
     Every name in the selection is looked at on its own. It lacks what none of its rows has: single
     rows without a speaker's gender or without earlier turns are asked about all the same.
@@ -237,7 +237,7 @@ def find_lacks(
 
 
 def cut_text(text: str, max_chars: int) -> str:
-    """A text of at most so many characters: beginning and end with ` ... ` between them.
+    """Return a text of at most so many characters: beginning and end with ` ... ` between them.
 
     Example:
         >>> cut_text("abcdefghij", 9)

@@ -27,7 +27,7 @@ _SPECIAL = re.compile(
 
 
 def defuse(text: str, further: Iterable[str] = ()) -> str:
-    """The text with a blank behind the first letter of everything that looks like a special token.
+    """Put a blank behind the first letter of everything that looks like a special token.
 
     Args:
         text: any text.
@@ -47,5 +47,5 @@ def defuse(text: str, further: Iterable[str] = ()) -> str:
 
 
 def defuse_turns(turns: Iterable[Turn]) -> tuple[Turn, ...]:
-    """All turns of a chat, defused."""
+    """Return all turns of a chat, defused."""
     return tuple(Turn(turn.role, defuse(turn.text)) for turn in turns)

@@ -241,7 +241,7 @@ def _check_names(wanted: Sequence[str], given: Sequence[str]) -> None:
 
 
 def _digests(utterances: Sequence[str]) -> list[str]:
-    """Digest each name into twelve digits: enough to recognise it, without listing a corpus."""
+    """Hash each name into twelve digits: enough to recognise it, without listing a corpus."""
     return [hashlib.sha256(name.encode("utf-8")).hexdigest()[:12] for name in utterances]
 
 

@@ -327,5 +327,5 @@ def require_min_utts(min_utts: int) -> None:
 
 
 def speaker_seed(speaker: str, seed: int) -> int:
-    """Derive a seed of the speaker's own, so that it does not matter who else is in the table."""
+    """Derive the speaker's own seed: it does not matter who else is in the table."""
     return zlib.crc32(f"{seed}:{speaker}".encode())

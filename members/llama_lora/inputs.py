@@ -50,7 +50,7 @@ class TranscriptInputs:
         self._empty = [int(ends[0]) if ends else 0]
 
     def encode(self, utterance: Utterance) -> dict[str, Any]:
-        """`input_ids`, between one and `max_tokens` of them; an empty transcript is the suffix.
+        """Return `input_ids`, one to `max_tokens` of them; an empty transcript is the suffix.
 
         Raises:
             BadValueError: if there is no transcript.
@@ -69,7 +69,7 @@ class TranscriptInputs:
         return {"input_ids": list(encoded["input_ids"])[: self.max_tokens] or self._empty}
 
     def collate(self, encoded: list[dict[str, Any]]) -> dict[str, Any]:
-        """`input_ids` and `mask`, both of shape (B, L)."""
+        """Return `input_ids` and `mask`, both of shape (B, L)."""
         import torch
 
         rows = [row["input_ids"] for row in encoded]

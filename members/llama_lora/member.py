@@ -32,7 +32,7 @@ class LlamaLoraMember(ClassifierMember):
     config_class = LlamaLoraConfig
 
     def build_backbone(self, config: LlamaLoraConfig) -> Backbone:
-        """The frozen language model with new adapters, or with those of `classifier`.
+        """Return the frozen language model with new adapters, or with those of `classifier`.
 
         Raises:
             BadValueError: if it has no layers of the names in `lora.target_modules`.
@@ -59,7 +59,7 @@ class LlamaLoraMember(ClassifierMember):
         return backbone
 
     def build_inputs(self, config: LlamaLoraConfig) -> InputBuilder:
-        """Token ids of the transcripts.
+        """Return token ids of the transcripts.
 
         Raises:
             BadValueError: if `max_tokens` is more than the language model reads.
@@ -78,7 +78,7 @@ class LlamaLoraMember(ClassifierMember):
         )
 
     def check_weights(self, config: LlamaLoraConfig) -> Findings:
-        """What `abhinaya doctor` finds in the files that the config names; none is loaded whole."""
+        """Look at the files that the config names for `abhinaya doctor`; load none whole."""
         return check_llama_lora(config)
 
     def predict(self, source: Path | MemberConfig, request: PredictRequest) -> PredictionTable:

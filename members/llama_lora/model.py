@@ -38,7 +38,7 @@ class LanguageModelBackbone(Backbone):
         self.norm = nn.LayerNorm(self.n_features)
 
     def forward_pretrained(self, input_ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Last hidden states, after the language model's own final norm, and the mask as it came.
+        """Return last hidden states, after the model's own final norm, and the mask as it came.
 
         Args:
             input_ids: shape (B, L), padded on the right.
@@ -52,7 +52,7 @@ class LanguageModelBackbone(Backbone):
         return output.last_hidden_state.unsqueeze(1), mask
 
     def forward_trained(self, states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Layer-normalised states (B, L, D), and the mask as it came."""
+        """Return layer-normalised states (B, L, D), and the mask as it came."""
         return self.norm(states.squeeze(1).to(self.norm.weight.dtype)), mask
 
     def save_adapter(self, folder: Path) -> bool:

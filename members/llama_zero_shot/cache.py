@@ -33,7 +33,7 @@ _SYNC_S = 1.0
 
 
 def key_of(question: Question, identity: str, decoding: Mapping[str, Any]) -> str:
-    """What an answer is kept under: 32 hexadecimal digits.
+    """Return what an answer is kept under: 32 hexadecimal digits.
 
     Args:
         question: the chat exactly as it is sent, and which of several answers it is.
@@ -165,7 +165,7 @@ class AnswerStore:
 
 
 def _parse(line: bytes) -> tuple[str, Answer] | None:
-    """Key and answer of a line; `None` if it is damaged."""
+    """Return key and answer of a line; `None` if it is damaged."""
     try:
         read = json.loads(line)
         if read.pop("format") != _FORMAT:

@@ -67,7 +67,7 @@ class TransientError(Exception):
 
 
 def read_completion(completion: Any, words: Sequence[str] | None) -> Answer:
-    """The answer in a completion.
+    """Return the answer in a completion.
 
     Args:
         completion: what openai's client returned. It does not check what it reads.
@@ -118,7 +118,7 @@ def _read_probs(logprobs: Any, words: Sequence[str]) -> tuple[float, ...] | None
 
 
 def translate_error(err: Exception, key: str | None, server: OpenAIConfig) -> Exception:
-    """What an exception of a request means; one of the three above, or the exception itself.
+    """Return what an exception of a request means; one of the three above, or the exception itself.
 
     Args:
         err: what was raised.
@@ -160,7 +160,7 @@ def _translate_status(err: Any, key: str | None) -> Exception:
 
 
 def _message_of(err: Any) -> str:
-    """The server's own sentence where there is one, else the whole body."""
+    """Return the server's own sentence where there is one, else the whole body."""
     body = err.body
     if isinstance(body, dict):
         inner = body.get("error", body)

@@ -77,7 +77,7 @@ class OpenAIConfig(Config):
     url: str = "http://127.0.0.1:8000/v1"
     """Where the interface begins, mostly something that ends in /v1; `vllm serve` listens here."""
     api_key_env: str | None = None
-    """Environment variable that holds the key; null for a server that wants none."""
+    """Environment variable that holds the key; None for a server that wants none."""
     concurrency: PositiveInt = 64
     """Requests at once, in each process of a launch."""
     timeout_s: PositiveFloat = 120.0
@@ -123,9 +123,9 @@ class VllmConfig(Config):
     """Groups of them that share the layers."""
     dtype: str = "auto"
     quantization: str | None = None
-    """Such as `fp8` or `bitsandbytes`; null for what the files say."""
+    """Such as `fp8` or `bitsandbytes`; None for what the files say."""
     max_model_len: PositiveInt | None = None
-    """Most tokens of prompt and answer; null for all that the model can."""
+    """Most tokens of prompt and answer; None for all that the model can."""
     gpu_memory: float = Field(default=0.9, gt=0, le=1)
     """Share of a GPU's memory that vLLM takes."""
     enforce_eager: bool = False

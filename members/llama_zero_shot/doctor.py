@@ -21,7 +21,7 @@ __all__ = ["check_zero_shot"]
 
 
 def check_zero_shot(config: LlamaZeroShotConfig) -> Findings:
-    """All that can be known before a model is loaded or asked; a server tells its models."""
+    """Return all that can be known before a model is loaded or asked; a server tells its models."""
     findings = Findings()
     prompt = findings.attempt("prompt", config.prompt, lambda: load_prompt(config.prompt))
     if prompt is not None:
@@ -37,7 +37,7 @@ def check_zero_shot(config: LlamaZeroShotConfig) -> Findings:
 
 
 def _check_transcripts(config: LlamaZeroShotConfig, findings: Findings) -> None:
-    """As for trained members, but what those read in training is never read here."""
+    """Check what trained members check, but nothing that is read in training."""
     every = Findings()
     check_transcripts(config.data, every)
     findings.extend(found for found in every if found.what != "data.transcripts.train")

@@ -40,7 +40,7 @@ class Question:
         return self.turns[-1].role == "assistant"
 
     def messages(self) -> list[dict[str, str]]:
-        """The chat in the form that chat templates and servers take."""
+        """Return the chat in the form that chat templates and servers take."""
         return [{"role": turn.role, "content": turn.text} for turn in self.turns]
 
 

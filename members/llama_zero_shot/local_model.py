@@ -20,7 +20,7 @@ _kept: dict[str, object] | None = None
 
 
 def fingerprint(base: str) -> str:
-    """A short mark of the weights in a folder, `@` and 12 hexadecimal digits; "" for a hub id.
+    """Return `@` and 12 hexadecimal digits that mark the weights in a folder; "" for a hub id.
 
     Answers of a model that was trained further, in the same folder, must not pass for the new
     one's. The mark is made of names, sizes, beginnings and ends of all files: 140 GB cost no time,
@@ -44,7 +44,7 @@ def fingerprint(base: str) -> str:
 
 @contextmanager
 def keep_loaded() -> Iterator[None]:
-    """Within the block a model stays loaded until another one is needed, across predictions."""
+    """Keep a model loaded within the block, until another one is needed."""
     global _kept
     before, _kept = _kept, {}
     try:
@@ -55,7 +55,7 @@ def keep_loaded() -> Iterator[None]:
 
 
 def load_once(key: str, load: Callable[[], _ValueT]) -> _ValueT:
-    """What `load` gives, or within `keep_loaded` gave the last time for this key."""
+    """Return what `load` gives, or within `keep_loaded` gave the last time for this key."""
     if _kept is None:
         return load()
     if key not in _kept:

@@ -177,19 +177,19 @@ class LlamaZeroShotMember:
             return predict_in_shards(cut(clips), compute, problems, plan)
 
     def keep_loaded(self) -> AbstractContextManager[None]:
-        """A block within which the model of a local engine stays loaded between predictions.
+        """Return a block within which the model of a local engine stays loaded between predictions.
 
         It is for experiments that ask one model many times; see `local_model.keep_loaded`.
         """
         return keep_loaded()
 
     def check_weights(self, config: LlamaZeroShotConfig) -> Findings:
-        """What `abhinaya doctor` finds of the prompt, and of the server or the weights."""
+        """Return what `abhinaya doctor` finds of the prompt, and of the server or the weights."""
         return check_zero_shot(config)
 
 
 def make_engine(config: LlamaZeroShotConfig, emotions: EmotionSet) -> Engine:
-    """The engine that a config names; nothing is loaded or asked yet.
+    """Return the engine that a config names; nothing is loaded or asked yet.
 
     Raises:
         BadValueError: if it cannot be used here.
@@ -262,7 +262,7 @@ def _fill(
     request: PredictRequest,
     utterances: Sequence[str],
 ) -> tuple[dict[str, tuple[Turn, ...]], list[Problem]]:
-    """The chat about each utterance, and why there is none about the others."""
+    """Return the chat about each utterance, and why there is none about the others."""
     texts: dict[str, str | None] = {}
     needs_text, source = "text" in prompt.needs, ""
     if needs_text:

@@ -99,7 +99,7 @@ class OpenAIEngine:
             _run(self._ask_all(questions, keep))
 
     def models(self) -> list[str]:
-        """Names of the models that the server says it has, sorted; asked once.
+        """Return names of the models that the server says it has, sorted; asked once.
 
         Raises:
             EngineError: if it does not answer, or not with models.
@@ -161,7 +161,7 @@ class OpenAIEngine:
                 await asyncio.gather(*workers, return_exceptions=True)
 
     async def _answer(self, client: AsyncOpenAI, question: Question) -> Answer:
-        """The answer, or a failure that is this question's own."""
+        """Return the answer, or a failure that is this question's own."""
         server, is_probe = self._server, question is self._probe
         n_failed, wait_s = 0, server.backoff_s
         while True:
@@ -204,7 +204,7 @@ class OpenAIEngine:
             raise FatalError(f"has answered nothing for {silent_s:.0f} s; at last: {err}", "down")
 
     async def _is_alive(self, client: AsyncOpenAI) -> bool:
-        """Whether the server answers another question now."""
+        """Tell whether the server answers another question now."""
         assert self._probe is not None
         try:
             await self._request(client, self._probe)
@@ -231,7 +231,7 @@ class OpenAIEngine:
             raise translate_error(err, self._key, self._server) from None
 
     def _arguments(self, question: Question) -> dict[str, Any]:
-        """Keyword arguments of a request. What OpenAI's own interface lacks goes into the body."""
+        """Return arguments of a request; what OpenAI's interface lacks goes into the body."""
         decoding = self._decoding
         arguments: dict[str, Any] = {
             "model": self._model,
@@ -281,7 +281,7 @@ class OpenAIEngine:
         return sorted([str(model.id) async for model in client.models.list()])
 
     async def _name_models(self, client: AsyncOpenAI) -> str:
-        """What to do about a model that the server does not have."""
+        """Return what to do about a model that the server does not have."""
         try:
             known = await self._find_models(client)
         except Exception:

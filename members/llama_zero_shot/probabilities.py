@@ -26,7 +26,7 @@ class Place:
 
 
 def find_probs(places: Sequence[Place], words: Sequence[str]) -> tuple[float, ...] | None:
-    """Probability of each class word as the answer, shape (K,); `None` where it cannot be told.
+    """Return the probability of each class word, shape (K,); None where it cannot be told.
 
     A token belongs to the class whose word it begins. Where it begins several (the "s" of sad and
     surprise) and is the one that was answered, the next place tells how its probability is
@@ -72,7 +72,7 @@ def find_probs(places: Sequence[Place], words: Sequence[str]) -> tuple[float, ..
 
 
 def _begin_with(text: str, words: Sequence[str]) -> list[int]:
-    """Classes whose word begins with a text, or whose word, finished, is its beginning."""
+    """Return classes whose word begins with a text, or whose word, finished, is its beginning."""
     text = text.lstrip().casefold()
     return [
         idx

@@ -125,7 +125,7 @@ class TransformersEngine:
         return model, tokenizer
 
     def encode(self, question: Question) -> list[int]:
-        """Token ids of the chat, up to where the answer begins; after the first `ask`."""
+        """Return token ids of the chat, up to where the answer begins; after the first `ask`."""
         added = self._tokenizer.added_tokens_decoder.values()
         special = [token.content for token in added if token.special]
         turns = [
@@ -194,7 +194,7 @@ class TransformersEngine:
         return answers
 
     def _encode_word(self, word: str) -> list[int]:
-        """Token ids of a class word as the whole answer."""
+        """Return token ids of a class word as the whole answer."""
         ids = list(self._tokenizer(word, add_special_tokens=False)["input_ids"])
         end = self._tokenizer.eos_token_id
         return ids if end is None else [*ids, int(end)]
@@ -234,7 +234,7 @@ class TransformersEngine:
 
 
 def _pad(rows: Sequence[Sequence[int]], *, left: bool) -> tuple[Tensor, Tensor]:
-    """Rows of token ids as one array (B, L) filled with 0, and 1 where there is a token."""
+    """Return rows of token ids as one array (B, L) filled with 0, and 1 where there is a token."""
     import torch
 
     longest = max(map(len, rows))

@@ -158,7 +158,7 @@ class VllmEngine:
 
 
 def _refusals() -> tuple[type[Exception], ...]:
-    """What vLLM raises for a question that it will not answer; older versions a ValueError."""
+    """Return what vLLM raises for a question that it will not answer."""
     try:
         own = importlib.import_module("vllm.exceptions").VLLMClientError
     except (ImportError, AttributeError):

@@ -17,7 +17,7 @@ __all__ = ["generate_answers", "generate_ids"]
 def generate_ids(
     backbone: SalmonnBackbone, batch: dict[str, Tensor], *, n_beams: int, max_new_tokens: int
 ) -> Tensor:
-    """Token ids behind the prompt, shape (B, longest), the end sign repeated behind shorter ones.
+    """Return token ids behind the prompt, shape (B, longest), filled with the end sign.
 
     Args:
         backbone: with its head over the vocabulary.
@@ -55,7 +55,7 @@ def generate_answers(
     max_new_tokens: int,
     precision: str = "float32",
 ) -> list[str]:
-    """One answer per row, without special tokens and blanks around it; see `generate_ids`."""
+    """Answer each row, without special tokens and blanks around it; see `generate_ids`."""
     import torch
 
     device = backbone.pad_row.device

@@ -28,7 +28,7 @@ __all__ = ["build_backbone", "build_inputs", "check_sizes", "window_frames"]
 
 
 def build_backbone(parts: SalmonnSources, *, with_vocabulary: bool = False) -> SalmonnBackbone:
-    """The backbone with all published weights in it.
+    """Return the backbone with all published weights in it.
 
     Args:
         parts: where they lie. A `classifier` in it overrides what `salmonn` holds.
@@ -175,7 +175,7 @@ def build_inputs(
     published: bool = False,
     emotions: EmotionSet | None = None,
 ) -> SalmonnInputs:
-    """What turns utterances into inputs.
+    """Return what turns utterances into inputs.
 
     Args:
         parts: the config.
@@ -204,7 +204,7 @@ def build_inputs(
 
 
 def window_frames(seconds: float) -> int:
-    """Encoder frames in a window, at 50 per second.
+    """Return encoder frames in a window, at 50 per second.
 
     Raises:
         BadValueError: if there is none.

@@ -65,7 +65,7 @@ class SpeechEncoders(nn.Module):
         n_fbank_frames: Tensor,
         padded_samples: int | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Features of every frame, and which frames go on.
+        """Return features of every frame, and which frames go on.
 
         Args:
             input_features: log-mel spectrograms of the whole window, shape (B, n_mels, 2 T).
@@ -112,7 +112,7 @@ class SpeechEncoders(nn.Module):
 
 
 def _whisper_of_cut_clips(whisper: WhisperEncoder, input_features: Tensor, mask: Tensor) -> Tensor:
-    """Whisper's last hidden state if each clip ended where its mask does, shape (B, T', D).
+    """Return Whisper's last hidden state if each clip ended where its mask does, shape (B, T', D).
 
     transformers' own forward knows only the whole window. What lies behind a clip is set to zero
     where the convolutions pad with zeros, and hidden from attention, so that neighbours in the

@@ -51,7 +51,7 @@ class SalmonnInputs:
         return float(self.extractor.n_samples / SAMPLE_RATE_HZ)
 
     def encode(self, utterance: Utterance) -> dict[str, Any]:
-        """`input_features` (n_mels, 2 T), `fbank` (F, 128) or `waveform` (S,), and token ids.
+        """Return `input_features` (n_mels, 2 T), `fbank` (F, 128) or `waveform` (S,), and ids.
 
         Raises:
             BadValueError: if the waveform is missing or longer than the window.
@@ -80,7 +80,7 @@ class SalmonnInputs:
         return encoded | self.encode_context(utterance)
 
     def collate(self, encoded: list[dict[str, Any]]) -> dict[str, Any]:
-        """Tensors for `SalmonnBackbone.forward_pretrained` and `.forward_trained`."""
+        """Return tensors for `SalmonnBackbone.forward_pretrained` and `.forward_trained`."""
         import torch
 
         n_samples = [row["n_samples"] for row in encoded]
@@ -106,9 +106,9 @@ class SalmonnInputs:
         }
 
     def encode_context(self, utterance: Utterance) -> dict[str, Any]:
-        """Token ids alone, which no stored features hold."""
+        """Return token ids alone, which no stored features hold."""
         return dict(self.tokens.encode(utterance))
 
     def collate_context(self, encoded: list[dict[str, Any]]) -> dict[str, Tensor]:
-        """Ids and masks of the three parts, shape (B, length)."""
+        """Return ids and masks of the three parts, shape (B, length)."""
         return collate_tokens(encoded)

@@ -40,11 +40,11 @@ class SalmonnMember(ClassifierMember):
         self.needs_text = needs_text
 
     def build_backbone(self, config: SalmonnConfig) -> Backbone:
-        """Encoders, Q-Former and language model with the weights that the config names."""
+        """Return encoders, Q-Former and language model with the weights that the config names."""
         return build_backbone(config)
 
     def build_inputs(self, config: SalmonnConfig) -> InputBuilder:
-        """Spectrograms, filter banks and token ids.
+        """Return spectrograms, filter banks and token ids.
 
         Raises:
             BadValueError: if the prompt does not suit the member, or longer clips are let through
@@ -69,7 +69,7 @@ class SalmonnMember(ClassifierMember):
         return super().train(store_prompts(config), manifest)
 
     def check_weights(self, config: SalmonnConfig) -> Findings:
-        """What `abhinaya doctor` finds in the files that the config names; none is loaded whole."""
+        """Look at the files that the config names for `abhinaya doctor`; load none whole."""
         return check_salmonn(config, needs_text=self.needs_text)
 
     def predict(self, source: Path | MemberConfig, request: PredictRequest) -> PredictionTable:

@@ -81,7 +81,7 @@ class SalmonnBackbone(Backbone):
         n_samples: Tensor,
         n_fbank_frames: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """Both encoders' frames, shape (B, 1, T, D), and which go on, shape (B, T).
+        """Return both encoders' frames, shape (B, 1, T, D), and which go on, shape (B, T).
 
         Args:
             input_features: log-mel spectrograms, shape (B, n_mels, 2 T).
@@ -97,7 +97,7 @@ class SalmonnBackbone(Backbone):
     def forward_trained(
         self, states: Tensor, mask: Tensor, **context: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Normalised last hidden states (B, L, H) of the whole sequence, and its mask (B, L).
+        """Return normalised last hidden states (B, L, H) of all tokens, and their mask (B, L).
 
         Args:
             states: shape (B, 1, T, D).
@@ -163,7 +163,7 @@ class SalmonnBackbone(Backbone):
 def assemble(
     parts: list[tuple[Tensor, Tensor]], *, pad: Literal["right", "left", "kept"] = "right"
 ) -> tuple[Tensor, Tensor]:
-    """One sequence per row out of padded parts.
+    """Return one sequence per row out of padded parts.
 
     Args:
         parts: pairs of embeddings (B, length, H) and mask (B, length).

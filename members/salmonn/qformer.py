@@ -53,7 +53,7 @@ class SpeechAdapter(nn.Module):
         self.proj = nn.Linear(config.hidden_size, n_features)
 
     def forward(self, features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Speech tokens and which of them stand for sound.
+        """Return speech tokens and which of them stand for sound.
 
         Args:
             features: what `SpeechEncoders` returns, shape (B, T, Dw + Db + 1).
@@ -93,7 +93,7 @@ class _FoldedCrossAttention(Blip2QFormerMultiHeadAttention):
         encoder_attention_mask: Tensor | None = None,
         **kwargs: Any,
     ) -> tuple[Tensor, None]:
-        """Attended features (N, Q, hidden) of `encoder_hidden_states` (N, T, D)."""
+        """Return attended features (N, Q, hidden) of `encoder_hidden_states` (N, T, D)."""
         del attention_mask, encoder_attention_mask, kwargs  # windows are never padded
         assert encoder_hidden_states is not None
         frames = encoder_hidden_states

@@ -147,7 +147,7 @@ class PromptTokens:
     seed: int | None = None
 
     def encode(self, utterance: Utterance) -> dict[str, list[int]]:
-        """Ids of `before` (with BOS), `after` and `text` (with the end sign; empty if none)."""
+        """Return ids of `before` (with BOS), `after` and `text` (with the end sign, if any)."""
         prompt = self.prompts[self._draw(utterance)]
         values = {"transcript": utterance.text or ""}
         if self.emotions is not None:
@@ -177,7 +177,7 @@ class PromptTokens:
 
 
 def collate_tokens(encoded: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
-    """Ids and masks of each part, shape (B, its longest), padded on the right with zeros."""
+    """Return ids and masks of each part, shape (B, its longest), padded on the right with zeros."""
     import torch
 
     batch: dict[str, Tensor] = {}

@@ -74,7 +74,7 @@ class SalmonnSizes:
 
 
 def read_salmonn(file: Path) -> dict[str, Tensor]:
-    """Tensors of a SALMONN checkpoint under our names, those of a backbone without its encoders.
+    """Return tensors of a SALMONN checkpoint, encoders aside, under our names.
 
     Raises:
         MissingFileError: if there is no such file.
@@ -95,7 +95,7 @@ def read_salmonn(file: Path) -> dict[str, Tensor]:
 
 
 def read_classifier(file: Path) -> dict[str, Tensor]:
-    """Tensors of a classifier in Abhinaya's public layout, under the names of our classifier.
+    """Return tensors of a classifier in Abhinaya's public layout, under our names.
 
     The file is flat: head and, below `salmonn_model.`, everything of SALMONN that was trained.
 
@@ -134,7 +134,7 @@ def read_classifier(file: Path) -> dict[str, Tensor]:
 def sort_salmonn_keys(
     content: Mapping[str, Tensor],
 ) -> tuple[dict[str, Tensor], list[str], list[str]]:
-    """Tensors under our names, keys that may be there and are not used, and keys unknown."""
+    """Return tensors under our names, keys that may be there and are not used, and keys unknown."""
     state: dict[str, Tensor] = {}
     tolerated: list[str] = []
     unknown: list[str] = []
@@ -204,7 +204,7 @@ def _report(file: Path, state: Mapping[str, Any], tolerated: list[str], unknown:
 
 
 def read_sizes(shapes: Mapping[str, tuple[int, ...]], where: str) -> SalmonnSizes:
-    """Sizes of a SALMONN from the shapes of its tensors, under our names.
+    """Return sizes of a SALMONN from the shapes of its tensors, under our names.
 
     Args:
         shapes: of `read_salmonn`'s tensors.
@@ -257,7 +257,7 @@ def read_sizes(shapes: Mapping[str, tuple[int, ...]], where: str) -> SalmonnSize
 
 
 def qformer_config(sizes: SalmonnSizes, folder: str | None) -> Blip2QFormerConfig:
-    """Config of the Q-Former: sizes from the checkpoint, the rest from BERT's config.
+    """Return the Q-Former's config: sizes from the checkpoint, the rest from BERT's config.
 
     Args:
         sizes: of the checkpoint.

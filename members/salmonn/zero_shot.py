@@ -130,7 +130,7 @@ class SalmonnZeroShotMember:
         return predict_in_shards(cut(clips), compute, problems, plan)
 
     def check_weights(self, config: SalmonnZeroShotConfig) -> Findings:
-        """What `abhinaya doctor` finds of the weights that a config names."""
+        """Return what `abhinaya doctor` finds of the weights that a config names."""
         needs_text = config.data.transcripts is not None
         return check_salmonn(config, needs_text=needs_text, lists_classes=True)
 
@@ -170,7 +170,7 @@ def _ask(
     config: SalmonnZeroShotConfig,
     plan: TablePlan,
 ) -> PredictionTable:
-    """The table of one shard, in the order of its clips."""
+    """Return the table of one shard, in the order of its clips."""
     from abhinaya.inference.sharding import read_batches
     from abhinaya.loading.dataset import fresh_loader
     from members.salmonn.answer import generate_answers

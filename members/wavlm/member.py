@@ -23,11 +23,11 @@ class WaveformInputs:
     needs_text = False
 
     def encode(self, utterance: Utterance) -> dict[str, Any]:
-        """`waveform`, shape (S,)."""
+        """Return `waveform`, shape (S,)."""
         return {"waveform": utterance.waveform}
 
     def collate(self, encoded: list[dict[str, Any]]) -> dict[str, Any]:
-        """`waveforms` and `mask`, both of shape (B, S)."""
+        """Return `waveforms` and `mask`, both of shape (B, S)."""
         waveforms, mask = pad_waveforms([inputs["waveform"] for inputs in encoded])
         return {"waveforms": torch.from_numpy(waveforms), "mask": torch.from_numpy(mask)}
 
@@ -38,7 +38,7 @@ class WavLM(ClassifierMember):
     config_class = WavLMConfig
 
     def build_backbone(self, config: WavLMConfig) -> Backbone:
-        """The encoder that `config.base` names, frozen and mixed as the config says."""
+        """Return the encoder that `config.base` names, frozen and mixed as the config says."""
         return WavLMBackbone.from_pretrained(
             config.base,
             freeze=config.freeze,
@@ -49,7 +49,7 @@ class WavLM(ClassifierMember):
         )
 
     def build_inputs(self, config: WavLMConfig) -> InputBuilder:
-        """Padded waveforms."""
+        """Return padded waveforms."""
         return WaveformInputs()
 
 

@@ -86,7 +86,7 @@ class WavLMBackbone(Backbone):
 
     @classmethod
     def from_pretrained(cls, base: str, **options: Any) -> WavLMBackbone:
-        """The backbone with published weights.
+        """Return the backbone with published weights.
 
         Args:
             base: what `load_encoder` takes.
@@ -100,7 +100,7 @@ class WavLMBackbone(Backbone):
         return {"layer_weights": self.layer_weights, "average_frames": self.average_frames}
 
     def forward_pretrained(self, waveforms: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Hidden states and frame mask of waveforms.
+        """Return hidden states and frame mask of waveforms.
 
         Args:
             waveforms: 16 kHz, padded at the end, shape (B, S); at least 400 samples each.
@@ -125,11 +125,11 @@ class WavLMBackbone(Backbone):
         return total / n_frames[:, None, None, None], torch.ones_like(frame_mask[:, :1])
 
     def forward_trained(self, states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Mixed hidden states (B, T, D), and the mask as it came."""
+        """Return mixed hidden states (B, T, D), and the mask as it came."""
         return self.layer_mix(states), mask
 
     def _encode_unpadded(self, waveforms: Tensor, n_samples: Tensor) -> Tensor:
-        """States of each group of equally long clips on its own, back in the batch's order."""
+        """Encode each group of equally long clips on its own, back in the batch's order."""
         rows_of_groups, groups = [], []
         for length in sorted(set(n_samples.tolist())):
             rows = (n_samples == length).nonzero().squeeze(1)
@@ -140,7 +140,7 @@ class WavLMBackbone(Backbone):
         return torch.cat(padded)[torch.cat(rows_of_groups).argsort()]
 
     def _hidden_states(self, waveforms: Tensor, attention_mask: Tensor | None) -> Tensor:
-        """States (B, N, T, D) straight from the encoder."""
+        """Return states (B, N, T, D) straight from the encoder."""
         config = self.encoder.config
         # SpecAugment of transformers (5.23) fails on batches no longer than one span.
         n_frames = self._count_frames(waveforms.shape[1])
@@ -154,7 +154,7 @@ class WavLMBackbone(Backbone):
         return torch.stack([*outputs.hidden_states[:-1], outputs.last_hidden_state], dim=1)
 
     def _count_frames(self, n_samples: Any) -> Any:
-        """Frames that the convolutions make of so many samples, an integer or a tensor of them."""
+        """Count the frames that the convolutions make of samples, an integer or a tensor."""
         config = self.encoder.config
         for kernel, stride in zip(config.conv_kernel, config.conv_stride, strict=True):
             n_samples = (n_samples - kernel) // stride + 1
@@ -162,7 +162,7 @@ class WavLMBackbone(Backbone):
 
 
 def load_encoder(base: str) -> PreTrainedModel:
-    """A published speech encoder in float32, every key of its file accounted for.
+    """Return a published speech encoder in float32, every key of its file accounted for.
 
     Args:
         base: folder with config.json and weights, or hub id such as `microsoft/wavlm-large`.

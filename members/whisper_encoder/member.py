@@ -42,7 +42,7 @@ class LogMelInputs:
         return float(self.extractor.n_samples / SAMPLE_RATE_HZ)
 
     def encode(self, utterance: Utterance) -> dict[str, Any]:
-        """`input_features`, shape (n_mels, F), and `n_frames`, the encoder frames that are real.
+        """Return `input_features`, shape (n_mels, F), and `n_frames`, those that are real.
 
         Raises:
             BadValueError: if the waveform is missing or longer than the window.
@@ -64,7 +64,7 @@ class LogMelInputs:
         return {"input_features": features["input_features"][0], "n_frames": n_frames}
 
     def collate(self, encoded: list[dict[str, Any]]) -> dict[str, Any]:
-        """`input_features`, shape (B, n_mels, F), and `n_frames`, shape (B,)."""
+        """Return `input_features`, shape (B, n_mels, F), and `n_frames`, shape (B,)."""
         features = np.stack([inputs["input_features"] for inputs in encoded])
         return {
             "input_features": torch.from_numpy(features),
@@ -78,7 +78,7 @@ class WhisperEncoderMember(ClassifierMember):
     config_class = WhisperEncoderConfig
 
     def build_backbone(self, config: WhisperEncoderConfig) -> Backbone:
-        """The encoder that `config.base` names, frozen, adapted and mixed as the config says."""
+        """Load the encoder that `config.base` names, frozen and adapted as the config says."""
         encoder = load_encoder(config.base)
         if config.freeze == "encoder":
             freeze(encoder)
@@ -100,7 +100,7 @@ class WhisperEncoderMember(ClassifierMember):
         )
 
     def build_inputs(self, config: WhisperEncoderConfig) -> InputBuilder:
-        """Log-mel spectrograms of the model's window.
+        """Return log-mel spectrograms of the model's window.
 
         Raises:
             BadValueError: if the config lets through longer clips than the model hears.

@@ -74,7 +74,7 @@ class WhisperBackbone(Backbone):
         return {"layer_weights": self.layer_weights, "average_frames": self.average_frames}
 
     def forward_pretrained(self, input_features: Tensor, n_frames: Tensor) -> tuple[Tensor, Tensor]:
-        """Hidden states and frame mask of log-mel spectrograms.
+        """Return hidden states and frame mask of log-mel spectrograms.
 
         Args:
             input_features: shape (B, n_mels, F), F the mel frames of the whole window.
@@ -104,7 +104,7 @@ class WhisperBackbone(Backbone):
         return total / n_frames[:, None, None, None], torch.ones_like(mask[:, :1])
 
     def forward_trained(self, states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Mixed and projected hidden states (B, T, D'), and the mask as it came."""
+        """Return mixed and projected hidden states (B, T, D'), and the mask as it came."""
         return self.pointwise(self.layer_mix(states)), mask
 
     def save_adapter(self, folder: Path) -> bool:
@@ -114,7 +114,7 @@ class WhisperBackbone(Backbone):
 
 
 def upper_half(encoder: WhisperEncoder) -> str:
-    """Regular expression for the feed-forward layers of an encoder's upper half.
+    """Return regular expression for the feed-forward layers of an encoder's upper half.
 
     It fits the encoder on its own as well as inside the full model, and never the decoder. Of an
     odd number of layers the middle one belongs to the upper half.

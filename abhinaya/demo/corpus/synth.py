@@ -264,7 +264,7 @@ def _formants_hz(
 
 
 def _apply_formants(source: FloatArray, formants_hz: FloatArray, style: Style) -> FloatArray:
-    """Filter the source by a cascade of two-pole resonators with gain 1 at 0 Hz, shape (S,)."""
+    """Filter the source by a cascade of two-pole resonators, gain 1 at 0 Hz, shape (S,)."""
     from scipy.signal import sosfilt
 
     bandwidths_hz = style.bandwidth_scale * (50 + 0.05 * formants_hz)

@@ -167,7 +167,7 @@ def _embed(
     settings: SpeakersSettings,
     out: Path,
 ) -> tuple[dict[str, NDArray[np.float32]], list[Problem]]:
-    """An embedding of each clip of these rows that can be used, and what is wrong with the rest."""
+    """Embed each usable clip of these rows, and say what is wrong with the rest."""
     from types import SimpleNamespace
     from typing import cast
 
@@ -199,7 +199,7 @@ def _embed(
 
 
 def _stack(utterances: list[str], vectors: dict[str, NDArray[np.float32]]) -> NDArray[np.float32]:
-    """Embeddings of utterances, shape (U, D); NaN where there is none."""
+    """Return embeddings of utterances, shape (U, D); NaN where there is none."""
     import numpy as np
 
     nothing = np.full_like(next(iter(vectors.values())), np.nan)

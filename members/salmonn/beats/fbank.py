@@ -35,7 +35,7 @@ _SCALE = 2 * 6.55582
 
 
 def kaldi_fbank(waveform: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
-    """Normalised log-mel frames of one waveform, as BEATs was trained on them.
+    """Return normalised log-mel frames of one waveform, as BEATs was trained on them.
 
     All computing is in float64 on samples times 2 ** 15, without dither, and the result is
     (x - 15.41663) / (2 * 6.55582). Digital silence gives the floor, -2.3917 in every bin.
@@ -93,7 +93,7 @@ def n_fbank_frames(n_samples: int) -> int:
 
 @cache
 def _window_and_filters() -> tuple[NDArray[Any], NDArray[Any]]:
-    """Povey window, shape (400,), and mel triangles, shape (257, 128)."""
+    """Return the Povey window, shape (400,), and mel triangles, shape (257, 128)."""
     from transformers.audio_utils import mel_filter_bank, window_function
 
     with warnings.catch_warnings():

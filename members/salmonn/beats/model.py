@@ -74,7 +74,7 @@ class BeatsConfig:
 
     @classmethod
     def from_dict(cls, cfg: Mapping[str, Any]) -> Self:
-        """The sizes that a published file states under `cfg`; its other keys are ignored.
+        """Return the sizes that a published file states under `cfg`; its other keys are ignored.
 
         Raises:
             CheckpointError: if keys are missing, sizes are impossible, or the file asks for a
@@ -147,7 +147,7 @@ class Beats(nn.Module):
         self.encoder = _Encoder(config)
 
     def forward(self, fbank: Tensor, token_padding: Tensor | None = None) -> Tensor:
-        """Features of every patch.
+        """Return features of every patch.
 
         Padding cannot reach the other tokens: before the position convolution it becomes zero, and
         nobody attends to it. Its own features are whatever comes out, not zero.
@@ -227,7 +227,7 @@ class _Encoder(nn.Module):
         return tokens
 
     def _position_bias(self, n_tokens: int) -> Tensor:
-        """What each head adds for the distance between query and key, shape (heads, T, T)."""
+        """Return what each head adds for the distance of query and key, shape (heads, T, T)."""
         table = self.relative_attention_bias.weight
         distances = torch.arange(1 - n_tokens, n_tokens)  # (2 T - 1,), key minus query
         # Found on the CPU: on other devices a logarithm may round into the next bucket.
@@ -238,7 +238,7 @@ class _Encoder(nn.Module):
 
 
 def _bucket(distances: Tensor, num_buckets: int, max_distance: int) -> Tensor:
-    """Index of the bias of each distance.
+    """Return index of the bias of each distance.
 
     The upper half of the buckets is for keys behind the query. In each half one bucket per distance
     comes first, up to half of them; the rest widen with the logarithm, up to `max_distance`.
@@ -304,14 +304,14 @@ class _GatedAttention(nn.Module):
         return output
 
     def _gate(self, query: Tensor) -> Tensor:
-        """With two sigmoids u, r of the query: 2 + u (a r - 1), shape (B, heads, T, 1)."""
+        """Return 2 + u (a r - 1) with two sigmoids u, r of the query, shape (B, heads, T, 1)."""
         update, reset = self.grep_linear(query).unflatten(3, (2, 4)).sum(4).sigmoid().chunk(2, 3)
         gate: Tensor = 2.0 + update * (self.grep_a * reset - 1.0)
         return gate
 
 
 def count_tokens(n_frames: int) -> int:
-    """Tokens that the encoder makes of `n_frames` frames of a spectrogram.
+    """Return tokens that the encoder makes of `n_frames` frames of a spectrogram.
 
     Example:
         >>> count_tokens(998)
@@ -321,7 +321,7 @@ def count_tokens(n_frames: int) -> int:
 
 
 def token_padding(n_frames: Tensor, n_tokens: int) -> Tensor:
-    """Which tokens of a batch are padding, so that no clip depends on the others.
+    """Return which tokens of a batch are padding, so that no clip depends on the others.
 
     A clip of n frames has 8 * (n // 16) tokens, as it has alone; with this mask they get the
     features that they get alone.
@@ -344,7 +344,7 @@ def token_padding(n_frames: Tensor, n_tokens: int) -> Tensor:
 def published_token_padding(
     n_samples: Tensor, max_samples: int, n_frames: int, n_tokens: int
 ) -> Tensor:
-    """Which tokens the published code takes for padding.
+    """Return which tokens the published code takes for padding.
 
     There the samples are cut into as many groups as there are frames, the frames into as many as
     there are tokens, and what is left over at the end is dropped; a group is padding if all of it

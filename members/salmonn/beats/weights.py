@@ -23,7 +23,7 @@ _POS_CONV = "encoder.pos_conv.0."
 
 
 def load_beats(path: str | Path) -> Beats:
-    """The encoder of a published file, pre-trained or fine-tuned, float32, in evaluation mode.
+    """Load the encoder of a published file, float32, in evaluation mode.
 
     All layers share one table of position biases. The file repeats it for every layer, but it is
     needed for the first one only.
@@ -57,7 +57,7 @@ def load_beats(path: str | Path) -> Beats:
 
 
 def read_beats_shapes(path: str | Path) -> tuple[BeatsConfig, dict[str, tuple[int, ...]]]:
-    """Sizes of a published file, and the shape of each of its tensors; no weights are loaded.
+    """Return sizes of a published file, and the shape of each tensor; load no weights.
 
     Raises:
         MissingFileError: if there is no such file.
@@ -113,7 +113,7 @@ def _repeated_tables(config: BeatsConfig) -> list[str]:
 
 
 def _published_shapes(model: Beats) -> dict[str, tuple[int, ...]]:
-    """Names and shapes that a file has to have for this model."""
+    """Return names and shapes that a file has to have for this model."""
     shapes = {key: tuple(value.shape) for key, value in model.state_dict().items()}
     shapes[_TABLE.format(0)] = shapes.pop("encoder.relative_attention_bias.weight")
     shapes[_POS_CONV + "bias"] = shapes.pop("encoder.pos_conv.bias")
@@ -124,7 +124,7 @@ def _published_shapes(model: Beats) -> dict[str, tuple[int, ...]]:
 
 
 def _our_tensors(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The same tensors under the names of `Beats`."""
+    """Return the same tensors under the names of `Beats`."""
     ours = dict(weights)
     ours["encoder.relative_attention_bias.weight"] = ours.pop(_TABLE.format(0))
     ours["encoder.pos_conv.bias"] = ours.pop(_POS_CONV + "bias")
