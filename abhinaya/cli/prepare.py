@@ -39,6 +39,7 @@ def prepare(
 ) -> None:
     """Make a manifest from a corpus as published."""
     from abhinaya.corpora import prepare_corpus
+    from abhinaya.corpora.audio_audit import count_kinds
     from abhinaya.corpora.base import PrepareOptions
     from abhinaya.data.manifest import summarise_manifest
 
@@ -50,11 +51,13 @@ def prepare(
         text_source=text_source,
     )
     prepared = prepare_corpus(corpus, source, out, options)
+    kinds = ", ".join(f"{n} {kind}" for kind, n in count_kinds(prepared.problems).items())
     columns, rows = summarise_manifest(prepared.manifest)
     show_table(
         columns,
         rows,
-        title=f"{out}: manifest.parquet; {len(prepared.problems)} problems in problems.csv",
+        title=f"{out}: manifest.parquet; {len(prepared.problems)} problems in problems.csv"
+        + (f" ({kinds})" if kinds else ""),
         as_json=as_json,
         table_format=table_format,
     )

@@ -76,7 +76,8 @@ def prepare_corpus(
         ProblemsError: if labels or names are wrong, all of them at once, or further transcripts.
     """
     # Late, because these load pandas and the command line wants only the names.
-    from abhinaya.corpora.base import Prepared, PrepareOptions, measure_audio, move_root
+    from abhinaya.corpora.audio_audit import measure_audio
+    from abhinaya.corpora.base import Prepared, PrepareOptions, move_root
     from abhinaya.corpora.transcript_csv import read_transcript_csv
     from abhinaya.data.manifest import write_manifest
     from abhinaya.data.problems import write_problems
