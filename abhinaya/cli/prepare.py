@@ -34,6 +34,12 @@ def prepare(
     text_source: Annotated[
         str, typer.Option(help="msp-podcast-lists: what wrote the texts, `human` or a recogniser.")
     ] = "human",
+    columns: Annotated[
+        str | None,
+        typer.Option(
+            metavar="OURS=THEIRS,...", help="folder: its columns, such as file=path,label=emotion."
+        ),
+    ] = None,
     as_json: AsJson = False,
     table_format: Format = TableFormat.TEXT,
 ) -> None:
@@ -49,18 +55,32 @@ def prepare(
         seed=seed,
         transcripts=_named_files(transcripts or []),
         text_source=text_source,
+        columns=_named_columns(columns),
     )
     prepared = prepare_corpus(corpus, source, out, options)
     kinds = ", ".join(f"{n} {kind}" for kind, n in count_kinds(prepared.problems).items())
-    columns, rows = summarise_manifest(prepared.manifest)
+    headings, rows = summarise_manifest(prepared.manifest)
     show_table(
-        columns,
+        headings,
         rows,
         title=f"{out}: manifest.parquet; {len(prepared.problems)} problems in problems.csv"
         + (f" ({kinds})" if kinds else ""),
         as_json=as_json,
         table_format=table_format,
     )
+
+
+def _named_columns(given: str | None) -> dict[str, str]:
+    from abhinaya.errors import BadValueError
+
+    pairs = [entry.partition("=") for entry in given.split(",")] if given else []
+    names = {ours.strip(): theirs.strip() for ours, _, theirs in pairs}
+    if len(names) < len(pairs) or not all(ours and theirs for ours, theirs in names.items()):
+        raise BadValueError(
+            f"--columns {given!r} must be OURS=THEIRS, each of ours once, such as "
+            "file=filename,label=emotion."
+        )
+    return names
 
 
 def _named_files(given: list[str]) -> dict[str, Path]:

@@ -71,7 +71,8 @@ def prepare_corpus(
 
     Raises:
         UnknownNameError: if there is no such corpus.
-        BadValueError: if `out` holds the manifest of another corpus or source.
+        BadValueError: if `out` holds the manifest of another corpus or source, or an option is for
+            another corpus.
         MissingFileError: if `source` is not there, is not this corpus, or has none of its audio.
         ProblemsError: if labels or names are wrong, all of them at once, or further transcripts.
     """
@@ -84,6 +85,9 @@ def prepare_corpus(
 
     options = options or PrepareOptions()
     corpus = load_corpus(name)
+    for option, its_corpus in (("columns", "folder"), ("text_source", "msp-podcast-lists")):
+        if name != its_corpus and getattr(options, option) != getattr(PrepareOptions(), option):
+            raise BadValueError(f"{option} is for the corpus {its_corpus}, not for {name}.")
     if not Path(source).exists():
         raise MissingFileError(
             f"There is no {str(source)!r} to prepare {name} from. Give the corpus as published."

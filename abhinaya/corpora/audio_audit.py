@@ -63,9 +63,11 @@ def measure_audio(manifest: Manifest) -> tuple[Manifest, list[Problem]]:
     listed = rows["audio"].notna()
     paths = [manifest.audio_path(audio) for audio in rows.loc[listed, "audio"]]
     if paths and not any(path.is_file() for path in paths):
+        wav = paths[0].with_name(f"{paths[0].name}.wav")
+        hint = f" {wav.name!r} is there: write the endings too." if wav.is_file() else ""
         raise MissingFileError(
-            f"None of the {len(paths)} audio files is there; the first would be {str(paths[0])!r}. "
-            "Correct the source, or pass --no-audio for text-only work."
+            f"None of the {len(paths)} audio files is there; the first would be {str(paths[0])!r}."
+            f"{hint} Correct the source, or pass --no-audio for text-only work."
         )
     with progress("listening", len(paths)) as advance:
 

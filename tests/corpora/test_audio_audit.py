@@ -11,6 +11,7 @@ import soundfile
 from abhinaya.corpora.audio_audit import count_kinds, measure_audio
 from abhinaya.data.labels import MSP_PODCAST
 from abhinaya.data.manifest import Manifest, make_manifest
+from abhinaya.errors import MissingFileError
 
 WriteWav = Callable[..., None]
 
@@ -104,3 +105,10 @@ def test_wav_from_a_pipe_is_heard_though_its_header_says_zero(
     measured, problems = measure_audio(listing(tmp_path, a="train"))
     assert problems == []
     assert measured.rows["duration_s"].tolist() == [0.1]
+
+
+def test_missing_ending_is_named(tmp_path: Path, write_wav: WriteWav) -> None:
+    write_wav(tmp_path / "a.wav")
+    manifest = make_manifest([{"utterance": "a", "audio": "a"}], MSP_PODCAST, tmp_path)
+    with pytest.raises(MissingFileError, match=r"'a\.wav' is there: write the endings too"):
+        measure_audio(manifest)
