@@ -129,9 +129,12 @@ def _read_pairs(name: str, kind: Any, given: Sequence[str]) -> dict[str, Any]:
     if kind is Any:
         return apply_overrides({}, given)
     pairs: dict[str, Any] = {}
+    if kind is str:
+        given = [pair for entry in given for pair in entry.split(",")]
     for entry in given:
         # A table's name may have an equals sign, and so may a file's.
         key, _, text = entry.rpartition("=") if kind is float else entry.partition("=")
+        key, text = key.strip(), text.strip()
         try:
             value = kind(text)
         except ValueError:
@@ -142,9 +145,11 @@ def _read_pairs(name: str, kind: Any, given: Sequence[str]) -> dict[str, Any]:
                     f"{entry!r} is not NAME=W with a number, or names a table again.",
                     param_hint=f"--{name}",
                 )
-            raise BadValueError(
-                f"--{name} {entry!r} must be NAME=FILE, each name once, such as "
-                "whisper-large-v3=whisper.csv."
+            right = (
+                "OURS=THEIRS, each of ours once, such as file=filename,label=emotion"
+                if kind is str
+                else "NAME=FILE, each name once, such as whisper-large-v3=whisper.csv"
             )
+            raise BadValueError(f"--{name} {entry!r} must be {right}.")
         pairs[key] = value
     return pairs

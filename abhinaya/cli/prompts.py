@@ -88,7 +88,7 @@ def _show(
     loaded = load_prompt(prompt)
     corpus = read_manifest(manifest, audio_root=audio_root)
     if transcripts is None and "text" in loaded.needs:
-        transcripts = choose_source(corpus)
+        transcripts = choose_source(corpus, people=True)
     settings, seed = _filling_of(model, manifest)
     filler = PromptFiller(
         loaded,

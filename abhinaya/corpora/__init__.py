@@ -71,12 +71,14 @@ def prepare_corpus(
 
     Raises:
         UnknownNameError: if there is no such corpus.
-        BadValueError: if `out` holds the manifest of another corpus or source.
+        BadValueError: if `out` holds the manifest of another corpus or source, or an option is for
+            another corpus.
         MissingFileError: if `source` is not there, is not this corpus, or has none of its audio.
         ProblemsError: if labels or names are wrong, all of them at once, or further transcripts.
     """
     # Late, because these load pandas and the command line wants only the names.
-    from abhinaya.corpora.base import Prepared, PrepareOptions, measure_audio, move_root
+    from abhinaya.corpora.audio_audit import measure_audio
+    from abhinaya.corpora.base import Prepared, PrepareOptions, move_root
     from abhinaya.corpora.transcript_csv import read_transcript_csv
     from abhinaya.data.manifest import MANIFEST, write_manifest
     from abhinaya.data.problems import PROBLEMS, write_problems
@@ -84,6 +86,9 @@ def prepare_corpus(
 
     options = options or PrepareOptions()
     corpus = load_corpus(name)
+    for option, its_corpus in (("columns", "folder"), ("text_source", "msp-podcast-lists")):
+        if name != its_corpus and getattr(options, option) != getattr(PrepareOptions(), option):
+            raise BadValueError(f"{option} is for the corpus {its_corpus}, not for {name}.")
     if not Path(source).exists():
         raise MissingFileError(
             f"There is no {str(source)!r} to prepare {name} from. Give the corpus as published."

@@ -10,17 +10,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
 import pandas as pd
-import soundfile
 
-from abhinaya.data.audio import SAMPLE_RATE_HZ, audio_duration_s
 from abhinaya.data.label_csv import csv_header, repeated_columns
 from abhinaya.data.labels import EmotionSet
 from abhinaya.data.manifest import Manifest, make_manifest
 from abhinaya.data.problems import Problem
 from abhinaya.data.transcripts import HUMAN
-from abhinaya.errors import AudioError, BadValueError, MissingFileError, ProblemsError
+from abhinaya.errors import BadValueError, ProblemsError
 
 __all__ = [
     "CorpusFacts",
@@ -29,13 +26,10 @@ __all__ = [
     "build_manifest",
     "gender_or_none",
     "map_in_threads",
-    "measure_audio",
     "move_root",
     "names_in",
     "read_csv_text",
 ]
-
-ABSENT = "listed, but the audio file is absent; the row is kept and cannot be heard"
 
 _N_THREADS = 16
 _CHUNK = 256
@@ -86,6 +80,7 @@ class PrepareOptions:
         transcripts: further transcripts, name of the source -> CSV `FileName,Transcript`.
         text_source: what the texts of `msp-podcast-lists` are called; the corpus does not say who
             or what wrote them.
+        columns: folder corpus: our column -> what the table calls it, such as file -> filename.
     """
 
     check_audio: bool = True
@@ -93,6 +88,7 @@ class PrepareOptions:
     seed: int = 0
     transcripts: Mapping[str, Path] = field(default_factory=dict)
     text_source: str = HUMAN
+    columns: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.balanced_per_class < 1:
@@ -175,52 +171,6 @@ def build_manifest(
     if problems:
         raise ProblemsError(where, problems)
     return manifest
-
-
-def measure_audio(manifest: Manifest) -> tuple[Manifest, list[Problem]]:
-    """Fill in `duration_s` from the files' headers, and return what is wrong with them.
-
-    Files that are absent or cannot be read have no duration. Files that are not mono at 16 kHz
-    are only mentioned: they are converted whenever they are read.
-
-    Raises:
-        MissingFileError: if not one of the files is there.
-    """
-    rows = manifest.rows.copy()
-    listed = rows["audio"].notna()
-    paths = [manifest.audio_path(audio) for audio in rows.loc[listed, "audio"]]
-    headers = map_in_threads(_read_header, paths)
-    if paths and all(reason == ABSENT for _, reason in headers):
-        raise MissingFileError(
-            f"None of the {len(paths)} audio files is there; the first would be {str(paths[0])!r}. "
-            "Correct the source, or pass --no-audio for text-only work."
-        )
-    durations_s = [duration_s for duration_s, _ in headers]
-    rows.loc[listed, "duration_s"] = np.array(durations_s, dtype=float)
-    problems = [
-        Problem(utterance, reason)
-        for utterance, (_, reason) in zip(rows.loc[listed, "utterance"], headers, strict=True)
-        if reason is not None
-    ]
-    return replace(manifest, rows=rows), problems
-
-
-def _read_header(path: Path) -> tuple[float | None, str | None]:
-    """Return the duration in seconds, or None, and what is wrong, or None."""
-    if not path.is_file():
-        return None, ABSENT
-    try:
-        duration_s = audio_duration_s(path)
-    except AudioError as err:
-        return None, str(err)
-    info = soundfile.info(str(path))
-    if (info.samplerate, info.channels) == (SAMPLE_RATE_HZ, 1):
-        return duration_s, None
-    channels = "1 channel" if info.channels == 1 else f"{info.channels} channels"
-    return duration_s, (
-        f"the audio has {info.samplerate} Hz and {channels}, expected {SAMPLE_RATE_HZ} Hz and "
-        "1 channel; it is converted when it is read"
-    )
 
 
 def map_in_threads(function: Callable[[_Item], _Result], items: Sequence[_Item]) -> list[_Result]:

@@ -7,6 +7,7 @@ human transcript, and all others are kept as they are.
 from __future__ import annotations
 
 import unicodedata
+from collections import Counter
 from pathlib import Path, PureWindowsPath
 
 import pandas as pd
@@ -19,6 +20,7 @@ from abhinaya.corpora.base import (
     names_in,
     read_csv_text,
 )
+from abhinaya.data.label_csv import repeated_columns
 from abhinaya.data.labels import EmotionSet
 from abhinaya.data.manifest_cells import known_or_none
 from abhinaya.data.transcripts import HUMAN
@@ -36,6 +38,11 @@ FACTS = CorpusFacts(
 )
 
 _TABLE = "labels.csv"
+# What other tools call our two columns, in lower case.
+_OTHER_NAMES = {
+    "file": ("filename", "file_name", "path", "wav", "audio", "audio_path", "clip", "file"),
+    "label": ("emotion", "emoclass", "class", "category", "target", "label"),
+}
 _UNKNOWABLE = ("speaker", "gender", "language")
 
 
@@ -43,6 +50,7 @@ def prepare(source: Path, options: PrepareOptions) -> Prepared:
     """Read manifest and transcripts from a CSV.
 
     `file` is relative to the CSV; its name is the utterance unless there is a column `utterance`.
+    Files of one name in several folders keep their folder in it.
     The classes are those of `emotions.json` or `classes.txt` (one per line) beside the CSV, else
     the labels that occur, sorted. An empty label is None, and so is an empty or `Unknown` speaker.
 
@@ -57,21 +65,28 @@ def prepare(source: Path, options: PrepareOptions) -> Prepared:
     """
     table = _find_table(source)
     rows = read_csv_text(table)
+    for theirs in options.columns.values():
+        if theirs not in rows:
+            near = did_you_mean(theirs, rows.columns)
+            raise BadValueError(f"{str(table)!r} has no column {theirs!r}.{near}")
+    rows = rows.rename(columns={theirs: ours for ours, theirs in options.columns.items()})
     columns = [str(column) for column in rows.columns]
+    if repeated := repeated_columns(columns):
+        raise ProblemsError(str(table), repeated)
     missing = [column for column in ("file", "label") if column not in columns]
     if missing:
         raise ProblemsError(
             str(table),
             [
                 f"the column {name!r} is missing, got {', '.join(columns)}."
-                f"{did_you_mean(name, columns)}".rstrip(".")
+                f"{did_you_mean(name, columns)}{_shape_of(name, columns)}".rstrip(".")
                 for name in missing
             ],
         )
     rows = rows.rename(columns={"file": "audio"})
     if "utterance" not in rows:
         # PureWindowsPath takes both kinds of slashes.
-        rows.insert(0, "utterance", [PureWindowsPath(file).name for file in rows["audio"]])
+        rows.insert(0, "utterance", _names_of(rows["audio"].tolist()))
     for column in _UNKNOWABLE:
         if column in rows:
             rows[column] = [known_or_none(value) for value in rows[column]]
@@ -84,6 +99,24 @@ def prepare(source: Path, options: PrepareOptions) -> Prepared:
         for utterance, text in zip(manifest.rows["utterance"], texts, strict=bool(texts))
     ]
     return Prepared(manifest, transcripts)
+
+
+def _shape_of(name: str, columns: list[str]) -> str:
+    """Return what to do about a table in a common shape of other tools, or an empty string."""
+    if len(columns) == 1 and (";" in columns[0] or "\t" in columns[0]):
+        return " The cells have semicolons or tabs between them: save the table with commas."
+    for column in columns:
+        if column.strip().lower() in _OTHER_NAMES[name]:
+            return f" Read it with --columns {name}={column}."
+    return ""
+
+
+def _names_of(files: list[str]) -> list[str]:
+    """Return the base names; those that clash keep their folder, `1/a.wav`."""
+    # NFD, which macOS writes, and NFC look the same and are one name.
+    paths = [PureWindowsPath(unicodedata.normalize("NFC", file.strip())) for file in files]
+    base_names = Counter(path.name for path in paths)
+    return [path.name if base_names[path.name] == 1 else path.as_posix() for path in paths]
 
 
 def _find_table(source: Path) -> Path:

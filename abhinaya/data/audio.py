@@ -25,6 +25,7 @@ __all__ = [
     "MIN_DURATION_S",
     "SAMPLE_RATE_HZ",
     "Crop",
+    "audio_blocks",
     "audio_digest",
     "audio_duration_s",
     "crop_bounds",
@@ -114,6 +115,24 @@ def audio_duration_s(path: str | Path) -> float:
     """
     with _open_sound(Path(path)) as sound:
         return float(sound.frames / sound.samplerate)
+
+
+def audio_blocks(path: str | Path, n_frames: int) -> Iterator[FloatArray]:
+    """Give the samples of a file in blocks, at its own rate and with all channels.
+
+    Args:
+        path: the file.
+        n_frames: longest block.
+
+    Yields:
+        float32, shape (S, n_channels).
+
+    Raises:
+        AudioError: if the file is missing, a folder, empty, no sound, or breaks off.
+    """
+    with _open_sound(Path(path)) as sound:
+        while len(block := sound.read(n_frames, dtype="float32", always_2d=True)):
+            yield block
 
 
 def audio_digest(path: str | Path) -> str:

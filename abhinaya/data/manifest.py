@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
 import numpy as np
 import pandas as pd
@@ -165,11 +166,17 @@ class Manifest:
     def audio_path(self, audio: str) -> Path:
         """Return the path of a row's `audio` cell; whether the file exists is not checked."""
         if self.audio_root is None:
-            return self.root / audio
+            # macOS stores umlauts as two signs (NFD), others as one: both are the same file.
+            forms = [] if audio.isascii() else [normalize(form, audio) for form in ("NFC", "NFD")]
+            others = (self.root / form for form in forms)
+            path = self.root / audio
+            if not forms or path.is_file():
+                return path
+            return next((other for other in others if other.is_file()), path)
         direct = self.audio_root / audio
         if direct.is_file():
             return direct
-        return self._files_by_name.get(Path(audio).name, direct)
+        return self._files_by_name.get(normalize("NFC", Path(audio).name), direct)
 
     @cached_property
     def _files_by_name(self) -> dict[str, Path]:
@@ -179,7 +186,7 @@ class Manifest:
         for folder, subfolders, names in os.walk(self.audio_root):
             subfolders.sort()
             for name in sorted(names):
-                found.setdefault(name, Path(folder) / name)
+                found.setdefault(normalize("NFC", name), Path(folder) / name)
         return found
 
     @cached_property

@@ -101,8 +101,12 @@ class Cell:
     config: MemberConfig
 
 
-def choose_source(manifest: Manifest) -> str:
-    """Return the only source of transcripts, or the only one that is not by people.
+def choose_source(manifest: Manifest, *, people: bool = False) -> str:
+    """Return the only source of transcripts that is not by people.
+
+    Args:
+        manifest: the corpus.
+        people: True takes theirs where there is no other; a score on them would promise too much.
 
     Raises:
         AbhinayaError: if there are no transcripts, or they cannot be read.
@@ -111,8 +115,10 @@ def choose_source(manifest: Manifest) -> str:
     path = transcripts_path(manifest.root)
     sources: list[str] = sorted({row["source"] for row in read_transcript_rows(path)})
     machines = [source for source in sources if source != HUMAN]
-    if len(sources) == 1 or len(machines) == 1:
-        return (machines or sources)[0]
+    if people and len(sources) == 1:
+        return sources[0]
+    if len(machines) == 1:
+        return machines[0]
     raise BadValueError(
         f"{str(path)!r} has text from {', '.join(sources) or 'nobody'}, so it is open which text "
         "is meant. Choose with --transcripts SOURCE, or in an experiment with transcripts."

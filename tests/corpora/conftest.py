@@ -44,13 +44,15 @@ AUDIO = (
 
 @pytest.fixture
 def write_wav() -> WriteWav:
-    """Writes silence."""
+    """Writes noise, other for every path: equal and silent clips are problems."""
 
     def write(
         path: Path, *, duration_s: float = 0.1, rate_hz: int = 16000, n_channels: int = 1
     ) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        soundfile.write(path, np.zeros((round(duration_s * rate_hz), n_channels)), rate_hz)
+        noise = np.random.default_rng(list(str(path).encode()))
+        shape = (round(duration_s * rate_hz), n_channels)
+        soundfile.write(path, noise.uniform(-0.1, 0.1, shape), rate_hz)
 
     return write
 

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -200,3 +201,9 @@ def test_author_lists_name_the_source_of_their_texts(tmp_path: Path) -> None:
 def test_text_source_that_is_no_name_raises() -> None:
     with pytest.raises(BadValueError, match=r"text_source is 'a b'.*letters, digits"):
         PrepareOptions(text_source="a b")
+
+
+@pytest.mark.parametrize("options", [{"columns": {"file": "path"}}, {"text_source": "x"}])
+def test_option_of_another_corpus_raises(tmp_path: Path, options: dict[str, Any]) -> None:
+    with pytest.raises(BadValueError, match=r"is for the corpus .*, not for emodb"):
+        prepare_corpus("emodb", tmp_path, tmp_path / "out", PrepareOptions(**options))

@@ -7,13 +7,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from abhinaya.corpora.audio_audit import measure_audio
 from abhinaya.corpora.base import (
     CorpusFacts,
     PrepareOptions,
     build_manifest,
     gender_or_none,
     map_in_threads,
-    measure_audio,
     move_root,
     names_in,
     read_csv_text,

@@ -6,7 +6,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from abhinaya.corpora.base import PrepareOptions, measure_audio
+from abhinaya.corpora.audio_audit import measure_audio
+from abhinaya.corpora.base import PrepareOptions
 from abhinaya.corpora.emodb import FACTS, N_PUBLISHED, prepare
 from abhinaya.errors import MissingFileError, ProblemsError
 

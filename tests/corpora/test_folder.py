@@ -98,9 +98,47 @@ def test_column_utterance_tells_files_of_one_name_apart(tmp_path: Path) -> None:
     assert cells(prepare(tmp_path, OPTIONS).manifest.rows, "utterance") == ["1-a", "2-a"]
 
 
-def test_files_of_one_name_raise_without_it(tmp_path: Path) -> None:
-    save(tmp_path, "file,label\n1/a.wav,joy\n2/a.wav,anger\n")
-    with pytest.raises(ProblemsError, match=r"1 utterances appear more than once: 'a\.wav'"):
+def test_files_of_one_name_keep_their_folder_where_they_clash(tmp_path: Path) -> None:
+    save(tmp_path, "file,label\n1/a.wav,joy\n2\\a.wav,anger\n2/b.wav,joy\n")
+    names = cells(prepare(tmp_path, OPTIONS).manifest.rows, "utterance")
+    assert names == ["1/a.wav", "2/a.wav", "b.wav"]
+
+
+def test_one_file_listed_twice_raises_also_in_another_normal_form(tmp_path: Path) -> None:
+    """macOS writes the umlaut as two signs."""
+    save(tmp_path, "file,label\nw/\u00e4.wav,joy\nw/a\u0308.wav,anger\n")
+    with pytest.raises(ProblemsError, match=r"1 utterances appear more than once: 'w/\u00e4\.wav'"):
+        prepare(tmp_path, OPTIONS)
+
+
+def test_columns_of_other_names_are_read_on_request(tmp_path: Path) -> None:
+    save(tmp_path, "Path,emotion\na.wav,joy\nb.wav,anger\n")
+    columns = {"file": "Path", "label": "emotion"}
+    prepared = prepare(tmp_path, PrepareOptions(columns=columns))
+    assert cells(prepared.manifest.rows, "label") == ["joy", "anger"]
+    with pytest.raises(ProblemsError, match=r"--columns file=Path.*--columns label=emotion"):
+        prepare(tmp_path, OPTIONS)
+
+
+@pytest.mark.parametrize(
+    ("columns", "expected"),
+    [
+        ({"speaker": "Speker"}, r"no column 'Speker'.*Did you mean 'Speaker'"),
+        ({"file": "Speaker"}, r"the column 'file' stands there 2 times"),
+    ],
+)
+def test_columns_that_do_not_fit_raise(
+    tmp_path: Path, columns: dict[str, str], expected: str
+) -> None:
+    save(tmp_path, "file,label,Speaker\na.wav,joy,1\nb.wav,anger,2\n")
+    with pytest.raises(BadValueError, match=expected):
+        prepare(tmp_path, PrepareOptions(columns=columns))
+
+
+@pytest.mark.parametrize("sign", [";", "\t"])
+def test_other_separators_are_named(tmp_path: Path, sign: str) -> None:
+    save(tmp_path, f"file{sign}label\na.wav{sign}joy\n")
+    with pytest.raises(ProblemsError, match=r"semicolons or tabs .* save the table with commas"):
         prepare(tmp_path, OPTIONS)
 
 

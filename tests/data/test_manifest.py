@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -227,3 +228,14 @@ def test_split_named_all_raises(tmp_path):
     rows = [{"utterance": "u", "split": "all"}, {"utterance": "v", "split": "train"}]
     with pytest.raises(ProblemsError, match="a split is named 'all', which selects every row"):
         make_manifest(rows, MSP_PODCAST, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("stored", "listed"), [("\u00e4.wav", "a\u0308.wav"), ("a\u0308.wav", "\u00e4.wav")]
+)
+def test_audio_is_found_in_the_other_normal_form(tmp_path, stored, listed):
+    (tmp_path / stored).touch()
+    manifest = make_manifest([{"utterance": "u", "audio": listed}], MSP_PODCAST, tmp_path)
+    assert manifest.audio_path(listed) == tmp_path / stored
+    elsewhere = replace(manifest, audio_root=tmp_path)
+    assert elsewhere.audio_path(f"deep/{listed}") == tmp_path / stored

@@ -155,6 +155,14 @@ def test_choose_source_that_is_open_raises(corpus, write_model, sources):
         plan_cells(experiment, corpus)
 
 
+def test_choose_source_takes_a_single_one_of_people_where_that_is_asked(corpus):
+    """`prompts show` called a single source ambiguous."""
+    write_texts(corpus.root, "human")
+    assert choose_source(corpus, people=True) == "human"
+    write_texts(corpus.root, "human", "machine")
+    assert choose_source(corpus, people=True) == "machine"
+
+
 def test_plan_cells_without_transcripts_raises_only_where_text_is_needed(corpus, write_model):
     (corpus.root / "transcripts.parquet").unlink()
     model = write_model("one")

@@ -31,11 +31,16 @@ class PrepareSettings(Settings):
     """Further transcripts, a CSV FileName,Transcript; NAME such as whisper-large-v3."""
     text_source: str = "human"
     """msp-podcast-lists: what wrote the texts, `human` or a recogniser."""
+    columns: dict[str, str] = Field(
+        default_factory=dict, json_schema_extra={"metavar": "OURS=THEIRS,..."}
+    )
+    """folder: its columns, such as file=path,label=emotion."""
 
 
 def run_prepare(settings: PrepareSettings, out: Path) -> Report:
     """Write manifest, subsets, transcripts and problems of a corpus into the folder `out`."""
     from abhinaya.corpora import prepare_corpus
+    from abhinaya.corpora.audio_audit import count_kinds
     from abhinaya.corpora.base import PrepareOptions
     from abhinaya.data.manifest import MANIFEST, summarise_manifest
     from abhinaya.data.problems import PROBLEMS
@@ -46,12 +51,14 @@ def run_prepare(settings: PrepareSettings, out: Path) -> Report:
         seed=settings.seed,
         transcripts=settings.transcripts,
         text_source=settings.text_source,
+        columns=settings.columns,
     )
     prepared = prepare_corpus(settings.corpus, settings.source, out, options)
     columns, rows = summarise_manifest(prepared.manifest)
+    kinds = ", ".join(f"{n} {kind}" for kind, n in count_kinds(prepared.problems).items())
     return Report(
         f"{settings.corpus}: {len(prepared.manifest.rows)} utterances, {len(prepared.problems)} "
-        f"problems in {out / PROBLEMS}",
+        f"problems in {out / PROBLEMS}" + (f" ({kinds})" if kinds else ""),
         columns,
         [list(row) for row in rows],
         files=(out / MANIFEST, out / PROBLEMS),
