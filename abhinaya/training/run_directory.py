@@ -117,10 +117,11 @@ def _is_complete(folder: Path) -> bool:
 
 def _find_damage(folder: Path) -> str | None:
     """Return why the Trainer could not load what lies beside a checkpoint's weights, if so."""
-    from transformers.trainer_pt_utils import safe_globals
+    from transformers import trainer_pt_utils
 
     from abhinaya.nn.weight_files import open_safetensors, read_pickle
 
+    safe_globals: Any = trainer_pt_utils.safe_globals  # it has no types
     names = ("optimizer.pt", "scheduler.pt", "scaler.pt", "rng_state*.pth")
     files = [file for name in names for file in sorted(folder.glob(name))]
     for file in files:

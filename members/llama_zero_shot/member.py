@@ -142,14 +142,14 @@ class LlamaZeroShotMember:
             questions |= zip(keys[utterance], asked, strict=True)
         state = PartialState(cpu=not torch.accelerator.is_available())
         folder = source.answers or request.out.parent / "answers"
-        asked = "\n".join(turn.text for turn in prompt.turns)
+        prompt_text = "\n".join(turn.text for turn in prompt.turns)
         with AnswerStore(folder, questions.keys()) as store:
             _ask(engine, questions, store, state, name=source.name)
 
             def compute(chunk: Sequence[Clip]) -> PredictionTable:
                 names = [clip.utterance for clip in chunk]
                 answers = [[store[key] for key in keys[name]] for name in names]
-                parser = AnswerParser(manifest.emotions, asked)
+                parser = AnswerParser(manifest.emotions, prompt_text)
                 return _make_table(source, parser, manifest.emotions, names, answers)
 
             every = [store[key] for some in keys.values() for key in some]

@@ -134,7 +134,10 @@ def test_cache_with_random_crops_raises(make_config: MakeConfig) -> None:
         ("audio.eval_crop=0", "audio.eval_crop is 0, expected greater than 0"),
         ("audio.eval_crop=random", "audio.eval_crop is 'random', expected 'first', 'centre' or"),
         ("head.dropout=1", "head.dropout is 1, expected less than 1"),
-        ("seed=18446744073709551616", "seed is 18446744073709551616, expected less than 4294967296"),
+        (
+            "seed=18446744073709551616",
+            "seed is 18446744073709551616, expected less than 4294967296",
+        ),
         ("head.hidden=1000000000", "head.hidden is 1000000000, expected less than or equal to"),
         ("head.hidden=-1", "head.hidden is -1, expected greater than or equal to 0"),
         ("inference.precision=int8", "inference.precision is 'int8', expected 'float32', 'bf16'"),

@@ -378,7 +378,9 @@ def test_class_words_name_that_cannot_be_told_raises(names):
 )
 def test_what_a_model_thinks_does_not_count(answer: str, expected: str | None) -> None:
     parsed = PARSERS["msp-podcast"].parse(answer)
-    assert (None if parsed.label == ABSTAIN else SETS["msp-podcast"].names[parsed.label]) == expected
+    assert (
+        None if parsed.label == ABSTAIN else SETS["msp-podcast"].names[parsed.label]
+    ) == expected
 
 
 @pytest.mark.parametrize(

@@ -129,7 +129,7 @@ def test_run_directory_begin_falls_back_where_the_newest_cannot_be_read(
     whole, broken = add_checkpoint(run, 10), add_checkpoint(run, 20)
     for folder in (whole, broken):
         torch.save({"state": torch.zeros(100)}, folder / name)
-        state = {"numpy": np.random.get_state(), "cpu": torch.get_rng_state()}  # noqa: NPY002
+        state = {"numpy": np.random.get_state(), "cpu": torch.get_rng_state()}
         torch.save(state, folder / "rng_state.pth")
     content = (broken / name).read_bytes()
     if damage == "code":

@@ -152,7 +152,9 @@ def test_load_encoder_pickle_that_cannot_be_read_raises(
     torch.save({"weight": Loud() if damage == "code" else torch.zeros(99)}, file)
     if damage != "code":
         file.write_bytes(b"noise" * 99 if damage == "noise" else file.read_bytes()[:400])
-    with pytest.raises((CheckpointError, MissingFileError), match="pytorch_model|cannot be") as err:
+    with pytest.raises(
+        (CheckpointError, MissingFileError), match=r"pytorch_model|cannot be"
+    ) as err:
         load_encoder(str(folder))
     assert "\n" not in str(err.value)
     assert "ran" not in capsys.readouterr().out
