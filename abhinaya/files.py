@@ -7,10 +7,12 @@ never leaves half a file under the final name.
 from __future__ import annotations
 
 import csv
+import fcntl
 import hashlib
 import json
 import os
 import shutil
+import socket
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +26,8 @@ __all__ = [
     "digest_of",
     "parse_json",
     "read_text",
+    "sole_writer",
+    "take_lock",
     "write_csv",
     "write_json",
     "write_text",
@@ -95,6 +99,61 @@ def parse_json(text: str | bytes, where: str) -> Any:
     except ValueError as err:  # no UTF-8, no JSON, or a number of thousands of digits
         reason = str(err).partition(";")[0].rstrip(".")
         raise BadValueError(f"{where} is not JSON: {reason}.") from err
+
+
+def take_lock(path: Path, *, shared: bool = False) -> int | None:
+    """Take a lock that ends with the process, however it ends, or with `os.close` of the result.
+
+    Args:
+        path: the file that stands for what is locked; it holds the owner's process id and machine.
+        shared: let others have it too, if theirs are shared.
+
+    Returns:
+        The lock's file descriptor; None if another one has it. Where the file system knows no
+        locks, it is as if nobody had.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    except PermissionError:  # somebody else's file
+        descriptor, shared = os.open(path, os.O_RDONLY), True
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    except OSError:
+        return descriptor
+    if not shared:
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
+    return descriptor
+
+
+@contextmanager
+def sole_writer(path: Path, key: str) -> Iterator[None]:
+    """Keep others from writing the same file or folder during a block.
+
+    Args:
+        path: what is written.
+        key: the option or key that names it, for the message.
+
+    Raises:
+        BadValueError: if another process does so now; it is named.
+    """
+    file = path.with_name(f".{path.name}.lock")
+    lock = take_lock(file)
+    if lock is None:
+        raise BadValueError(
+            f"{str(path)!r} is being written by {file.read_text(encoding='utf-8') or 'another'}. "
+            f"Wait for it and run again, or choose another {key}."
+        )
+    try:
+        yield
+    finally:
+        file.unlink(missing_ok=True)
+        os.close(lock)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +17,9 @@ from abhinaya.data.labels import ABSTAIN, EmotionSet
 from abhinaya.data.predictions import PredictionTable, read_table, write_table
 from abhinaya.data.problems import Problem, problems_beside, write_problems
 from abhinaya.errors import AudioError, BadValueError
+from abhinaya.files import sole_writer
 from abhinaya.loading.clips import Clip
-from abhinaya.loading.dataset import SegmentLoader
+from abhinaya.loading.dataset import SegmentLoader, usable_workers
 from abhinaya.member import PredictRequest
 from abhinaya.progress import progress
 
@@ -105,7 +107,10 @@ def read_batches(
         reasons: why the other clips of the batch could not, by index.
     """
     loader = DataLoader(
-        _Readable(clips, load), batch_size=batch_size, num_workers=num_workers, collate_fn=list
+        _Readable(clips, load),
+        batch_size=batch_size,
+        num_workers=usable_workers(num_workers),
+        collate_fn=list,
     )
     for batch in loader:
         read = [(idx, segments) for idx, segments in batch if not isinstance(segments, str)]
@@ -147,7 +152,21 @@ def predict_in_shards(
         compute: the table of one shard; its rows may be in any order.
         problems: rows that are in no shard, and why; they abstain.
         plan: what the table will be.
+
+    Raises:
+        BadValueError: if another process writes the same table now.
     """
+    is_main = PartialState().is_main_process
+    with sole_writer(plan.request.out, "--out") if is_main else nullcontext():
+        return _predict_in_shards(chunks, compute, problems, plan)
+
+
+def _predict_in_shards(
+    chunks: Sequence[Sequence[Clip]],
+    compute: Callable[[Sequence[Clip]], PredictionTable],
+    problems: Sequence[Problem],
+    plan: TablePlan,
+) -> PredictionTable:
     state = PartialState()
     request = plan.request
     shards = request.out.with_name(f".{request.out.name}.parts") / str(plan.meta["digest"])

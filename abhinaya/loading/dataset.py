@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -13,10 +14,19 @@ from torch.utils.data import Dataset
 from abhinaya.loading.clips import Clip, Cropping, load_segments
 from abhinaya.member import InputBuilder
 
-__all__ = ["ClipDataset", "Collator", "fresh_loader"]
+__all__ = ["ClipDataset", "Collator", "fresh_loader", "usable_workers"]
 
 SegmentLoader = Callable[[Clip, int | None], list[dict[str, Any]]]
 """Encoded segments of a clip in an epoch of training; None outside training."""
+
+
+def usable_workers(wanted: int) -> int:
+    """Return how many processes read beside this one: no more than cores, of which torch warns.
+
+    Their number never changes a result.
+    """
+    has_affinity = hasattr(os, "sched_getaffinity")
+    return min(wanted, len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1)
 
 
 def fresh_loader(inputs: InputBuilder, cropping: Cropping) -> SegmentLoader:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import time
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -24,7 +25,7 @@ from torch import Tensor
 from abhinaya.data.audio import audio_digest, read_audio
 from abhinaya.data.problems import Problem
 from abhinaya.errors import AudioError, BadValueError
-from abhinaya.files import atomic_path, digest_of
+from abhinaya.files import atomic_path, digest_of, take_lock
 from abhinaya.loading.clips import Clip, Cropping, draw_segment, load_segments
 from abhinaya.member import ContextBuilder, InputBuilder, Utterance
 from abhinaya.nn.backbone import Backbone
@@ -146,6 +147,10 @@ class FeatureStore:
             BadValueError: if the features of these clips and `keep` exceed the size limit, or
                 those of a sound clip are not there in the end.
         """
+        state = PartialState()
+        if state.is_main_process:
+            _hold(self.config.dir)
+        state.wait_for_everyone()  # nobody looks at what may still be deleted
         with ThreadPoolExecutor(_N_READERS) as pool:
             found = list(pool.map(self._locate, clips))
         problems = [
@@ -162,7 +167,6 @@ class FeatureStore:
         # before looking at what is there, so that a killed run is finished with the very same ones.
         located.sort(key=lambda entry: (-entry[0].duration_s, entry[0].utterance))
         batches = [located[at : at + batch_size] for at in range(0, len(located), batch_size)]
-        state = PartialState()
         # Shares are fixed before anybody looks at what is there: a process that looks late, when
         # others have written already, must not take another share than was meant for it.
         share = batches[state.process_index :: state.num_processes]
@@ -194,7 +198,7 @@ class FeatureStore:
             reason = f"it holds {stored.ndim} axes of {stored.dtype}"
         except FileNotFoundError:
             return False
-        except (ValueError, EOFError, OSError) as err:
+        except (ValueError, EOFError) as err:
             reason = " ".join(str(err).split())
         _logger.warning("The stored features %s are made again: %s", file, reason)
         file.unlink(missing_ok=True)
@@ -270,7 +274,27 @@ class FeatureStore:
         )
 
     def _evict(self, needed: Collection[Path]) -> None:
-        """Delete the files used least recently until the store is within its limit."""
+        """Delete the files used least recently until the store is within its limit.
+
+        Not while another run reads the store: it may need any of them.
+        """
+        # The own lock is given up for a moment; the gate keeps others from deleting meanwhile.
+        gate = take_lock(self.config.dir / ".evicting")
+        if gate is None:
+            return
+        try:
+            held = _held.pop(self.config.dir.resolve(), None)
+            if held is not None:
+                os.close(held)
+            alone = take_lock(self.config.dir / ".in-use")
+            if alone is not None:
+                self._delete_oldest(needed)
+                os.close(alone)
+            _hold(self.config.dir)
+        finally:
+            os.close(gate)
+
+    def _delete_oldest(self, needed: Collection[Path]) -> None:
         files = []
         # Only what `_locate` names: the folder may hold arrays of somebody else.
         for file in self.config.dir.glob("*/float*/??/*.npy"):
@@ -283,6 +307,20 @@ class FeatureStore:
             if file not in needed:
                 file.unlink(missing_ok=True)
                 excess -= size
+
+
+_held: dict[Path, int] = {}
+"""Shared locks of the stores that this process reads, until it ends."""
+
+
+def _hold(folder: Path) -> None:
+    """Keep other runs from deleting anything in a store, as long as this process lives."""
+    while folder.resolve() not in _held:
+        lock = take_lock(folder / ".in-use", shared=True)
+        if lock is None:
+            time.sleep(0.1)  # somebody is deleting, which is soon done
+        else:
+            _held[folder.resolve()] = lock
 
 
 def _why_unreadable(clip: Clip) -> str:

@@ -129,8 +129,7 @@ class AnswerParser:
     Args:
         emotions: the classes to choose from.
         asked: the prompt's text. Where it offers classes by letters or numbers, such as
-            `(A) neutral (B) sad`, these are what an answer means by them, and codes of a character
-            nothing.
+            `(A) neutral (B) sad`, an answer means these by them, and codes of a character nothing.
 
     Example:
         >>> from abhinaya.data.labels import MSP_PODCAST

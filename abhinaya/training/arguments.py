@@ -11,6 +11,7 @@ import torch
 from transformers import TrainingArguments
 
 from abhinaya.errors import BadValueError, MissingPackageError
+from abhinaya.loading.dataset import usable_workers
 from abhinaya.nn.classifier_config import ClassifierConfig
 
 __all__ = ["training_arguments"]
@@ -52,6 +53,9 @@ def training_arguments(config: ClassifierConfig, folder: Path) -> TrainingArgume
     strategy = given.get("save_strategy", "epoch")
     arguments = {
         **_DEFAULTS,
+        # So that a loss is there to be told whenever the model is evaluated.
+        **({"logging_strategy": "steps"} if strategy == "steps" else {}),
+        **({"logging_steps": given["save_steps"]} if "save_steps" in given else {}),
         "save_strategy": strategy,
         "eval_strategy": strategy,
         "eval_steps": given.get("save_steps"),
@@ -60,6 +64,7 @@ def training_arguments(config: ClassifierConfig, folder: Path) -> TrainingArgume
         **given,
         "per_device_train_batch_size": per_device,
         "gradient_accumulation_steps": n_steps,
+        "dataloader_num_workers": usable_workers(given.get("dataloader_num_workers", 0)),
         "output_dir": str(folder),
         "seed": config.seed,
         "data_seed": config.seed,

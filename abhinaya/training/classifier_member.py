@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ from abhinaya.config import MemberConfig
 from abhinaya.data.manifest import Manifest
 from abhinaya.data.predictions import PredictionTable
 from abhinaya.errors import BadValueError
+from abhinaya.files import sole_writer
 from abhinaya.member import InputBuilder, PredictRequest
 from abhinaya.nn.backbone import Backbone
 from abhinaya.nn.classifier_config import ClassifierConfig
@@ -41,7 +44,9 @@ class ClassifierMember(ABC):
         from abhinaya.training.train import train_classifier
 
         assert isinstance(config, ClassifierConfig)
-        return train_classifier(self, config, manifest)
+        is_main = os.environ.get("RANK", "0") == "0"  # torch.distributed does not run yet
+        with sole_writer(config.run_dir, "run_dir") if is_main else nullcontext():
+            return train_classifier(self, config, manifest)
 
     def predict(self, source: Path | MemberConfig, request: PredictRequest) -> PredictionTable:
         """Label every row of a selection with the best checkpoint of a run.

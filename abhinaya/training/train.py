@@ -57,6 +57,9 @@ _NOT_IN_DIGEST = (
     "training.dataloader_prefetch_factor",
     "training.dataloader_persistent_workers",
     "training.report_to",
+    "training.ddp_timeout",
+    "training.logging_steps",
+    "training.save_total_limit",
     "training.ddp_find_unused_parameters",
     "training.use_cpu",
     "training.gradient_checkpointing",
@@ -75,7 +78,12 @@ class _Rows:
 
 def training_digest(config: ClassifierConfig, manifest: Manifest) -> str:
     """Hash of all that decides a run's result; worker and device counts are left out."""
-    values = [config_digest(config, without=_NOT_IN_DIGEST), manifest.digest]
+    without = list(_NOT_IN_DIGEST)
+    # Validation takes place where checkpoints are saved, and that decides which one is the best.
+    is_validated = config.data.validation is not None
+    if not (is_validated and config.training.arguments.get("save_strategy") == "steps"):
+        without.append("training.save_steps")
+    values = [config_digest(config, without=without), manifest.digest]
     # float16 features are other numbers; where and how large the store is does not matter.
     values.append(config.cache.dtype if config.cache else "float32")
     if config.data.transcripts is not None:

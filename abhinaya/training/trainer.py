@@ -91,11 +91,11 @@ class _Report(TrainerCallback):
         if is_best or state.global_step - self.shown_at >= state.max_steps / 20:
             self.shown_at = state.global_step
             _logger.info(
-                "%s: epoch %.3g of %.3g, loss %.3f, validation macro-F1 %.4f",
+                "%s: epoch %.3g of %.3g, %svalidation macro-F1 %.4f",
                 self.name,
                 state.epoch,
                 args.num_train_epochs,
-                self.loss,
+                "" if math.isnan(self.loss) else f"loss {self.loss:.3f}, ",  # not logged yet
                 logs["eval_macro_f1"],
             )
 

@@ -14,6 +14,7 @@ from abhinaya.data.labels import ABSTAIN
 from abhinaya.data.manifest import Manifest
 from abhinaya.data.predictions import read_table
 from abhinaya.errors import BadValueError, CheckpointError, MissingFileError
+from abhinaya.files import sole_writer
 from abhinaya.member import PredictRequest
 from abhinaya.registry import load_member
 
@@ -287,3 +288,17 @@ def test_predict_damaged_weights_raise(make_run: Any, predict: Any) -> None:
     weights.write_bytes(weights.read_bytes()[:-8])
     with pytest.raises(CheckpointError, match=r"model\.safetensors' cannot be read.*damaged"):
         predict(run)
+
+
+def test_table_that_another_process_writes_raises(
+    make_run: Any, predict: Any, tmp_path: Path
+) -> None:
+    """The slower of two once died, because the other had removed its parts."""
+    run, out = make_run(), tmp_path / "table.parquet"
+    with (
+        sole_writer(out, "--out"),
+        pytest.raises(BadValueError, match=r"is being written by process \d+ on .*another --out"),
+    ):
+        predict(run, out=out)
+    predict(run, out=out)
+    assert not (tmp_path / ".table.parquet.lock").exists()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -145,3 +147,25 @@ def test_stores_of_one_run_that_do_not_fit_together_raise(
     with pytest.raises(BadValueError, match=r"features of 2 clips need about .*beside .* GB"):
         fill(validation, clips[6:], keep=train.files)
     assert len(stored(train)) >= 6
+
+
+def test_nothing_is_deleted_while_another_run_reads_the_store(
+    make_store: Any, clips: list[Clip]
+) -> None:
+    """With a small limit one run deleted what another one was about to read."""
+    reader = make_store(8)
+    fill(reader, clips[:6])
+    script = (
+        "import sys\nfrom pathlib import Path\nfrom abhinaya.loading.features import _hold\n"
+        "_hold(Path(sys.argv[1]))\nprint('held', flush=True)\nsys.stdin.read()\n"
+    )
+    command = [sys.executable, "-c", script, str(reader.config.dir)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"held\n"
+        fill(make_store(2), clips[6:])
+        assert len(stored(reader)) == 8
+        other.communicate()
+    # Once it has ended, the limit holds.
+    fill(make_store(2), clips[6:])
+    assert len(stored(reader)) == 2

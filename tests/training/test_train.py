@@ -174,6 +174,10 @@ def test_train_moves_trained_parts_and_leaves_frozen_ones(
         "training.per_device_eval_batch_size=2",
         "training.dataloader_num_workers=2",
         "training.report_to=tensorboard",
+        "training.ddp_timeout=99",
+        "training.logging_steps=7",
+        "training.save_total_limit=5",
+        "training.save_steps=7",  # where checkpoints are saved by epochs
     ],
 )
 def test_digest_ignores_how_the_work_is_spread(
@@ -204,6 +208,24 @@ def test_digest_changes_with_what_decides_the_result(
 ) -> None:
     digest = training_digest(make_config(Path("run")), manifest)
     assert training_digest(make_config(Path("run"), override), manifest) != digest
+
+
+def test_digest_knows_the_steps_at_which_the_best_is_sought(
+    make_config: MakeConfig, manifest: Manifest
+) -> None:
+    """Without validation the last checkpoint is taken, wherever others were saved."""
+    for further, counts in (((), True), (("data.validation=null",), False)):
+        digests = {
+            training_digest(
+                make_config(
+                    Path("run"),
+                    *("training.save_strategy=steps", f"training.save_steps={steps}", *further),
+                ),
+                manifest,
+            )
+            for steps in (2, 3)
+        }
+        assert (len(digests) == 2) is counts
 
 
 def test_digest_changes_with_the_labels(make_config: MakeConfig, manifest: Manifest) -> None:

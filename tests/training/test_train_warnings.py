@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import logging
+import os
+import re
 
 import pytest
+
+from abhinaya.errors import BadValueError
+from abhinaya.files import sole_writer
 
 
 @pytest.mark.parametrize(
@@ -26,3 +31,32 @@ def test_train_weights_of_a_split_batch_are_mentioned(
         "training.save_steps=1",
     )
     assert ("each 2 rows that one device sees at once" in caplog.text) is is_warned
+
+
+def test_train_tells_a_loss_whenever_it_validates(train, caplog):
+    """With steps for epochs it said "loss nan"."""
+    caplog.set_level(logging.INFO, logger="abhinaya")
+    train("training.save_strategy=steps", "training.save_steps=2", "training.max_steps=2")
+    assert re.search(r"loss \d\.\d+, validation macro-F1", caplog.text)
+    caplog.clear()
+    train(
+        *("training.save_strategy=steps", "training.save_steps=2", "training.max_steps=2"),
+        "training.logging_strategy=no",
+    )
+    assert "validation macro-F1" in caplog.text
+    assert "nan" not in caplog.text
+
+
+def test_train_with_more_workers_than_cores_takes_the_cores(train, recwarn, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})
+    train("training.dataloader_num_workers=2", "training.max_steps=1")
+    assert not [w for w in recwarn if "worker processes" in str(w.message)]
+
+
+def test_train_into_a_folder_that_another_training_writes_raises(train, tmp_path):
+    with (
+        sole_writer(tmp_path / "run", "run_dir"),
+        pytest.raises(BadValueError, match=r"run' is being written by process \d+ on .* run_dir\."),
+    ):
+        train("training.max_steps=1", run_dir=tmp_path / "run")
+    train("training.max_steps=1", run_dir=tmp_path / "run")
