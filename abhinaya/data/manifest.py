@@ -50,7 +50,6 @@ __all__ = [
     "Manifest",
     "make_manifest",
     "read_manifest",
-    "summarise_manifest",
     "write_manifest",
 ]
 
@@ -361,25 +360,6 @@ def write_manifest(manifest: Manifest, path: Path) -> None:
         write_text(path.parent / "subsets" / f"{name}.txt", "".join(f"{u}\n" for u in utterances))
     with atomic_path(path) as temporary:
         pq.write_table(_to_arrow(manifest), temporary)
-
-
-def summarise_manifest(manifest: Manifest) -> tuple[list[str], list[list[str | int | float]]]:
-    """Count clips, hours, speakers and labels of each split and subset: headings and rows.
-
-    Where rows are in no split, the first row of the table counts all.
-    """
-    codes = manifest.emotions.data_labels
-    columns = ["selection", "rows", "hours", "speakers", *codes, "no label"]
-    table: list[list[str | int | float]] = []
-    whole = [ALL] if manifest.rows["split"].isna().any() else []
-    for name in [*whole, *manifest.splits, *manifest.subsets]:
-        rows = manifest.select(name)
-        counts = rows["label"].value_counts()
-        hours = round(float(rows["duration_s"].sum()) / 3600, 3)
-        labels = [int(counts.get(code, 0)) for code in codes]
-        n_speakers = int(rows["speaker"].nunique())
-        table.append([name, len(rows), hours, n_speakers, *labels, len(rows) - sum(labels)])
-    return columns, table
 
 
 def _to_arrow(manifest: Manifest) -> pa.Table:

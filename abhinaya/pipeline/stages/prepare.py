@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import AliasChoices, Field
 
-from abhinaya.pipeline.report import Report
+from abhinaya.pipeline.report import Cell, Report
 from abhinaya.pipeline.stages.settings import Settings
+
+if TYPE_CHECKING:
+    from abhinaya.data.manifest import Manifest
 
 __all__ = ["PrepareSettings", "run_prepare"]
 
@@ -42,7 +46,7 @@ def run_prepare(settings: PrepareSettings, out: Path) -> Report:
     from abhinaya.corpora import prepare_corpus
     from abhinaya.corpora.audio_audit import count_kinds
     from abhinaya.corpora.base import PrepareOptions
-    from abhinaya.data.manifest import MANIFEST, summarise_manifest
+    from abhinaya.data.manifest import MANIFEST
     from abhinaya.data.problems import PROBLEMS
 
     options = PrepareOptions(
@@ -54,12 +58,33 @@ def run_prepare(settings: PrepareSettings, out: Path) -> Report:
         columns=settings.columns,
     )
     prepared = prepare_corpus(settings.corpus, settings.source, out, options)
-    columns, rows = summarise_manifest(prepared.manifest)
+    columns, rows = _count_selections(prepared.manifest)
     kinds = ", ".join(f"{n} {kind}" for kind, n in count_kinds(prepared.problems).items())
     return Report(
         f"{settings.corpus}: {len(prepared.manifest.rows)} utterances, {len(prepared.problems)} "
         f"problems in {out / PROBLEMS}" + (f" ({kinds})" if kinds else ""),
         columns,
-        [list(row) for row in rows],
+        rows,
         files=(out / MANIFEST, out / PROBLEMS),
     )
+
+
+def _count_selections(manifest: Manifest) -> tuple[list[str], list[list[Cell]]]:
+    """Count clips, hours, speakers and labels of each split and subset: headings and rows.
+
+    Where rows are in no split, the first row of the table counts all.
+    """
+    from abhinaya.data.manifest import ALL
+
+    codes = manifest.emotions.data_labels
+    columns = ["selection", "rows", "hours", "speakers", *codes, "no label"]
+    table: list[list[Cell]] = []
+    whole = [ALL] if manifest.rows["split"].isna().any() else []
+    for name in [*whole, *manifest.splits, *manifest.subsets]:
+        rows = manifest.select(name)
+        counts = rows["label"].value_counts()
+        hours = round(float(rows["duration_s"].sum()) / 3600, 3)
+        labels = [int(counts.get(code, 0)) for code in codes]
+        n_speakers = int(rows["speaker"].nunique())
+        table.append([name, len(rows), hours, n_speakers, *labels, len(rows) - sum(labels)])
+    return columns, table
