@@ -286,7 +286,7 @@ def _fill(
             ThreadPoolExecutor(_N_READERS) as pool,
         ):
             for chunk in chunks:
-                heard = list(pool.map(lambda entry: _hear(entry[0], model), chunk))
+                heard = list(pool.map(lambda entry: _embed_clip(entry[0], model), chunk))
                 waveforms: dict[str, FloatArray] = {}
                 for (_, digest), sound in zip(chunk, heard, strict=True):
                     if isinstance(sound, _Unusable):
@@ -307,7 +307,7 @@ def _fill(
             store.save()
 
 
-def _hear(clip: Clip, model: SpeakerModel) -> FloatArray | _Unusable:
+def _embed_clip(clip: Clip, model: SpeakerModel) -> FloatArray | _Unusable:
     """Return the middle of a clip as the model's input, shape (S,)."""
     assert clip.path is not None
     try:

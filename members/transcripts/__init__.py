@@ -1,1 +1,0 @@
-"""Transcripts made by Whisper: batched, resumable, sharded over processes."""
