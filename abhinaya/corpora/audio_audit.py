@@ -111,12 +111,12 @@ def _listen(path: Path) -> tuple[float | None, list[str], str | None]:
                     f"{path.name} is a Git LFS pointer, no sound. Fetch it with: git lfs pull."
                 )
         duration_s = audio_duration_s(path)
-        return duration_s, *_listen(path, duration_s)
+        return duration_s, *_hear_clip(path, duration_s)
     except (AudioError, OSError, soundfile.SoundFileError) as err:
         return None, [str(err)], None
 
 
-def _listen(path: Path, duration_s: float) -> tuple[list[str], str | None]:
+def _hear_clip(path: Path, duration_s: float) -> tuple[list[str], str | None]:
     info = soundfile.info(str(path))
     reasons = []
     if (info.samplerate, info.channels) != (SAMPLE_RATE_HZ, 1):

@@ -241,7 +241,9 @@ def test_load_weights_all_problems_come_together(build: Build, best: Path) -> No
         state["stray"] = state.pop("head.out.weight")
 
     rewrite(best, change)
-    with pytest.raises(CheckpointError, match=r"6 of 6 .* missing: .*; unexpected: .*; size mis"):
+    with pytest.raises(
+        CheckpointError, match=r"6 of 6 .* missing: .*; unexpected: .*; size mismatch"
+    ):
         load_weights(best, build("wavlm", "freeze=encoder", "head.hidden=6"))
 
 

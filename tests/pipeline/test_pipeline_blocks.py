@@ -282,8 +282,8 @@ def test_weighted_vote_by_config(chain, run_chain):
         (["speakers={n_speakers: 2}"], "model, embeddings: give one of them, or both"),
         (["transcribe={beam_size: 1}"], "transcribe.beam_size is 1, "),
         (
-            ["transcribe={modell: x}"],
-            "modell is unknown, did you mean transcribe.model?",
+            ["transcribe={modle: x}"],
+            "modle is unknown, did you mean transcribe.model?",
         ),
     ],
 )
