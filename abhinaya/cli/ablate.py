@@ -129,7 +129,9 @@ def _show(result: Ablation, *, pairs: bool, table_format: TableFormat) -> None:
         ["table", "alone", "all without it", "change", "Shapley value"],
         [
             [
-                *(member.name, member.alone, member.without),
+                member.name,
+                member.alone,
+                member.without,
                 None if member.change is None else f"{member.change:+.4f}",
                 f"{member.shapley:+.4f}",
             ]
@@ -168,7 +170,9 @@ def _show(result: Ablation, *, pairs: bool, table_format: TableFormat) -> None:
             ],
             [
                 [
-                    *(optimism.macro_f1, optimism.expected_drop, f"{low:+.4f} to {high:+.4f}"),
+                    optimism.macro_f1,
+                    optimism.expected_drop,
+                    f"{low:+.4f} to {high:+.4f}",
                     optimism.macro_f1 - optimism.expected_drop,
                     f"{optimism.picked_on_half:.0%}",
                 ]

@@ -68,8 +68,12 @@ def compare(
         ["table", "rows", "macro-F1", "95 % interval", "accuracy", "95 % interval"],
         [
             [
-                *(score.name, score.scores.n_utts, score.scores.macro_f1),
-                *(_range(score.interval), score.scores.accuracy, _range(interval)),
+                score.name,
+                score.scores.n_utts,
+                score.scores.macro_f1,
+                _range(score.interval),
+                score.scores.accuracy,
+                _range(interval),
             ]
             for score, interval in zip(report.scores, report.accuracy_intervals, strict=True)
         ],
@@ -79,7 +83,12 @@ def compare(
     is_corrected = len(report.comparisons) > 1
     show_table(
         [
-            *("table", "against", "metric", "difference", "95 % interval", "p"),
+            "table",
+            "against",
+            "metric",
+            "difference",
+            "95 % interval",
+            "p",
             *(["p (Holm)"] if is_corrected else []),
             "test",
         ],
@@ -93,8 +102,11 @@ def compare(
 def _rows(comparison: Comparison, is_corrected: bool) -> list[list[Cell]]:
     return [
         [
-            *(comparison.table, comparison.against, _METRIC_NAMES[difference.metric]),
-            *(f"{difference.value:+.4f}", _range(difference.interval, signed=True)),
+            comparison.table,
+            comparison.against,
+            _METRIC_NAMES[difference.metric],
+            f"{difference.value:+.4f}",
+            _range(difference.interval, signed=True),
             difference.p,
             *([difference.p_holm] if is_corrected else []),
             difference.test,

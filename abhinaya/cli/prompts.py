@@ -44,8 +44,11 @@ def _list(as_json: AsJson = False, table_format: Format = TableFormat.TEXT) -> N
         ["prompt", "version", "needs", "slots", "description"],
         [
             [
-                *(prompt.name, prompt.version, ", ".join(sorted(prompt.needs))),
-                *(", ".join(prompt.slots), prompt.description),
+                prompt.name,
+                prompt.version,
+                ", ".join(sorted(prompt.needs)),
+                ", ".join(prompt.slots),
+                prompt.description,
             ]
             for prompt in found
         ],
@@ -239,14 +242,16 @@ def _row(found: PromptScore) -> list[Cell]:
     if found.cost_per_1000 is not None:
         cost = f"{found.cost_per_1000:.4f} {found.currency or ''}".strip()
     return [
-        *(found.name, found.score.scores.n_utts, found.score.scores.macro_f1),
-        *(f"{low:.4f}-{high:.4f}", found.n_abstained, found.agreement),
-        *(
-            _whole(found.prompt_tokens_per_1000),
-            _whole(found.answer_tokens_per_1000),
-            cost,
-            found.p_holm,
-        ),
+        found.name,
+        found.score.scores.n_utts,
+        found.score.scores.macro_f1,
+        f"{low:.4f}-{high:.4f}",
+        found.n_abstained,
+        found.agreement,
+        _whole(found.prompt_tokens_per_1000),
+        _whole(found.answer_tokens_per_1000),
+        cost,
+        found.p_holm,
     ]
 
 

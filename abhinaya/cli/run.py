@@ -54,7 +54,8 @@ def run(
             ["step", "status", "needs", "makes"],
             [
                 [
-                    *(entry.step.name, entry.status),
+                    entry.step.name,
+                    entry.status,
                     *(", ".join(map(str, files)) for files in (entry.step.needs, entry.step.makes)),
                 ]
                 for entry in planned

@@ -74,10 +74,16 @@ def score_asr(
         interval = result.interval
         table.append(
             [
-                *(name, result.n_utts, result.n_words, result.wer),
+                name,
+                result.n_utts,
+                result.n_words,
+                result.wer,
                 f"{interval[0]:.4f}-{interval[1]:.4f}" if interval else None,
-                *(result.n_substitutions, result.n_deletions, result.n_insertions),
-                *(result.n_without_reference, result.n_not_transcribed),
+                result.n_substitutions,
+                result.n_deletions,
+                result.n_insertions,
+                result.n_without_reference,
+                result.n_not_transcribed,
             ]
         )
     show_table(columns, table, title=f"{source} against {against}", table_format=table_format)

@@ -64,7 +64,9 @@ def _check_server(config: LlamaZeroShotConfig, findings: Findings) -> None:
         listed = ", ".join(known) or "none"
         near = did_you_mean(config.base, known)
         findings.add(
-            *("server", server.url, "problem"),
+            "server",
+            server.url,
+            "problem",
             f"it has no model {config.base!r}.{near} It has: {listed}. Set base to one of them.",
         )
 
@@ -84,6 +86,8 @@ def _check_model(config: LlamaZeroShotConfig, findings: Findings) -> None:
     tokenizer = check_tokenizer(config.base, findings, model.config.vocab_size if model else None)
     if tokenizer is not None and not tokenizer.chat_template:
         findings.add(
-            *("tokenizer", config.base, "problem"),
+            "tokenizer",
+            config.base,
+            "problem",
             "has no chat template, so it is no chat model. Set base to an instruct model.",
         )

@@ -43,8 +43,11 @@ def manifest(tmp_path: Path) -> Manifest:
             soundfile.write(tmp_path / name, noise, RATE_HZ)
         rows.append(
             {
-                **{"utterance": name, "audio": name if idx < 8 else None, "language": "en"},
-                **{"split": "train" if idx < 5 else "test", "label": "A"},
+                "utterance": name,
+                "audio": name if idx < 8 else None,
+                "language": "en",
+                "split": "train" if idx < 5 else "test",
+                "label": "A",
             }
         )
     return make_manifest(rows, MSP_PODCAST, tmp_path)

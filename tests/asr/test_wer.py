@@ -89,7 +89,9 @@ def test_score_per_group_adds_up():
     assert (train.wer, dev.wer) == (1 / 2, 1 / 4)
     assert (dev.n_without_reference, dev.n_not_transcribed) == (1, 1)
     assert (without.n_utts, without.wer, without.interval, without.n_not_transcribed) == (
-        *(0, None, None),
+        0,
+        None,
+        None,
         1,
     )
 

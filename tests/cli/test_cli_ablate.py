@@ -39,7 +39,10 @@ def test_ablate_prints_best_of_each_size_and_what_each_table_brings(run_cli, tab
     )
     cells = [line.split("  ") for line in best[2:]]
     assert [[cell for cell in row if cell.strip()][-1].strip() for row in cells] == [
-        *("0.7500", "0.7500", "1.0000", "1.0000"),
+        "0.7500",
+        "0.7500",
+        "1.0000",
+        "1.0000",
     ]
     assert "p + q + r" in best[4]
     assert " 0.2500 " in best[4]
@@ -76,7 +79,12 @@ def test_ablate_json_has_everything(run_cli, tables, truth):
     assert described["oracle"] == {"macro_f1": 0.25, "accuracy": 1.0}
     assert described["combinations"] == []
     assert set(described["optimism"]) == {
-        *("n_candidates", "picked", "macro_f1", "expected_drop", "interval", "picked_on_half"),
+        "n_candidates",
+        "picked",
+        "macro_f1",
+        "expected_drop",
+        "interval",
+        "picked_on_half",
     }
     # p is wrong on u2; q on u1 and u3; r on u0. p and q agree on u0 only, and never fail together:
     # n11 = 1, n00 = 0, so Q = -1.
@@ -102,8 +110,16 @@ def test_ablate_named_combinations_come_as_a_table_for_a_paper(run_cli, tables, 
     named = tmp_path / "named.yaml"
     named.write_text("combinations:\n  Comb. I: [r, p]\n  Full: [p, q, r]\n")
     result = run_cli(
-        *("ablate", *tables, "--manifest", truth, "--combinations", named),
-        *("--format", "latex", "--resamples", 20),
+        "ablate",
+        *tables,
+        "--manifest",
+        truth,
+        "--combinations",
+        named,
+        "--format",
+        "latex",
+        "--resamples",
+        20,
     )
     assert result.code == 0, result.err
     assert r"\caption{Named combinations}" in result.out
@@ -133,7 +149,7 @@ def test_ablate_writes_all_combinations(run_cli, tables, truth, tmp_path):
 
 def test_ablate_beam_says_so(run_cli, tables, truth):
     result = run_cli(
-        *("ablate", *tables, "--manifest", truth, "--beam", 1, "--max-size", 2, "--resamples", 20)
+        "ablate", *tables, "--manifest", truth, "--beam", 1, "--max-size", 2, "--resamples", 20
     )
     assert result.code == 0
     # 3 tables alone, then 2 pairs with the best of them; 3 + 3 are possible.

@@ -13,8 +13,16 @@ def recipe(run_cli, save_table, tmp_path):
     truth.write_text("FileName,EmoClass\n" + "".join(f"u{i},{c}\n" for i, c in enumerate(letters)))
     out = tmp_path / "r.json"
     result = run_cli(
-        *("fit", "weights", save_table("p", letters), save_table("q", "A" * 10)),
-        *("--manifest", truth, "--out", out, "--resamples", 10),
+        "fit",
+        "weights",
+        save_table("p", letters),
+        save_table("q", "A" * 10),
+        "--manifest",
+        truth,
+        "--out",
+        out,
+        "--resamples",
+        10,
     )
     assert result.code == 0, result.err
     return out

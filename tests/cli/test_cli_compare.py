@@ -52,7 +52,7 @@ def test_compare_several_tables_are_corrected(run_cli, save_table, truth):
 def test_compare_json_has_everything(run_cli, save_table, truth):
     tables = [save_table("half", "AHHAA"), save_table("good", "AAHHA")]
     result = run_cli(
-        *("compare", *tables, "--manifest", truth, "--resamples", 100, "--by-speaker", "--json")
+        "compare", *tables, "--manifest", truth, "--resamples", 100, "--by-speaker", "--json"
     )
     found = json.loads(result.out)
     # Speakers 1 and 2, and u3 for itself.
@@ -64,15 +64,27 @@ def test_compare_json_has_everything(run_cli, save_table, truth):
     assert comparison["accuracy"]["value"] == 0.5
     assert comparison["accuracy"]["test"] == "exact randomisation"
     assert comparison["macro_f1"].keys() == {
-        *("metric", "value", "interval", "p", "test", "p_holm"),
+        "metric",
+        "value",
+        "interval",
+        "p",
+        "test",
+        "p_holm",
     }
 
 
 def test_compare_by_speaker_says_who_is_unknown(run_cli, save_table, truth):
     tables = [save_table("half", "AHHAA"), save_table("good", "AAHHA")]
     result = run_cli(
-        *("compare", *tables, "--manifest", truth, "--resamples", 100, "--by-speaker"),
-        *("--format", "markdown"),
+        "compare",
+        *tables,
+        "--manifest",
+        truth,
+        "--resamples",
+        100,
+        "--by-speaker",
+        "--format",
+        "markdown",
     )
     assert "**Differences over 3 speakers**" in result.out
     assert f"Note: 1 of 4 utterances have no speaker in {truth}" in result.err

@@ -47,8 +47,16 @@ def corpus(tmp_path):
 def fit(run_cli, corpus, rule, *args, split="train"):
     tables = [corpus / f"{name}-{split}.parquet" for name in ("p", "q")]
     return run_cli(
-        *("fit", rule, *tables, "--manifest", corpus / "m.parquet"),
-        *("--out", corpus / "r.json", "--resamples", 50, *args),
+        "fit",
+        rule,
+        *tables,
+        "--manifest",
+        corpus / "m.parquet",
+        "--out",
+        corpus / "r.json",
+        "--resamples",
+        50,
+        *args,
     )
 
 
@@ -89,7 +97,10 @@ def test_fit_json_has_every_number(run_cli, corpus):
     result = fit(run_cli, corpus, "weights", "--folds", 3, "--by-speaker", "--json")
     report = json.loads(result.out)
     assert [score["decided_by"] for score in report["scores"]] == [
-        *("weights, cross-fitted", "plain vote", "p", "q")
+        "weights, cross-fitted",
+        "plain vote",
+        "p",
+        "q",
     ]
     assert report["facts"]["n_folds"] == 3
     assert report["facts"]["n_speakers"] == 6
@@ -161,8 +172,14 @@ def test_fit_wrong_input_exits_1_with_a_message_and_writes_nothing(run_cli, corp
         assert result.err.startswith("Error: "), args
         assert message in result.err, args
     mixed = run_cli(
-        *("fit", "weights", corpus / "p-train.parquet", corpus / "q-test.parquet"),
-        *("--manifest", corpus / "m.parquet", "--out", corpus / "r.json"),
+        "fit",
+        "weights",
+        corpus / "p-train.parquet",
+        corpus / "q-test.parquet",
+        "--manifest",
+        corpus / "m.parquet",
+        "--out",
+        corpus / "r.json",
     )
     assert "does not cover the same utterances as 'p'" in mixed.err
     assert not (corpus / "r.json").exists()

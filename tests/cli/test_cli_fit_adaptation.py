@@ -12,8 +12,16 @@ from abhinaya.data.predictions import PredictionTable, read_table, write_table
 EMOTIONS = EmotionSet.from_codes("AHN")
 N_SPEAKERS, N_CLIPS = 12, 20
 FAST = (
-    *("--option", "pseudo_tests=2", "--option", "resamples=200"),
-    *("--option", "variants=standardise,prior", "--resamples", 50, "--folds", 2),
+    "--option",
+    "pseudo_tests=2",
+    "--option",
+    "resamples=200",
+    "--option",
+    "variants=standardise,prior",
+    "--resamples",
+    50,
+    "--folds",
+    2,
 )
 
 
@@ -35,7 +43,10 @@ def corpus(tmp_path):
         probs = np.exp(logits - logits.max(axis=1, keepdims=True))
         utterances = tuple(f"{split}{idx:03d}" for idx in range(len(labels)))
         table = PredictionTable(
-            *("m", EMOTIONS, utterances, logits.argmax(axis=1)),
+            "m",
+            EMOTIONS,
+            utterances,
+            logits.argmax(axis=1),
             probs=(probs / probs.sum(axis=1, keepdims=True)).astype(np.float32),
             embeddings=embeddings.astype(np.float32),
             meta={"head": {"weight": (3 * np.eye(3)).tolist(), "bias": [0.0] * 3}},
@@ -56,8 +67,15 @@ def corpus(tmp_path):
 
 def fit(run_cli, corpus, *args):
     return run_cli(
-        *("fit", "adaptation", corpus / "fit.parquet", "--manifest", corpus / "m.parquet"),
-        *("--out", corpus / "r.json", *FAST, *args),
+        "fit",
+        "adaptation",
+        corpus / "fit.parquet",
+        "--manifest",
+        corpus / "m.parquet",
+        "--out",
+        corpus / "r.json",
+        *FAST,
+        *args,
     )
 
 
@@ -92,8 +110,18 @@ def test_fit_adaptation_json_has_the_reason(run_cli, corpus):
 
 def test_fit_of_another_rule_has_no_reason(run_cli, corpus):
     result = run_cli(
-        *("fit", "temperature", corpus / "fit.parquet", "--manifest", corpus / "m.parquet"),
-        *("--out", corpus / "r.json", "--resamples", 50, "--speakers", "estimated", "--json"),
+        "fit",
+        "temperature",
+        corpus / "fit.parquet",
+        "--manifest",
+        corpus / "m.parquet",
+        "--out",
+        corpus / "r.json",
+        "--resamples",
+        50,
+        "--speakers",
+        "estimated",
+        "--json",
     )
     assert result.code == 0, result.err
     assert json.loads(result.out)["reason"] is None

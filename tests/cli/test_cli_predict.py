@@ -28,16 +28,22 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         soundfile.write(folder / "wav" / f"u{idx}.wav", 0.1 * rng.standard_normal(8_000), 16_000)
         rows.append(
             {
-                **{"utterance": f"u{idx}.wav", "audio": f"wav/u{idx}.wav", "label": "AHN"[idx % 3]},
+                "utterance": f"u{idx}.wav",
+                "audio": f"wav/u{idx}.wav",
+                "label": "AHN"[idx % 3],
                 "split": "train" if idx < 5 else "development",
             }
         )
     write_manifest(make_manifest(rows, MSP_PODCAST, folder), folder / "manifest.parquet")
     write_wavlm(folder / "base", n_layers=1, n_features=16, n_conv_features=8)
     config = {
-        **{"member": "wavlm", "name": "tiny", "run_dir": str(folder / "run")},
-        **{"data": {"manifest": str(folder / "manifest.parquet")}, "base": str(folder / "base")},
-        **{"audio": {"max_audio_s": 0.5}, "head": {"hidden": 8}},
+        "member": "wavlm",
+        "name": "tiny",
+        "run_dir": str(folder / "run"),
+        "data": {"manifest": str(folder / "manifest.parquet")},
+        "base": str(folder / "base"),
+        "audio": {"max_audio_s": 0.5},
+        "head": {"hidden": 8},
         "training": {"global_batch_size": 5, "num_train_epochs": 1, "use_cpu": True},
     }
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
@@ -52,8 +58,14 @@ def test_predict_writes_the_table_and_says_how_many_rows(
 ) -> None:
     out = tmp_path / "tiny.parquet"
     result = run_cli(
-        *("predict", folder / "run", "--manifest", folder / "manifest.parquet"),
-        *("--select", "development", "--out", out),
+        "predict",
+        folder / "run",
+        "--manifest",
+        folder / "manifest.parquet",
+        "--select",
+        "development",
+        "--out",
+        out,
     )
     assert result.code == 0, result.err
     assert result.out == (
@@ -69,8 +81,19 @@ def test_predict_several_selections_with_embedding_as_json(
 ) -> None:
     out = tmp_path / "tiny.parquet"
     result = run_cli(
-        *("predict", folder / "run", "--manifest", folder / "manifest.parquet", "--json"),
-        *("--select", "development", "--select", "train:A", "--out", out, "--with", "embedding"),
+        "predict",
+        folder / "run",
+        "--manifest",
+        folder / "manifest.parquet",
+        "--json",
+        "--select",
+        "development",
+        "--select",
+        "train:A",
+        "--out",
+        out,
+        "--with",
+        "embedding",
     )
     assert result.code == 0, result.err
     # u0 and u3 are A of train; the manifest's order stays.
@@ -94,9 +117,20 @@ def test_predict_csv_with_overrides_and_another_audio_root(
     (tmp_path / "base").symlink_to(folder / "base")
     out = tmp_path / "tiny.csv"
     result = run_cli(
-        *("predict", folder / "run", f"base={tmp_path / 'base'}", "inference.batch_size=2"),
-        *("--manifest", folder / "manifest.parquet", "--select", "development"),
-        *("--audio-root", moved, "--out", out, "--format", "markdown"),
+        "predict",
+        folder / "run",
+        f"base={tmp_path / 'base'}",
+        "inference.batch_size=2",
+        "--manifest",
+        folder / "manifest.parquet",
+        "--select",
+        "development",
+        "--audio-root",
+        moved,
+        "--out",
+        out,
+        "--format",
+        "markdown",
     )
     assert result.code == 0, result.err
     assert "| tiny | development | 3 | 1 |" in result.out
@@ -156,7 +190,7 @@ def test_predict_wrong_command_line_exits_2(run_cli: Any, folder: Path) -> None:
         [run],
         [run, "--manifest", manifest, "--select", "train"],
         [run, "--manifest", manifest, "--out", "t.parquet"],
-        [run, *("--manifest", manifest, "--select", "train", "--out", "t.parquet"), "--with", "x"],
+        [run, "--manifest", manifest, "--select", "train", "--out", "t.parquet", "--with", "x"],
     ):
         result = run_cli("predict", *args)
         assert (result.code, result.out) == (2, ""), args

@@ -25,7 +25,11 @@ def test_prepare_writes_a_manifest_and_prints_its_selections(run_cli, release, t
     assert "0 problems" in title
     assert header.split()[:4] == ["selection", "rows", "hours", "speakers"]
     assert [row.split()[0] for row in rows] == [
-        *("train", "development", "test1", "test3", "balanced")
+        "train",
+        "development",
+        "test1",
+        "test3",
+        "balanced",
     ]
     manifest = read_manifest(tmp_path / "manifest.parquet")
     assert len(manifest.rows) == 32
@@ -35,8 +39,14 @@ def test_prepare_writes_a_manifest_and_prints_its_selections(run_cli, release, t
 
 def test_prepare_as_json_is_one_document(run_cli, release, tmp_path):
     result = run_cli(
-        *("prepare", "msp-podcast", release, "--out", tmp_path, "--json"),
-        *("--balanced-per-class", 1),
+        "prepare",
+        "msp-podcast",
+        release,
+        "--out",
+        tmp_path,
+        "--json",
+        "--balanced-per-class",
+        1,
     )
     rows = json.loads(result.out)
     assert [row["rows"] for row in rows] == [8, 8, 8, 8, 8]

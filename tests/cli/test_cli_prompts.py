@@ -176,10 +176,24 @@ def test_run_crosses_and_goes_on_and_compare_prints_what_came_out(
 
     # By options alone: the same two, which are there, and two of another decoding.
     result = run_cli(
-        *("prompts", "run", "--manifest", corpus, "--select", "dev", "--model", model),
-        *("--prompt", "zero-shot-v1", "--prompt", tmp_path / "curt-v1.md", "--out", out),
-        *("--decoding", "default:"),
-        *("--decoding", "free:decoding.constrained=false decoding.max_tokens=2"),
+        "prompts",
+        "run",
+        "--manifest",
+        corpus,
+        "--select",
+        "dev",
+        "--model",
+        model,
+        "--prompt",
+        "zero-shot-v1",
+        "--prompt",
+        tmp_path / "curt-v1.md",
+        "--out",
+        out,
+        "--decoding",
+        "default:",
+        "--decoding",
+        "free:decoding.constrained=false decoding.max_tokens=2",
     )
     assert result.code == 0, result.err
     title, heading, *rows = result.out.splitlines()

@@ -79,7 +79,10 @@ def test_only_prepare_prints_its_table_and_is_done_afterwards(run_cli, folder, c
     assert header.split()[:3] == ["selection", "rows", "hours"]
     # A clip of each class in each of four splits, and one per class in the subset.
     assert [row.split()[:2] for row in rows] == [
-        *(["train", "8"], ["development", "8"], ["test1", "8"], ["test3", "8"]),
+        ["train", "8"],
+        ["development", "8"],
+        ["test1", "8"],
+        ["test3", "8"],
         ["balanced", "8"],
     ]
     plan = run_cli("run", "chain.yaml", "--plan").out.splitlines()

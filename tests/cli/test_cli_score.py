@@ -40,8 +40,16 @@ def test_score_mean_and_sd_over_tables(run_cli, save_table, truth):
 def test_score_json_has_everything_asked_for(run_cli, save_table, truth):
     tables = [save_table("a", "AAHHA"), save_table("b", "AHHAA")]
     result = run_cli(
-        *("score", *tables, "--manifest", truth, "--resamples", 50),
-        *("--mean", "--per-class", "--confusion", "--json"),
+        "score",
+        *tables,
+        "--manifest",
+        truth,
+        "--resamples",
+        50,
+        "--mean",
+        "--per-class",
+        "--confusion",
+        "--json",
     )
     described = json.loads(result.out)
     first = described["tables"][0]
@@ -64,8 +72,14 @@ def test_score_json_has_everything_asked_for(run_cli, save_table, truth):
 
 def test_score_per_class_and_confusion_tables(run_cli, save_table, truth):
     result = run_cli(
-        *("score", save_table("p", "AHH-A"), "--manifest", truth, "--resamples", 50),
-        *("--per-class", "--confusion"),
+        "score",
+        save_table("p", "AHH-A"),
+        "--manifest",
+        truth,
+        "--resamples",
+        50,
+        "--per-class",
+        "--confusion",
     )
     assert "p: classes\nclass  name      precision  recall      F1  support\n" in result.out
     assert "A      angry        1.0000  0.5000  0.6667        2\n" in result.out
@@ -78,8 +92,14 @@ def test_score_per_class_and_confusion_tables(run_cli, save_table, truth):
 @pytest.mark.parametrize(("name", "start"), [("latex", "\\begin{tabular}{"), ("markdown", "| tab")])
 def test_score_in_the_format_of_a_paper(run_cli, save_table, truth, name, start):
     result = run_cli(
-        *("score", save_table("p", "AAHHA"), "--manifest", truth, "--format", name),
-        *("--resamples", 50),
+        "score",
+        save_table("p", "AAHHA"),
+        "--manifest",
+        truth,
+        "--format",
+        name,
+        "--resamples",
+        50,
     )
     assert result.out.startswith(start)
 
@@ -88,8 +108,13 @@ def test_score_by_speaker_takes_a_manifest(run_cli, save_table, tmp_path):
     manifest = tmp_path / "manifest.csv"
     manifest.write_text("utterance,label,speaker\nu0,A,1\nu1,H,2\n")
     result = run_cli(
-        *("score", save_table("p", "AH"), "--manifest", manifest, "--by-speaker"),
-        *("--resamples", 50),
+        "score",
+        save_table("p", "AH"),
+        "--manifest",
+        manifest,
+        "--by-speaker",
+        "--resamples",
+        50,
     )
     assert result.code == 0, result.err
 

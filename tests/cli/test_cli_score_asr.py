@@ -17,8 +17,10 @@ def manifest_file(tmp_path):
     rows = [
         {"utterance": name, "split": split, "speaker": speaker, "language": "en"}
         for name, split, speaker in (
-            *(("a", "train", "1"), ("b", "train", "2")),
-            *(("c", "dev", "1"), ("d", "dev", None)),
+            ("a", "train", "1"),
+            ("b", "train", "2"),
+            ("c", "dev", "1"),
+            ("d", "dev", None),
         )
     ]
     write_manifest(make_manifest(rows, MSP_PODCAST, tmp_path), tmp_path / "manifest.parquet")
@@ -59,7 +61,7 @@ def test_score_asr_prints_one_row(run_cli, manifest_file):
 )
 def test_score_asr_by_groups(run_cli, manifest_file, by, expected):
     result = run_cli(
-        *("score-asr", manifest_file, "--source", ASR, "--by", by, "--resamples", 50, "--json")
+        "score-asr", manifest_file, "--source", ASR, "--by", by, "--resamples", 50, "--json"
     )
     shown = json.loads(result.out)
     assert {row["rows"]: row["wer"] for row in shown} == expected
@@ -68,8 +70,16 @@ def test_score_asr_by_groups(run_cli, manifest_file, by, expected):
 
 def test_score_asr_of_a_selection_in_markdown(run_cli, manifest_file):
     result = run_cli(
-        *("score-asr", manifest_file, "--source", ASR, "--select", "train", "--resamples", 50),
-        *("--format", "markdown"),
+        "score-asr",
+        manifest_file,
+        "--source",
+        ASR,
+        "--select",
+        "train",
+        "--resamples",
+        50,
+        "--format",
+        "markdown",
     )
     assert "| all | 2 | 9 | 0.1111 |" in result.out
 

@@ -22,7 +22,10 @@ def table(tmp_path):
     head = {"weight": [[1, 0], [0, 1]], "bias": [0, 0]}
     write_table(
         PredictionTable(
-            *("m", EMOTIONS, UTTERANCES, PROBS.argmax(axis=1)),
+            "m",
+            EMOTIONS,
+            UTTERANCES,
+            PROBS.argmax(axis=1),
             probs=PROBS,
             embeddings=EMBEDDINGS,
             meta={"head": head},
@@ -117,9 +120,26 @@ def test_smooth_options_reach_the_rule(run_cli, table, save_manifest, tmp_path):
     args = ("smooth", table, "--manifest", manifest, "--out", out, "--name", "x")
     done = run_cli(
         *args,
-        *("--k", 3, "--clustering", "agglomerative", "--space", "logits", "--seed", 5),
-        *("--standardised", "always", "--assignment", "soft", "--mix", 0.3),
-        *("--evidence", "probabilities", "--min-utterances", 3, "--jobs", 2),
+        "--k",
+        3,
+        "--clustering",
+        "agglomerative",
+        "--space",
+        "logits",
+        "--seed",
+        5,
+        "--standardised",
+        "always",
+        "--assignment",
+        "soft",
+        "--mix",
+        0.3,
+        "--evidence",
+        "probabilities",
+        "--min-utterances",
+        3,
+        "--jobs",
+        2,
     )
     assert done.code == 0, done.err
     assert read_table(out).name == "x"
@@ -165,8 +185,14 @@ def test_smooth_labels_only_csv_exits_1(run_cli, save_manifest, tmp_path):
     path = tmp_path / "t.csv"
     path.write_text("FileName,EmoClass\n" + "".join(f"{name},A\n" for name in UTTERANCES))
     result = run_cli(
-        *("smooth", path, "--manifest", manifest, "--space", "probabilities"),
-        *("--out", tmp_path / "s.csv"),
+        "smooth",
+        path,
+        "--manifest",
+        manifest,
+        "--space",
+        "probabilities",
+        "--out",
+        tmp_path / "s.csv",
     )
     assert result.code == 1
     assert "Table 't' has no probabilities, which the space 'probabilities' needs" in result.err

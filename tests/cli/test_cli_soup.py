@@ -38,18 +38,27 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         soundfile.write(folder / f"u{idx}.wav", 0.03 * dark, 16_000)
         rows.append(
             {
-                **{"utterance": f"u{idx}.wav", "audio": f"u{idx}.wav", "label": "AHN"[idx % 3]},
-                **{"split": "development", "duration_s": 0.5},
+                "utterance": f"u{idx}.wav",
+                "audio": f"u{idx}.wav",
+                "label": "AHN"[idx % 3],
+                "split": "development",
+                "duration_s": 0.5,
             }
         )
     write_manifest(make_manifest(rows, MSP_PODCAST, folder), folder / "manifest.parquet")
     write_wavlm(folder / "base", n_layers=1, n_features=16, n_conv_features=8)
     for idx in range(3):
         content = {
-            **{"member": "wavlm", "name": f"r{idx}", "run_dir": str(folder / f"r{idx}")},
-            **{"data": {"manifest": str(folder / "manifest.parquet")}, "pooling": "mean"},
-            **{"base": str(folder / "base"), "head": {"hidden": 0}, "freeze": "encoder"},
-            **{"audio": {"max_audio_s": 0.5}, "training": {"global_batch_size": 4}},
+            "member": "wavlm",
+            "name": f"r{idx}",
+            "run_dir": str(folder / f"r{idx}"),
+            "data": {"manifest": str(folder / "manifest.parquet")},
+            "pooling": "mean",
+            "base": str(folder / "base"),
+            "head": {"hidden": 0},
+            "freeze": "encoder",
+            "audio": {"max_audio_s": 0.5},
+            "training": {"global_batch_size": 4},
         }
         config: Any = check_member_config(content, "x")
         kind: Any = load_member("wavlm")
@@ -100,8 +109,14 @@ def test_soup_uniform_writes_a_run_that_predicts(
     torch.testing.assert_close(ours, (parts[0] + parts[1]) / 2)
     table = tmp_path / "t.parquet"
     predicted = run_cli(
-        *("predict", out, "--manifest", folder / "manifest.parquet"),
-        *("--select", "development", "--out", table),
+        "predict",
+        out,
+        "--manifest",
+        folder / "manifest.parquet",
+        "--select",
+        "development",
+        "--out",
+        table,
     )
     assert predicted.code == 0, predicted.err
     assert "mix  development    12" in predicted.out

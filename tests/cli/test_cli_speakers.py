@@ -17,8 +17,15 @@ from abhinaya.demo.checkpoints.encoders import write_xvector
 
 # Angle of the voice of each clip, in degrees; two speakers far apart in each split.
 ANGLES = {
-    **{"d0": 90, "d1": 0, "d2": 100, "d3": 20},
-    **{"t0": 5, "t1": 92, "t2": 25, "t3": 85, "t4": 15},
+    "d0": 90,
+    "d1": 0,
+    "d2": 100,
+    "d3": 20,
+    "t0": 5,
+    "t1": 92,
+    "t2": 25,
+    "t3": 85,
+    "t4": 15,
 }
 SPEAKERS = {"d0": "t", "d1": "s", "d2": "t", "d3": "s"}
 
@@ -73,19 +80,37 @@ def test_speakers_tuned_threshold_names_the_rows_without_a_speaker(
     gaps = np.cos(np.radians([90, 100, 70, 80])).mean()
     threshold = pytest.approx(((1 - np.cos(np.radians(20))) + (1 - gaps)) / 2, abs=1e-6)
     assert tuned == {
-        **{"rows": "tuned: development", "clips": 4, "with a voice": 4, "threshold": threshold},
-        **{"clusters": 2, "purity": 1.0, "coverage": 1.0, "pairwise F1": 1.0, "true speakers": 2},
+        "rows": "tuned: development",
+        "clips": 4,
+        "with a voice": 4,
+        "threshold": threshold,
+        "clusters": 2,
+        "purity": 1.0,
+        "coverage": 1.0,
+        "pairwise F1": 1.0,
+        "true speakers": 2,
     }
     assert estimated == {
-        **{"rows": "estimated: test", "clips": 6, "with a voice": 5, "threshold": threshold},
-        **{"clusters": 2, "purity": None, "coverage": None, "pairwise F1": None},
+        "rows": "estimated: test",
+        "clips": 6,
+        "with a voice": 5,
+        "threshold": threshold,
+        "clusters": 2,
+        "purity": None,
+        "coverage": None,
+        "pairwise F1": None,
         "true speakers": None,
     }
     found = columns(corpus / "m2.parquet", "speaker", "speaker_source")
     first, second = ("spk-0001", "estimated"), ("spk-0002", "estimated")
     assert found == {
         **{name: (speaker, "official") for name, speaker in SPEAKERS.items()},
-        **{"t0": first, "t1": second, "t2": first, "t3": second, "t4": first, "t5": (None, None)},
+        "t0": first,
+        "t1": second,
+        "t2": first,
+        "t3": second,
+        "t4": first,
+        "t5": (None, None),
     }
     written = read_manifest(corpus / "m2.parquet")
     assert written.facts["speakers"].startswith("of test estimated by ")
@@ -114,7 +139,10 @@ def test_speakers_without_selection_takes_all_rows_without_a_speaker(
     assert run_cli(*arguments(corpus, "--n-speakers", 2)).code == 0
     found = columns(corpus / "m2.parquet", "speaker")
     assert [found[name] for name in ("d0", "t0", "t1", "t5")] == [
-        *(("t",), ("spk-0001",), ("spk-0002",), (None,))
+        ("t",),
+        ("spk-0001",),
+        ("spk-0002",),
+        (None,),
     ]
 
 

@@ -51,7 +51,7 @@ def test_submit_names_out_of_a_manifest_split(run_cli, save_table, tmp_path):
     manifest.write_text("utterance,split\nu0,test3\nu1,train\n")
     out = tmp_path / "out.csv"
     result = run_cli(
-        *("submit", save_table("p", "A"), "--names", manifest, "--select", "test3", "--out", out)
+        "submit", save_table("p", "A"), "--names", manifest, "--select", "test3", "--out", out
     )
     assert result.code == 0, result.err
     assert out.read_text() == "FileName,EmoClass\nu0,A\n"

@@ -37,9 +37,14 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def config(corpus: Path, tmp_path: Path) -> Path:
     content = {
-        **{"member": "wavlm", "name": "tiny", "run_dir": str(tmp_path / "run"), "seed": 1},
-        **{"data": {"manifest": str(corpus / "manifest.parquet")}, "base": str(corpus / "wavlm")},
-        **{"pooling": "mean", "head": {"hidden": 4}},
+        "member": "wavlm",
+        "name": "tiny",
+        "run_dir": str(tmp_path / "run"),
+        "seed": 1,
+        "data": {"manifest": str(corpus / "manifest.parquet")},
+        "base": str(corpus / "wavlm"),
+        "pooling": "mean",
+        "head": {"hidden": 4},
         "training": {"global_batch_size": 8, "num_train_epochs": 2, "use_cpu": True},
     }
     path = tmp_path / "tiny.yaml"

@@ -44,8 +44,21 @@ def manifest_file(tmp_path):
 
 def test_transcribe_writes_the_table_and_says_what_it_did(run_cli, manifest_file, tiny, tmp_path):
     result = run_cli(
-        *("transcribe", manifest_file, "--model", tiny.hub, "--source", "mine", "--language", "en"),
-        *("--audio-root", tmp_path, "--batch-size", 2, "--temperature", 0, "--json"),
+        "transcribe",
+        manifest_file,
+        "--model",
+        tiny.hub,
+        "--source",
+        "mine",
+        "--language",
+        "en",
+        "--audio-root",
+        tmp_path,
+        "--batch-size",
+        2,
+        "--temperature",
+        0,
+        "--json",
     )
     assert result.code == 0, result.err
     [shown] = json.loads(result.out)
@@ -62,8 +75,20 @@ def test_transcribe_writes_the_table_and_says_what_it_did(run_cli, manifest_file
 
 def test_default_name_is_the_models(run_cli, manifest_file, tiny, tmp_path):
     result = run_cli(
-        *("transcribe", manifest_file, "--model", tiny.openai, "--audio-root", tmp_path),
-        *("--select", "dev", "--temperature", 0, "--no-timestamps", "--beam-size", 2, "--fp32"),
+        "transcribe",
+        manifest_file,
+        "--model",
+        tiny.openai,
+        "--audio-root",
+        tmp_path,
+        "--select",
+        "dev",
+        "--temperature",
+        0,
+        "--no-timestamps",
+        "--beam-size",
+        2,
+        "--fp32",
     )
     assert result.code == 0, result.err
     assert "whisper-tiny" in result.out
@@ -93,8 +118,17 @@ def test_wrong_input_exits_1_with_the_reason(
 @pytest.mark.slow
 def test_two_processes_write_the_table_of_one_once(run_cli, manifest_file, tiny, tmp_path):
     args = [
-        *("transcribe", str(manifest_file), "--model", str(tiny.openai), "--batch-size", "1"),
-        *("--audio-root", str(tmp_path), "--temperature", "0", "--json"),
+        "transcribe",
+        str(manifest_file),
+        "--model",
+        str(tiny.openai),
+        "--batch-size",
+        "1",
+        "--audio-root",
+        str(tmp_path),
+        "--temperature",
+        "0",
+        "--json",
     ]
     assert run_cli(*args).code == 0
     table = manifest_file.parent / "transcripts.parquet"
@@ -102,8 +136,15 @@ def test_two_processes_write_the_table_of_one_once(run_cli, manifest_file, tiny,
     table.unlink()
     done = subprocess.run(
         [
-            *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
-            *("--nproc_per_node", "2", "-m", "abhinaya", *args),
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            "--nproc_per_node",
+            "2",
+            "-m",
+            "abhinaya",
+            *args,
         ],
         env=os.environ
         | {"PYTHONPATH": str(Path(abhinaya.__file__).parents[1]), "CUDA_VISIBLE_DEVICES": ""},

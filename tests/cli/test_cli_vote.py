@@ -10,8 +10,18 @@ def test_vote_writes_the_table_and_says_who_decided(run_cli, save_table, tmp_pat
     sources = [save_table("p", "AA-"), save_table("q", "AH-"), save_table("r", "HN-")]
     out = tmp_path / "vote.parquet"
     result = run_cli(
-        *("vote", *sources, "--tiebreaker", "q", "--tiebreaker", "r", "--fallback", "N"),
-        *("--name", "final", "--out", out),
+        "vote",
+        *sources,
+        "--tiebreaker",
+        "q",
+        "--tiebreaker",
+        "r",
+        "--fallback",
+        "N",
+        "--name",
+        "final",
+        "--out",
+        out,
     )
     assert result.code == 0, result.err
     assert result.out == (
@@ -37,7 +47,7 @@ def test_vote_json(run_cli, save_table, tmp_path):
 def test_vote_renamed_table_can_be_the_tiebreaker(run_cli, save_table, tmp_path):
     first, second = save_table("p", "A"), save_table("q", "H")
     result = run_cli(
-        *("vote", first, f"S2={second}", "--tiebreaker", "S2", "--out", tmp_path / "v.parquet")
+        "vote", first, f"S2={second}", "--tiebreaker", "S2", "--out", tmp_path / "v.parquet"
     )
     assert result.code == 0
     assert "S2" in result.out

@@ -143,7 +143,7 @@ def test_compare_labels_exact_p_counts_every_assignment_once():
     # all are as extreme.
     truth = np.arange(48) % 2
     found = compare_labels(
-        *(truth, truth, 1 - truth, 2), groups=[idx % 12 for idx in range(48)], seed=0
+        truth, truth, 1 - truth, 2, groups=[idx % 12 for idx in range(48)], seed=0
     )
     assert [(d.p, d.test) for d in found] == [(2 / 4_096, "exact randomisation")] * 2
 

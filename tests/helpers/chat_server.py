@@ -230,8 +230,10 @@ class ChatServer:
             "model": self.model,
             "choices": [
                 {
-                    **{"index": 0, "finish_reason": "stop"},
-                    **{"message": message, "logprobs": logprobs},
+                    "index": 0,
+                    "finish_reason": "stop",
+                    "message": message,
+                    "logprobs": logprobs,
                 }
             ],
             "usage": {

@@ -35,7 +35,9 @@ def make_config(folder: Path, **changes: Any) -> LlamaLoraConfig:
         "weights": "float32",
         "head": {"hidden": 32, "norm": "none"},
         "loss": {
-            **{"name": "vector-scaling", "gamma": 0.3, "tau": 1.0},
+            "name": "vector-scaling",
+            "gamma": 0.3,
+            "tau": 1.0,
             "class_weights": CONFIG["class_weights"],
             "class_counts": CONFIG["class_counts"],
         },

@@ -126,8 +126,10 @@ RECIPES = {
         "salmonn-13b",
         tiny_salmonn,
         {
-            **{"prompt": ["salmonn-speech-v1", "salmonn-speech-v2"], "prompt_sampling": "random"},
-            **{"trim_padding": True, "audio": {"eval_crop": 2}},
+            "prompt": ["salmonn-speech-v1", "salmonn-speech-v2"],
+            "prompt_sampling": "random",
+            "trim_padding": True,
+            "audio": {"eval_crop": 2},
         },
     ),
     "salmonn-zero-shot": Recipe(
@@ -146,8 +148,11 @@ RECIPES = {
         "wavlm",
         tiny_wavlm,
         {
-            **{"freeze": "encoder", "layer_weights": True, "standardize": True},
-            **{"average_frames": True, "audio": {"eval_crop": 2}},
+            "freeze": "encoder",
+            "layer_weights": True,
+            "standardize": True,
+            "average_frames": True,
+            "audio": {"eval_crop": 2},
         },
     ),
     "whisper-encoder": Recipe("whisper-encoder", tiny_whisper, {"pointwise": [8]}),
@@ -177,8 +182,10 @@ def make_config(recipe: Recipe, folder: Path, manifest_file: Path) -> MemberConf
             "head": {"hidden": 8},
             # So fast that a single epoch moves the weights apart.
             "training": {
-                **{"global_batch_size": 8, "num_train_epochs": 1},
-                **{"learning_rate": 0.01, "use_cpu": True},
+                "global_batch_size": 8,
+                "num_train_epochs": 1,
+                "learning_rate": 0.01,
+                "use_cpu": True,
             },
         }
     content = merge(content | recipe.write_base(folder / "base"), recipe.settings)

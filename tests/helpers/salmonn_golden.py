@@ -23,8 +23,11 @@ CLASS_WEIGHTS = CONFIG["class_weights"]
 LOSSES: dict[str, dict[str, Any]] = {
     "s2": {"name": "focal", "gamma": 2, "class_weights": CLASS_WEIGHTS},
     "st1": {
-        **{"name": "vector-scaling", "gamma": 0.3, "tau": 1.0},
-        **{"class_weights": CLASS_WEIGHTS, "class_counts": CONFIG["class_counts"]},
+        "name": "vector-scaling",
+        "gamma": 0.3,
+        "tau": 1.0,
+        "class_weights": CLASS_WEIGHTS,
+        "class_counts": CONFIG["class_counts"],
     },
 }
 

@@ -40,8 +40,11 @@ def make_corpus(folder: Path, texts: Sequence[str | None]) -> Manifest:
 def make_zero_shot_config(settings: Mapping[str, Any]) -> LlamaZeroShotConfig:
     """A config with these keys; without others it asks a server for the model `tiny`."""
     content = {
-        **{"member": "llama-70b-zero-shot", "name": "t1", "base": "tiny"},
-        **{"prompt": "zero-shot-v1", "openai": QUICK},
+        "member": "llama-70b-zero-shot",
+        "name": "t1",
+        "base": "tiny",
+        "prompt": "zero-shot-v1",
+        "openai": QUICK,
         "data": {"manifest": "manifest.parquet", "transcripts": {"predict": "machine"}},
     }
     config = check_member_config(merge(content, settings), "the test")

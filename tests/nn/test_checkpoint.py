@@ -25,7 +25,8 @@ from abhinaya.registry import load_member
 Build = Callable[..., Any]
 
 HEAD = {f"head.{part}" for part in ("fc.weight", "fc.bias", "ln.weight", "ln.bias")} | {
-    *("head.out.weight", "head.out.bias"),
+    "head.out.weight",
+    "head.out.bias",
 }
 
 
@@ -38,9 +39,15 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Build:
 
     def make(member: str, *overrides: str, seed: int = 0) -> EmotionClassifier:
         content = {
-            **{"member": member, "name": "x", "run_dir": "x", "base": str(folder / member)},
-            **{"data": {"manifest": "x"}, "audio": {"max_audio_s": 1}, "head": {"hidden": 4}},
-            **{"pooling": "mean", "training": {"global_batch_size": 1}},
+            "member": member,
+            "name": "x",
+            "run_dir": "x",
+            "base": str(folder / member),
+            "data": {"manifest": "x"},
+            "audio": {"max_audio_s": 1},
+            "head": {"hidden": 4},
+            "pooling": "mean",
+            "training": {"global_batch_size": 1},
         }
         config: Any = check_member_config(apply_overrides(content, overrides), "x")
         kind: Any = load_member(member)
@@ -142,7 +149,8 @@ def test_checkpoint_whisper_with_adapters_holds_adapters_and_head(
     pointwise = {"backbone.pointwise.0.weight", "backbone.pointwise.0.bias"}
     assert set(load_file(folder / "model.safetensors")) == HEAD | lora | pointwise
     assert sorted(path.name for path in (folder / "adapter").iterdir()) == [
-        *("adapter_config.json", "adapter_model.safetensors"),
+        "adapter_config.json",
+        "adapter_model.safetensors",
     ]
 
 

@@ -21,8 +21,11 @@ def problems_of(make_config: MakeConfig, *overrides: str) -> tuple[str, ...]:
 def test_training_takes_transformers_names_and_gives_its_types(make_config: MakeConfig) -> None:
     config = make_config(
         Path("run"),
-        *("training.weight_decay=1", "training.warmup_steps=0.1", "training.bf16=true"),
-        *("training.lr_scheduler_kwargs.num_cycles=2", "training.max_grad_norm=1e-1"),
+        "training.weight_decay=1",
+        "training.warmup_steps=0.1",
+        "training.bf16=true",
+        "training.lr_scheduler_kwargs.num_cycles=2",
+        "training.max_grad_norm=1e-1",
     )
     arguments = config.training.arguments
     assert config.training.global_batch_size == 8
@@ -114,7 +117,10 @@ def test_training_cannot_be_changed(make_config: MakeConfig) -> None:
 def test_cache_with_repeatable_crops_is_allowed(make_config: MakeConfig, crop: str) -> None:
     config = make_config(
         Path("run"),
-        *("freeze=encoder", "cache.dir=x", "audio.train_crop=first", f"audio.eval_crop={crop}"),
+        "freeze=encoder",
+        "cache.dir=x",
+        "audio.train_crop=first",
+        f"audio.eval_crop={crop}",
     )
     assert config.cache is not None
     assert config.cache.dtype == "float32"

@@ -82,12 +82,20 @@ def test_every_block_is_a_step_that_says_what_it_needs_and_makes(chain):
     pipeline = load_pipeline("chain.yaml", [TRANSCRIBE, TEXT, SPEAKERS, GATE])
     steps = {entry.step.name: entry.step for entry in plan(pipeline)}
     assert list(steps) == [
-        *("prepare", "transcribe", "train:wave", "train:mel"),
+        "prepare",
+        "transcribe",
+        "train:wave",
+        "train:mel",
         *(f"predict:development:{name}" for name in ("wave", "mel", "text")),
         "vote:development",
         *(f"predict:test:{name}" for name in ("wave", "mel", "text")),
-        *("vote:test", "speakers", "gate:development", "smooth:test"),
-        *("score:development", "score:test", "submit"),
+        "vote:test",
+        "speakers",
+        "gate:development",
+        "smooth:test",
+        "score:development",
+        "score:test",
+        "submit",
     ]
     texts, manifest = Path("out/corpus/transcripts.parquet"), Path("out/speakers/manifest.parquet")
     assert steps["transcribe"].makes == (texts,)
@@ -98,7 +106,9 @@ def test_every_block_is_a_step_that_says_what_it_needs_and_makes(chain):
     assert steps["speakers"].makes == (manifest,)
     tables = Path("out/tables/development")
     assert steps["gate:development"].needs == (
-        *(tables / "vote.parquet", tables / "mel.parquet", manifest),
+        tables / "vote.parquet",
+        tables / "mel.parquet",
+        manifest,
     )
     recipe = Path("out/adaptation.json")
     assert steps["gate:development"].makes == (recipe, tables / "vote-smooth.parquet")
@@ -116,10 +126,15 @@ def test_whole_chain_from_release_to_submission(chain, run_chain):
         "transcribed",
         *(f"predicted development with {name}" for name in ("wave", "mel", "text")),
         "voted on development",
-        *("predicted test with mel", "predicted test with text", "voted on test"),
-        *("estimated speakers", "chose the adaptation on development", "smoothed test"),
-        *("scores of development against out/speakers/manifest.parquet",),
-        *("scores of test against source/test3_truth.csv", "submission"),
+        "predicted test with mel",
+        "predicted test with text",
+        "voted on test",
+        "estimated speakers",
+        "chose the adaptation on development",
+        "smoothed test",
+        "scores of development against out/speakers/manifest.parquet",
+        "scores of test against source/test3_truth.csv",
+        "submission",
     ]
     rows = read_manifest(Path("out/speakers/manifest.parquet")).select("test3")
     assert set(rows["speaker_source"]) == {"estimated"}
@@ -204,9 +219,21 @@ def test_two_devices_launch_transcribe_with_all_settings(chain, run_chain, monke
     run_chain(TRANSCRIBE, *settings, "gpus=2", only=["transcribe"])
     (command,) = commands
     assert command[command.index("abhinaya") :] == [
-        *("abhinaya", "transcribe", "out/corpus/manifest.parquet", "--model", "source/tiny/hub"),
-        *("--select", "test3", "--source", "mine", "--batch-size", "2", "--temperature", "0.0"),
-        *("--no-timestamps", "--fp32"),
+        "abhinaya",
+        "transcribe",
+        "out/corpus/manifest.parquet",
+        "--model",
+        "source/tiny/hub",
+        "--select",
+        "test3",
+        "--source",
+        "mine",
+        "--batch-size",
+        "2",
+        "--temperature",
+        "0.0",
+        "--no-timestamps",
+        "--fp32",
     ]
 
 
@@ -221,8 +248,11 @@ def test_fixed_smoothing_adapts_the_vote_and_is_submitted(chain, run_chain):
     assert to_do(SPEAKERS, SMOOTH) == []
     # Another setting adapts again and predicts nothing.
     assert to_do(SPEAKERS, SMOOTH, "smooth.k=3") == [
-        *("smooth:development", "smooth:test"),
-        *("score:development", "score:test", "submit"),
+        "smooth:development",
+        "smooth:test",
+        "score:development",
+        "score:test",
+        "submit",
     ]
 
 

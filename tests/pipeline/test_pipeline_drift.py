@@ -78,7 +78,7 @@ def options(command):
 def keys(block):
     """Keys of a block, and how the options of these names are written."""
     names = [*block.model_fields, *(f"--{name.replace('_', '-')}" for name in block.model_fields)]
-    return {*names, *("--audio", "--fp16")}
+    return {*names, "--audio", "--fp16"}
 
 
 SEEN = [(command, option) for command in BLOCKS for option in options(command)]

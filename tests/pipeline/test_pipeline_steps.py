@@ -178,9 +178,17 @@ def test_two_devices_launch_predict_with_all_selections(finished, launched, run_
     (command,) = launched
     assert command[:5] == LAUNCHER
     assert command[command.index("abhinaya") :] == [
-        *("abhinaya", "predict", "out/runs/mel", "--manifest", "out/corpus/manifest.parquet"),
-        *("--select", "development", "--select", "balanced"),
-        *("--out", "out/tables/development/mel.parquet"),
+        "abhinaya",
+        "predict",
+        "out/runs/mel",
+        "--manifest",
+        "out/corpus/manifest.parquet",
+        "--select",
+        "development",
+        "--select",
+        "balanced",
+        "--out",
+        "out/tables/development/mel.parquet",
     ]
 
 

@@ -345,11 +345,9 @@ def test_a_challenge_without_context_and_gender_is_refused(challenge, slot, mess
 
 
 def test_all_that_is_lacking_is_told_at_once(challenge):
-    prompt = prompt_of(
-        "{{ speech }}{{ transcript }}{{ gender }}{{ context }}{{ hints }}",
-        *("speech", "transcript", "gender", "context", "hints"),
-        classes=("joy", "anger"),
-    )
+    slots = ["speech", "transcript", "gender", "context", "hints"]
+    text = "".join(f"{{{{ {slot} }}}}" for slot in slots)
+    prompt = prompt_of(text, *slots, classes=("joy", "anger"))
     found = problems_of(prompt, challenge, transcripts={"d1": None}, select=("dev",))
     assert [problem[:38] for problem in found] == [
         "it presupposes the classes joy, anger,",

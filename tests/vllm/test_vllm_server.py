@@ -59,7 +59,9 @@ def test_every_row_has_a_class_with_64_requests_at_once(server, base, tmp_path):
     assert table.has_probs.mean() > 0.5
     # transformers reads the same chats, attacks included, as the same tokens.
     local = {
-        **{"engine": "transformers", "base": str(base), "transformers": {"weights": "float32"}},
+        "engine": "transformers",
+        "base": str(base),
+        "transformers": {"weights": "float32"},
         "answers": str(tmp_path / "b"),
     }
     theirs = run_zero_shot(manifest, tmp_path / "local.parquet", settings=local)

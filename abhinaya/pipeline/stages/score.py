@@ -95,10 +95,14 @@ def run_score(tables: Sequence[str], manifest: Path, settings: ScoreSettings) ->
 def _overview(results: Sequence[TableScore], means: _Means) -> list[list[Cell]]:
     rows: list[list[Cell]] = [
         [
-            *(result.name, result.scores.n_utts, result.scores.macro_f1),
+            result.name,
+            result.scores.n_utts,
+            result.scores.macro_f1,
             interval_text(result.interval),
-            *(result.scores.accuracy, result.scores.uar),
-            *(result.n_dropped, result.scores.n_abstained),
+            result.scores.accuracy,
+            result.scores.uar,
+            result.n_dropped,
+            result.scores.n_abstained,
         ]
         for result in results
     ]

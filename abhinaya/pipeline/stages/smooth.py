@@ -128,8 +128,12 @@ def _score_report(scored: Sequence[TableScore]) -> Report:
         ["table", "rows", "macro-F1", "95 % interval", "accuracy", "UAR"],
         [
             [
-                *(one.name, one.scores.n_utts, one.scores.macro_f1, interval_text(one.interval)),
-                *(one.scores.accuracy, one.scores.uar),
+                one.name,
+                one.scores.n_utts,
+                one.scores.macro_f1,
+                interval_text(one.interval),
+                one.scores.accuracy,
+                one.scores.uar,
             ]
             for one in scored
         ],

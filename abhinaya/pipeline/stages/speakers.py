@@ -82,7 +82,10 @@ def run_speakers(
         clips: Any = known["utterance"].isin(list(vectors))
         overview.append(
             [
-                *(f"tuned: {', '.join(tune_on)}", len(known), int(clips.sum()), threshold),
+                f"tuned: {', '.join(tune_on)}",
+                len(known),
+                int(clips.sum()),
+                threshold,
                 *_quality_cells(tuned.quality.n_clusters, tuned.quality),
             ]
         )
@@ -95,7 +98,10 @@ def run_speakers(
     quality = cluster_quality(clusters, official) if any(official) else None
     overview.append(
         [
-            *(f"estimated: {', '.join(selection)}", len(target), len(found), threshold),
+            f"estimated: {', '.join(selection)}",
+            len(target),
+            len(found),
+            threshold,
             *_quality_cells(len(set(found.values())), quality),
         ]
     )
@@ -121,8 +127,15 @@ def run_speakers(
     return Report(
         str(out),
         [
-            *("rows", "clips", "with a voice", "threshold", "clusters"),
-            *("purity", "coverage", "pairwise F1", "true speakers"),
+            "rows",
+            "clips",
+            "with a voice",
+            "threshold",
+            "clusters",
+            "purity",
+            "coverage",
+            "pairwise F1",
+            "true speakers",
         ],
         overview,
         files=(out, listed),

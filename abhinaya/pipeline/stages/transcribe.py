@@ -107,8 +107,13 @@ def _report(summary: TranscribeSummary, n_new: int | None) -> Report:
         ["source", "rows", "new", "silent", "repetitive", "unsure", "failed"],
         [
             [
-                *(summary.source, summary.n_selected, n_new, summary.n_silent),
-                *(summary.n_repetitive, summary.n_unsure, summary.n_failed),
+                summary.source,
+                summary.n_selected,
+                n_new,
+                summary.n_silent,
+                summary.n_repetitive,
+                summary.n_unsure,
+                summary.n_failed,
             ]
         ],
         files=(summary.file, summary.problems_file),

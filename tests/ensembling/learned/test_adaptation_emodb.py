@@ -133,7 +133,9 @@ def left_out(corpus: Corpus) -> dict[str, PredictionTable]:
             parts[name].append(smooth_table(table, corpus.truth, **options)[0].take(rows))
     return {
         name: PredictionTable(
-            *("pooled", corpus.truth.emotions, sum((part.utterances for part in of_all), ())),
+            "pooled",
+            corpus.truth.emotions,
+            sum((part.utterances for part in of_all), ()),
             np.concatenate([part.labels for part in of_all]),
             probs=np.concatenate([part.probs for part in of_all if part.probs is not None]),
         )
@@ -197,7 +199,9 @@ def test_gate_on_ten_speakers_does_not_choose_what_hurts(corpus, left_out):
     fitted = fit_recipe("adaptation", [direct], corpus.truth, n_resamples=100)
     parameters = fitted.recipe.parameters
     assert sorted(parameters["candidates"]) == [
-        *("cluster-probabilities", "prior", "soft-probabilities")
+        "cluster-probabilities",
+        "prior",
+        "soft-probabilities",
     ]
     assert parameters["pseudo_tests"]["clips_per_speaker"] == pytest.approx(12.5, rel=0.1)
     # On speakers that the decision has not seen: the cross-fitted score against the table's own.

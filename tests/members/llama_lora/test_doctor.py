@@ -50,9 +50,13 @@ def test_golden_set_is_whole(tmp_path, monkeypatch):
     monkeypatch.setattr(memory, "find_devices", lambda: ())
     findings = findings_of(tmp_path)
     assert {found.what: found.result for found in findings} == {
-        **{"base": "ok", "tokenizer": "ok", "lora": "ok", "classifier": "ok"},
-        **{"data.transcripts": "note"},
-        **{"memory for training": "note", "memory for prediction": "note"},
+        "base": "ok",
+        "tokenizer": "ok",
+        "lora": "ok",
+        "classifier": "ok",
+        "data.transcripts": "note",
+        "memory for training": "note",
+        "memory for prediction": "note",
     }
     details = {found.what: found.details for found in findings}
     # All sizes are those that tests/golden/README.md names.
@@ -199,9 +203,7 @@ def test_several_problems_are_found_at_once(llama, tmp_path):
     (llama / "tokenizer.json").write_text("{")
     data = {"manifest": "manifest.parquet"}
     problems = problems_of(tmp_path, base=str(llama), data=data, classifier=str(tmp_path / "no"))
-    assert [what for what, _ in problems] == [
-        *("base", "tokenizer", "data.transcripts", "classifier")
-    ]
+    assert [what for what, _ in problems] == ["base", "tokenizer", "data.transcripts", "classifier"]
 
 
 @pytest.mark.filterwarnings("ignore:fan_in_fan_out")

@@ -49,10 +49,15 @@ TRAINED_8B = {
             ("v_proj", "B", (1024, 8)),
         )
     },
-    **{"backbone.norm.weight": (4096,), "backbone.norm.bias": (4096,)},
-    **{"pooling.attention": (4096, 1), "pooling.sap_linear.weight": (4096, 4096)},
-    **{"pooling.sap_linear.bias": (4096,), "head.fc.weight": (1024, 8192)},
-    **{"head.fc.bias": (1024,), "head.out.weight": (8, 1024), "head.out.bias": (8,)},
+    "backbone.norm.weight": (4096,),
+    "backbone.norm.bias": (4096,),
+    "pooling.attention": (4096, 1),
+    "pooling.sap_linear.weight": (4096, 4096),
+    "pooling.sap_linear.bias": (4096,),
+    "head.fc.weight": (1024, 8192),
+    "head.fc.bias": (1024,),
+    "head.out.weight": (8, 1024),
+    "head.out.bias": (8,),
 }
 
 
@@ -112,7 +117,9 @@ def test_table_of_the_readme_is_the_computed_one(tmp_path):
         plain = needed_8b(tmp_path, weights)
         recomputed = needed_8b(tmp_path, weights, activation_checkpointing=True)
         numbers = (
-            *(plain["weights"], plain["training"], recomputed["training"]),
+            plain["weights"],
+            plain["training"],
+            recomputed["training"],
             plain["prediction"],
         )
         table[weights] = [f"{number / GIB:.1f}" for number in numbers]

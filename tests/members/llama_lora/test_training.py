@@ -68,9 +68,14 @@ def make_config(tmp_path_factory):
             "head": {"hidden": 32, "norm": "none"},
             "loss": {"name": "vector-scaling", "class_weights": "inverse", "reduction": "mean"},
             "training": {
-                **{"global_batch_size": 32, "per_device_train_batch_size": 16, "use_cpu": True},
-                **{"num_train_epochs": 2, "learning_rate": 0.003, "save_total_limit": 9},
-                **{"save_strategy": "steps", "save_steps": 4},
+                "global_batch_size": 32,
+                "per_device_train_batch_size": 16,
+                "use_cpu": True,
+                "num_train_epochs": 2,
+                "learning_rate": 0.003,
+                "save_total_limit": 9,
+                "save_strategy": "steps",
+                "save_steps": 4,
             },
         }
         return check_member_config(apply_overrides(content, overrides), "the test")
@@ -194,8 +199,11 @@ def test_small_number_types_train_and_predict(make_config, corpus, tmp_path, wei
         pytest.importorskip("bitsandbytes", reason="4-bit weights need bitsandbytes")
     config = make_config(
         tmp_path,
-        *(f"weights={weights}", "training.activation_checkpointing=true", "training.bf16=true"),
-        *("training.num_train_epochs=1", "inference.precision=bf16"),
+        f"weights={weights}",
+        "training.activation_checkpointing=true",
+        "training.bf16=true",
+        "training.num_train_epochs=1",
+        "inference.precision=bf16",
     )
     run = MEMBER.train(config, corpus)
     state = load_file(run / "best" / "model.safetensors")
@@ -210,8 +218,11 @@ def test_small_number_types_train_and_predict(make_config, corpus, tmp_path, wei
 def test_training_lowers_the_loss_and_beats_chance(make_config, corpus, tmp_path):
     config = make_config(
         tmp_path,
-        *("training.num_train_epochs=8", "training.logging_steps=10", "head.dropout=0.1"),
-        *("training.global_batch_size=16", "training.save_strategy=epoch"),
+        "training.num_train_epochs=8",
+        "training.logging_steps=10",
+        "head.dropout=0.1",
+        "training.global_batch_size=16",
+        "training.save_strategy=epoch",
     )
     run = MEMBER.train(config, corpus)
     losses = [float(row["loss"]) for row in log_of(run) if row.get("loss")]
@@ -231,8 +242,11 @@ def test_training_can_start_with_a_published_classifier(corpus, tmp_path):
         data={"manifest": "m.parquet", "transcripts": {"train": "human", "predict": "human"}},
         **{"loss": {"name": "cross-entropy"}, "lora": {"dropout": 0.0}},
         training={
-            **{"global_batch_size": 32, "max_steps": 1, "learning_rate": 1e-6, "use_cpu": True},
-            **{"weight_decay": 0.0},
+            "global_batch_size": 32,
+            "max_steps": 1,
+            "learning_rate": 1e-6,
+            "use_cpu": True,
+            "weight_decay": 0.0,
         },
     )
     run = MEMBER.train(config, corpus)

@@ -173,7 +173,9 @@ def test_shipped_configs_are_as_they_say():
         for kind in ("", "-published", "-transformers")
     )
     assert (default.engine, default.decoding.constrained, default.decoding.temperature) == (
-        *("openai", True, 0),
+        "openai",
+        True,
+        0,
     )
     drawn = published.decoding
     # FACTS of the public code: temperature .7, top-p .7, top-k 50, 512 tokens.

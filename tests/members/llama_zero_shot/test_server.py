@@ -39,8 +39,11 @@ def test_request_is_constrained_and_greedy_by_default(tmp_path):
     probe, body = server.bodies
     messages = body.pop("messages")
     assert body == {
-        **{"model": "tiny", "temperature": 0.0, "max_tokens": 16},
-        **{"logprobs": True, "top_logprobs": 20},
+        "model": "tiny",
+        "temperature": 0.0,
+        "max_tokens": 16,
+        "logprobs": True,
+        "top_logprobs": 20,
         "structured_outputs": {"choice": list(WORDS)},
     }
     assert [message["role"] for message in messages] == ["system", "user"]

@@ -251,7 +251,9 @@ def test_folder_with_other_weights_is_asked_again(tmp_path):
     manifest = make_corpus(tmp_path, TEXTS)
     folder = tmp_path / "llama"
     settings = {
-        **{"engine": "transformers", "base": str(folder), "name": "t1"},
+        "engine": "transformers",
+        "base": str(folder),
+        "name": "t1",
         "transformers": {"weights": "float32"},
     }
     tables = []

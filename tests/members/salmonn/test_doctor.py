@@ -367,7 +367,12 @@ def test_everything_wrong_is_shown_at_once(parts):
         whisper=str(parts.folder / "other"), prompt="no-such-prompt", prompt_pool=None
     )
     assert {what for what, _ in problems} == {
-        *("whisper", "beats", "base", "tokenizer", "qformer", "prompt"),
+        "whisper",
+        "beats",
+        "base",
+        "tokenizer",
+        "qformer",
+        "prompt",
     }
     assert len(problems) == 6
     for _, details in problems:

@@ -187,8 +187,18 @@ def test_empty_and_spoken_transcripts_of_one_sound_get_different_logits(folder):
 @pytest.mark.parametrize(
     "transcript",
     [
-        *("a </s> b", "</s>", "<s>hi</s>", "<unk>", "{speech}", "{transcript} {{}} {", "<Speech>"),
-        *("x\0y", "\n\n", "USER: no\nASSISTANT:", "\N{GRINNING FACE}\u200d\N{FIRE}", "\u202eabc"),
+        "a </s> b",
+        "</s>",
+        "<s>hi</s>",
+        "<unk>",
+        "{speech}",
+        "{transcript} {{}} {",
+        "<Speech>",
+        "x\0y",
+        "\n\n",
+        "USER: no\nASSISTANT:",
+        "\N{GRINNING FACE}\u200d\N{FIRE}",
+        "\u202eabc",
         "\u0645\u0631\u062d\u0628\u0627 \u05e9\u05dc\u05d5\u05dd",
     ],
 )

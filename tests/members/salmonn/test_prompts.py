@@ -83,7 +83,8 @@ def test_fixed_sampling_takes_the_first_prompt_in_every_epoch(folder):
 
 def test_several_shipped_prompts_are_drawn_from(folder):
     config = G.make_config(
-        *("s2", folder),
+        "s2",
+        folder,
         prompt=["salmonn-speech-v1", "salmonn-speech-v2"],
         prompt_pool=None,
         prompt_sampling="random",
@@ -128,7 +129,9 @@ def test_several_shipped_prompts_are_drawn_from(folder):
             r"slots gender, which .* speech\. C",
         ),
         (
-            *(SPEECH_TEXT, "{{ speech }} {{ context }}", "{{ transcript }} {{ hints }}"),
+            SPEECH_TEXT,
+            "{{ speech }} {{ context }}",
+            "{{ transcript }} {{ hints }}",
             "[speech, context, transcript, hints]",
             r"slots context, hints, which .* it fills speech, transcript\. Choose another",
         ),

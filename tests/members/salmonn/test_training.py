@@ -126,9 +126,14 @@ def make_config(weights, manifest_file):
             "audio": {"max_audio_s": 2.0},
             "head": {"hidden": 8},
             "training": {
-                **{"global_batch_size": 8, "per_device_train_batch_size": 4, "use_cpu": True},
-                **{"num_train_epochs": 2, "learning_rate": 0.003, "save_total_limit": 9},
-                **{"save_strategy": "steps", "save_steps": 2},
+                "global_batch_size": 8,
+                "per_device_train_batch_size": 4,
+                "use_cpu": True,
+                "num_train_epochs": 2,
+                "learning_rate": 0.003,
+                "save_total_limit": 9,
+                "save_strategy": "steps",
+                "save_steps": 2,
             },
             **weights,
         }
@@ -197,7 +202,8 @@ def test_best_checkpoint_predicts_what_was_validated(trained, manifest, tmp_path
     from sklearn.metrics import f1_score
 
     f1 = f1_score(
-        *(truth[usable], table.labels[usable]),
+        truth[usable],
+        table.labels[usable],
         **{"labels": range(8), "average": "macro", "zero_division": 0},
     )
     metrics = json.loads((run / "best" / "metrics.json").read_text())
@@ -249,8 +255,10 @@ def test_stored_features_train_and_predict_as_fresh_ones(
     make_config, manifest, tmp_path, trim_padding
 ):
     settings = (
-        *("audio.train_crop=first", f"trim_padding={trim_padding}"),
-        *("training.num_train_epochs=1", "training.save_strategy=no"),
+        "audio.train_crop=first",
+        f"trim_padding={trim_padding}",
+        "training.num_train_epochs=1",
+        "training.save_strategy=no",
     )
     runs = {}
     for name, further in (("fresh", ()), ("stored", ("cache_encoders=true",))):
