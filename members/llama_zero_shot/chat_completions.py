@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import email.utils
-import time
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -49,21 +47,14 @@ class TransientError(Exception):
         may_be_the_question: whether the question may be the cause: not when there was no server, or
             too many questions.
         is_no_interface: whether something else than a chat interface seems to have answered.
-        retry_after_s: how long the server wants to be left alone; `None` where it does not say.
     """
 
     def __init__(
-        self,
-        message: str,
-        *,
-        may_be_the_question: bool,
-        is_no_interface: bool = False,
-        retry_after_s: float | None = None,
+        self, message: str, *, may_be_the_question: bool, is_no_interface: bool = False
     ) -> None:
         super().__init__(message)
         self.may_be_the_question = may_be_the_question
         self.is_no_interface = is_no_interface
-        self.retry_after_s = retry_after_s
 
 
 def read_completion(completion: Any, words: Sequence[str] | None) -> Answer:
@@ -147,15 +138,13 @@ def _translate_status(err: Any, key: str | None) -> Exception:
     status, said = int(err.status_code), _shorten(_message_of(err), key)
     told = f"{status}, {said!r}"
     if status == 429 and err.code != "insufficient_quota":
-        wait_s = _retry_after_s(err.response.headers)
-        return TransientError(told, may_be_the_question=False, retry_after_s=wait_s)
+        return TransientError(told, may_be_the_question=False)
     if status in (401, 403, 429):
         return FatalError(f"refuses the key ({told})", "key")
     if status == 404:
         return FatalError(f"does not have what was asked for ({told})", "model")
     if status in (408, 409, 425) or status >= 500:
-        wait_s = _retry_after_s(err.response.headers)
-        return TransientError(told, may_be_the_question=True, retry_after_s=wait_s)
+        return TransientError(told, may_be_the_question=True)
     return RefusedError(told)
 
 
@@ -174,18 +163,3 @@ def _shorten(text: str, key: str | None) -> str:
         text = text.replace(key, "[key]")
     text = " ".join(text.split())
     return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]} ..."
-
-
-def _retry_after_s(headers: Any) -> float | None:
-    """Read the seconds or date of the header Retry-After; return `None` if there is none."""
-    value = headers.get("retry-after")
-    if value is None:
-        return None
-    try:
-        return max(0.0, float(value))
-    except ValueError:
-        pass
-    try:
-        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
-    except (TypeError, ValueError):
-        return None

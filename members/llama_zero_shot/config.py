@@ -87,7 +87,8 @@ class OpenAIConfig(Config):
     n_tries: PositiveInt = 5
     """How often one question may fail while the server answers others; then it abstains."""
     backoff_s: PositiveFloat = 0.5
-    """First wait before asking again; it doubles up to half a minute, with some chance in it."""
+    """First wait for a server that fails beyond the tries of openai's client, or sends no answer;
+    it doubles up to half a minute."""
 
     @field_validator("url")
     @classmethod

@@ -1,8 +1,9 @@
 """Engine `openai`: any server with OpenAI's chat interface, asked many questions at once.
 
-`vllm serve` in an environment of its own is such a server, and so are hosted ones. The retries are
-our own and not the client's, because a server that is restarted must be waited for, and a question
-that no server survives must not be asked for ever.
+`vllm serve` in an environment of its own is such a server, and so are hosted ones. openai's client
+asks again and backs off. What is ours beyond it: a restarted server is waited for, which takes
+minutes where the client waits seconds; a reply of status 200 that is no answer, which the client
+takes for one, is asked for again; and a question that fails while others are answered abstains.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import asyncio
 import importlib
 import logging
 import os
-import random
 import time
 from collections.abc import Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -75,7 +75,6 @@ class OpenAIEngine:
         self._seed = seed
         self._key = _read_key(server)
         self._probe: Question | None = None
-        self._resume_at = 0.0
         self._heard_at = 0.0
         self._is_silence_told = False
         try:
@@ -106,7 +105,7 @@ class OpenAIEngine:
         """
 
         async def find() -> list[str]:
-            async with self._connect() as client:
+            async with self._connect(0) as client:
                 return await self._find_models(client)
 
         try:
@@ -118,14 +117,14 @@ class OpenAIEngine:
                 "openai.url; mostly it ends in /v1."
             ) from None
 
-    def _connect(self) -> AsyncOpenAI:
+    def _connect(self, n_retries: int) -> AsyncOpenAI:
         from openai import AsyncOpenAI
 
         client = AsyncOpenAI(
             base_url=self._server.url,
             api_key=self._key or "none",
             timeout=self._server.timeout_s,
-            max_retries=0,
+            max_retries=n_retries,
         )
         if not (urlsplit(self._server.url).hostname or "").endswith(".openai.com"):
             # The client takes them from OPENAI_ORG_ID and OPENAI_PROJECT_ID for any server.
@@ -137,10 +136,11 @@ class OpenAIEngine:
 
         async def work() -> None:
             for idx, question in pending:
-                keep(idx, await self._answer(client, question))
+                keep(idx, await self._answer(client, patient, question))
 
         self._heard_at = time.monotonic()
-        async with self._connect() as client:
+        n_retries = self._server.n_tries - 1
+        async with self._connect(0) as client, self._connect(n_retries) as patient:
             workers: list[asyncio.Task[None]] = []
             try:
                 if self._probe is None:
@@ -148,7 +148,7 @@ class OpenAIEngine:
                     # together, before there is work that could be refused.
                     turns = questions[0].turns
                     self._probe = Question(tuple(Turn(turn.role, "Say a word") for turn in turns))
-                    await self._answer(client, self._probe)
+                    await self._answer(client, client, self._probe)
                 for _ in range(min(self._server.concurrency, len(questions))):
                     workers.append(asyncio.create_task(work()))
                 await asyncio.gather(*workers)
@@ -160,15 +160,23 @@ class OpenAIEngine:
                     worker.cancel()
                 await asyncio.gather(*workers, return_exceptions=True)
 
-    async def _answer(self, client: AsyncOpenAI, question: Question) -> Answer:
-        """Return the answer, or a failure that is this question's own."""
+    async def _answer(
+        self, client: AsyncOpenAI, patient: AsyncOpenAI, question: Question
+    ) -> Answer:
+        """Return the answer, or a failure that is this question's own.
+
+        Args:
+            client: asks once.
+            patient: asks again by itself; not where the next try decides.
+            question: to be answered.
+        """
         server, is_probe = self._server, question is self._probe
         n_failed, wait_s = 0, server.backoff_s
         while True:
             # Whether the next try decides. A server that is alive just before it cannot be blamed.
             is_last = n_failed >= server.n_tries and (is_probe or await self._is_alive(client))
             try:
-                answer = await self._request(client, question)
+                answer = await self._request(client if is_last else patient, question)
             except RefusedError as err:
                 if is_probe:
                     raise FatalError(f"refuses what we ask for ({err})", "request") from None
@@ -178,13 +186,11 @@ class OpenAIEngine:
                     raise FatalError(f"gives no answer: {err}", "answer") from None
                 if is_last and not is_probe and err.may_be_the_question:
                     return Answer("", failure=f"no answer in {n_failed + 1} tries: {err}")
-                n_failed += err.may_be_the_question
+                if err.may_be_the_question:
+                    n_failed += 1 if err.is_no_interface else patient.max_retries + 1
                 await self._check_patience(client, err)
                 _logger.debug("%s: %s; asking again", server.url, err)
-                if err.retry_after_s is not None:
-                    pause_s = min(err.retry_after_s, server.patience_s)
-                    self._resume_at = max(self._resume_at, time.monotonic() + pause_s)
-                await asyncio.sleep(wait_s * random.uniform(0.5, 1.0))
+                await asyncio.sleep(wait_s)
                 wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
             else:
                 self._heard()
@@ -218,12 +224,13 @@ class OpenAIEngine:
         self._is_silence_told = False
 
     async def _request(self, client: AsyncOpenAI, question: Question) -> Answer:
-        while (pause_s := self._resume_at - time.monotonic()) > 0:
-            await asyncio.sleep(pause_s + random.uniform(0, self._server.backoff_s))
         create: Any = client.chat.completions.create
+        # The client's own limit is for each piece that comes, and a server may send many.
+        limit_s = self._server.timeout_s
+        if client.max_retries:  # its tries, and the waits of Retry-After between them
+            limit_s = max(limit_s * (client.max_retries + 1), self._server.patience_s)
         try:
-            # The client's own limit is for each piece that comes, and a server may send many.
-            async with asyncio.timeout(self._server.timeout_s):
+            async with asyncio.timeout(limit_s):
                 completion = await create(**self._arguments(question))
             wants_probs = self._decoding.wants_logprobs
             return read_completion(completion, self._words if wants_probs else None)

@@ -98,7 +98,7 @@ def test_question_that_no_server_survives_abstains_and_the_others_are_answered(
 
     manifest = make_corpus(tmp_path, TEXTS)
     with ChatServer(script=fails_always(fault)) as server:
-        settings = {"openai": {"timeout_s": 0.3}}
+        settings = {"openai": {"timeout_s": 0.3, "patience_s": 3}}
         table = run_zero_shot(manifest, tmp_path / "t.parquet", server, settings)
     assert [label != -1 for label in table.labels] == [True, False, True]
     assert re.match(reason, table.reasons[1])
