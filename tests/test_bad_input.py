@@ -275,21 +275,10 @@ def test_tables_of_two_class_orders_exit_1(
     tables = [save_table("p", "AH"), save_table("q", "AH", EmotionSet.from_codes("HANSUCDF"))]
     truth = tmp_path / "truth.csv"
     truth.write_text("utterance,label\nu0,A\nu1,H\n")
-    names = tmp_path / "names.txt"
-    names.write_text("u0\nu1\n")
     for command in (
         ("vote", *tables, "--out", tmp_path / "v.parquet"),
         ("score", *tables, "--manifest", truth),
-        (
-            "submit",
-            tables[1],
-            "--challenge",
-            "is2025",
-            "--names",
-            names,
-            "--out",
-            tmp_path / "s.csv",
-        ),
+        ("submit", tables[1], "--challenge", "is2025", "--out", tmp_path / "s.csv"),
     ):
         result = run_cli(*command)
         assert (result.code, result.out) == (1, ""), command

@@ -147,7 +147,7 @@ def check_language_model(
             base,
             "ok",
             f"the language model {known}: {config.num_hidden_layers} layers of "
-            f"{config.hidden_size} features, {config.vocab_size} segments",
+            f"{config.hidden_size} features, {config.vocab_size} tokens",
         )
     return model
 
@@ -217,7 +217,7 @@ def check_tokenizer(
         "tokenizer",
         base,
         "ok",
-        f"{len(tokenizer)} segments, begins with {tokenizer.bos_token!r}, ends with "
+        f"{len(tokenizer)} tokens, begins with {tokenizer.bos_token!r}, ends with "
         f"{tokenizer.eos_token!r}",
     )
     if n_rows is not None and len(tokenizer) > n_rows:
@@ -225,8 +225,8 @@ def check_tokenizer(
             "tokenizer",
             base,
             "note",
-            f"has {len(tokenizer)} segments, but the language model knows {n_rows}. Prompts and "
-            "transcripts must not hold the others, which were added as special segments.",
+            f"has {len(tokenizer)} tokens, but the language model knows {n_rows}. Prompts and "
+            "transcripts must not hold the others, which were added as special tokens.",
         )
     return tokenizer
 

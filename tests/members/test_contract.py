@@ -293,7 +293,12 @@ def test_config_written_and_read_again_is_the_same(case: Case) -> None:
     if case.recipe.trains:
         places += [case.run, case.run / "best"]
     for place in places:
-        assert load_member_config(place / "config.yaml") == case.config
+        read = load_member_config(place / "config.yaml")
+        if place != case.folder and hasattr(read, "stored_prompts"):
+            # A run also keeps what its prompts said.
+            assert read.stored_prompts is not None
+            read = read.model_copy(update={"stored_prompts": None})
+        assert read == case.config
 
 
 def test_trained_again_returns_at_once_with_the_same_run(trained: Case) -> None:

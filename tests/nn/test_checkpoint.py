@@ -241,9 +241,7 @@ def test_load_weights_all_problems_come_together(build: Build, best: Path) -> No
         state["stray"] = state.pop("head.out.weight")
 
     rewrite(best, change)
-    with pytest.raises(
-        CheckpointError, match=r"6 of 6 .* missing: .*; unexpected: .*; size"
-    ):
+    with pytest.raises(CheckpointError, match=r"6 of 6 .* missing: .*; unexpected: .*; size"):
         load_weights(best, build("wavlm", "freeze=encoder", "head.hidden=6"))
 
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 import yaml
-from abhinaya.demo.checkpoints.xvector import write_xvector
 from tiny_whisper import end_early, write_tiny
 
 from abhinaya.data.manifest import read_manifest
 from abhinaya.data.predictions import read_table
 from abhinaya.data.transcripts import read_transcript_rows, read_transcripts, write_transcripts
+from abhinaya.demo.checkpoints.encoders import write_xvector
 from abhinaya.demo.checkpoints.llama import write_llama
 from abhinaya.errors import BadValueError, MissingFileError, ProblemsError
 from abhinaya.pipeline.config import load_pipeline

@@ -56,9 +56,9 @@ def test_golden_set_is_whole(tmp_path, monkeypatch):
     }
     details = {found.what: found.details for found in findings}
     # All sizes are those that tests/golden/README.md names.
-    assert details["base"] == "the language model is whole: 3 layers of 64 features, 504 pieces"
+    assert details["base"] == "the language model is whole: 3 layers of 64 features, 504 tokens"
     assert details["tokenizer"] == (
-        "504 pieces, begins with '<|begin_of_text|>', ends with '<|end_of_text|>'"
+        "504 tokens, begins with '<|begin_of_text|>', ends with '<|end_of_text|>'"
     )
     assert details["lora"].endswith("they get adapters of rank 8")
     assert details["classifier"] == "is whole: 21 tensors, for 8 classes"
@@ -127,7 +127,7 @@ def test_tokenizer_that_is_not_there(llama, tmp_path):
     only_problem(tmp_path, "tokenizer", "has no tokenizer", base=str(llama))
 
 
-def test_tokenizer_with_more_pieces_than_the_model_is_a_note(llama, tmp_path):
+def test_tokenizer_with_more_tokens_than_the_model_is_a_note(llama, tmp_path):
     file = llama / "tokenizer.json"
     content = json.loads(file.read_text())
     added = dict(content["added_tokens"][-1], id=504, content="<|more|>")
@@ -135,7 +135,7 @@ def test_tokenizer_with_more_pieces_than_the_model_is_a_note(llama, tmp_path):
     file.write_text(json.dumps(content))
     findings = findings_of(tmp_path, base=str(llama))
     (note,) = (f for f in findings if f.what == "tokenizer" and f.result == "note")
-    assert "has 505 pieces, but the language model knows 504" in note.details
+    assert "has 505 tokens, but the language model knows 504" in note.details
 
 
 def test_more_tokens_than_the_model_reads(tmp_path):
@@ -218,5 +218,5 @@ def test_another_family_is_looked_at_without_comparing_names(tmp_path):
     findings = findings_of(tmp_path, **changes)
     assert not [found for found in findings if found.result == "problem"]
     assert findings[0].details == (
-        "the language model has all its files: 2 layers of 32 features, 384 pieces"
+        "the language model has all its files: 2 layers of 32 features, 384 tokens"
     )

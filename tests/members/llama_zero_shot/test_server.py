@@ -240,7 +240,7 @@ def test_letters_of_a_prompt_are_read_as_the_prompt_means_them(tmp_path):
     prompt = tmp_path / "lettered-v1.md"
     prompt.write_text(
         "---\nname: lettered-v1\nversion: 1\nslots: [transcript]\nanswer: text\n---\n\n## user\n\n"
-        "{transcript}\n\n(A) neutral (B) sad (C) happy\n"
+        "{{ transcript }}\n\n(A) neutral (B) sad (C) happy\n"
     )
     settings = {"prompt": str(prompt), "decoding": {"constrained": False, "max_tokens": 300}}
     script = lambda question, n: None if question == PROBE else "A"  # noqa: E731

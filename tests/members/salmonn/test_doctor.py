@@ -85,9 +85,9 @@ def test_golden_set_is_whole(system, parts):
     ]
     assert details["beats"][0] == "the encoder is whole: 3 layers of 48 features, fine-tuned"
     assert details["base"][0] == (
-        "the language model is whole: 3 layers of 64 features, 640 pieces"
+        "the language model is whole: 3 layers of 64 features, 640 tokens"
     )
-    assert details["tokenizer"] == ["640 pieces, begins with '<s>', ends with '</s>'"]
+    assert details["tokenizer"] == ["640 tokens, begins with '<s>', ends with '</s>'"]
     # Beside the trained ones: position_ids, inv_freq of 3 layers, 2 more tables of BEATs.
     assert re.fullmatch(r"\d+ tensors used, 6 saved beside them .*", details["salmonn"][0])
     assert details["qformer"] == [
@@ -215,12 +215,12 @@ def test_tokenizer_absent_or_without_its_signs(parts):
     parts.only_problem("tokenizer", "has no tokenizer, expected tokenizer.json or tokenizer.model")
 
 
-def test_tokenizer_with_more_pieces_than_the_model_is_a_note(parts):
+def test_tokenizer_with_more_tokens_than_the_model_is_a_note(parts):
     (parts.llama / "added_tokens.json").write_text(json.dumps({"[PAD]": 640}))
     findings = parts.findings()
     assert not [found for found in findings if found.result == "problem"]
     (note,) = (f for f in findings if f.what == "tokenizer" and f.result == "note")
-    assert note.details.startswith("has 641 pieces, but the language model knows 640. Prompts")
+    assert note.details.startswith("has 641 tokens, but the language model knows 640. Prompts")
 
 
 def test_salmonn_of_pickled_code_is_not_run(parts, tmp_path):

@@ -12,7 +12,7 @@ from abhinaya.registry import load_member
 from abhinaya.training.train import training_digest
 from members.salmonn.sequence import load_prompts, store_prompts
 
-PROMPT = "---\nname: mine-v1\nversion: 1\nslots: [speech{}]\n---\n## user\n{{speech}} {}\n"
+PROMPT = "---\nname: mine-v1\nversion: 1\nslots: [speech{}]\n---\n## user\n{{{{ speech }}}} {}\n"
 
 
 @pytest.fixture
@@ -35,12 +35,12 @@ def predict(source, manifest, out, *overrides):
 
 def test_zero_shot_asks_again_with_an_edited_prompt(tmp_path, manifest, manifest_file, file):
     config = make_config(RECIPES["salmonn-zero-shot"], tmp_path / "run", manifest_file)
-    config = config.model_copy(update={"prompt": (file("{classes}?", ", classes"),)})
+    config = config.model_copy(update={"prompt": (file("{{ classes }}?", ", classes"),)})
     first = predict(config, manifest, tmp_path / "table.parquet")
     written = (tmp_path / "table.parquet").stat().st_mtime_ns
     again = predict(config, manifest, tmp_path / "table.parquet")
     assert (tmp_path / "table.parquet").stat().st_mtime_ns == written
-    file("What does the voice say: {classes}?", ", classes")
+    file("What does the voice say: {{ classes }}?", ", classes")
     other = predict(config, manifest, tmp_path / "table.parquet")
     assert first.meta["digest"] == again.meta["digest"] != other.meta["digest"]
     assert (tmp_path / "table.parquet").stat().st_mtime_ns != written
@@ -73,7 +73,7 @@ def test_trained_run_reads_the_prompt_that_it_was_trained_with(
     (tmp_path / "mine-v1.md").unlink()
     stored = type(config).model_validate(read_info(run / "best").config)
     (kept,) = load_prompts(stored, needs_text=False)
-    assert (kept.name, kept.turns[0].text) == ("mine-v1", "{speech} Which emotion?")
+    assert (kept.name, kept.turns[0].text) == ("mine-v1", "{{ speech }} Which emotion?")
     # Another name is read from its file.
     renamed = stored.model_copy(update={"prompt": ("salmonn-speech-v2",)})
     assert load_prompts(renamed, needs_text=False)[0].name == "salmonn-speech-v2"

@@ -298,7 +298,7 @@ def test_doctor_of_a_large_language_model_loads_nothing_of_it(tmp_path):
     after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     assert not [found for found in findings if found.result == "problem"]
     details = [found.details for found in findings if found.what == "base"]
-    assert details[0] == ("the language model is whole: 32 layers of 4096 features, 32000 pieces")
+    assert details[0] == ("the language model is whole: 32 layers of 4096 features, 32000 tokens")
     # 6.6 billion numbers of two bytes each: 12.3 GiB in the file.
     (memory,) = (found for found in findings if found.what == "memory for prediction")
     assert "12.4 GiB of weights (bf16)" in memory.details
