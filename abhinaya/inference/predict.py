@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,35 +13,27 @@ import numpy as np
 import torch
 from accelerate import PartialState
 
-import abhinaya
-from abhinaya.config import apply_overrides, check_config, config_digest
-from abhinaya.data.audio import audio_digest
+from abhinaya.config import apply_overrides, check_config
 from abhinaya.data.labels import ABSTAIN, EmotionSet
 from abhinaya.data.predictions import PredictionTable
-from abhinaya.errors import AudioError
-from abhinaya.files import digest_of
 from abhinaya.inference.sharding import (
-    TablePlan,
     check_ending,
     cut,
     find_table,
+    plan_table,
     predict_in_shards,
     read_batches,
 )
-from abhinaya.loading.clips import Clip, Cropping, collect_clips
+from abhinaya.loading.clips import Clip, Cropping, collect_clips, digest_clips
 from abhinaya.loading.dataset import SegmentLoader, fresh_loader
 from abhinaya.loading.features import FeatureStore
 from abhinaya.member import PredictRequest
 from abhinaya.nn.build import ClassifierBuilder, build_classifier
-from abhinaya.nn.checkpoint import WEIGHTS, CheckpointInfo, load_weights, read_info
+from abhinaya.nn.checkpoint import WEIGHTS, load_weights, read_info
 from abhinaya.nn.classifier import EmotionClassifier
 from abhinaya.nn.classifier_config import ClassifierConfig
 
 __all__ = ["predict_classifier"]
-
-_logger = logging.getLogger(__name__)
-
-_N_READERS = 8
 
 # What changes a table by no more than rounding, or not at all.
 _NOT_IN_DIGEST = (
@@ -95,8 +86,19 @@ def predict_classifier(
         rows, manifest, inputs, (transcripts, "predict") if transcripts else None
     )
     clips.sort(key=lambda clip: (-clip.size, clip.utterance))
-    digest = _digest(checkpoint, config, request, rows["utterance"].tolist(), clips)
-    found = find_table(request, digest)
+    with (checkpoint / WEIGHTS).open("rb") as file:
+        weights = hashlib.file_digest(file, "sha256").hexdigest()
+    plan = plan_table(
+        config,
+        request,
+        without=_NOT_IN_DIGEST,
+        weights=weights,
+        batch_size=config.inference.batch_size if config.depends_on_batch else None,
+        features=config.cache.dtype if config.cache else "float32",
+        clips=digest_clips(clips),
+        with_embedding=request.with_embedding,
+    )
+    found = find_table(plan)
     if found is not None:
         return found
 
@@ -121,18 +123,20 @@ def predict_classifier(
     def compute(chunk: Sequence[Clip]) -> PredictionTable:
         return _predict_chunk(chunk, model, load, collate, config, info.emotions, state.device)
 
-    return predict_in_shards(
-        chunks,
-        compute,
-        problems,
-        TablePlan(
-            config.name,
-            info.emotions,
-            tuple(rows["utterance"]),
-            request,
-            _meta(model, config, info, checkpoint, request, digest),
-        ),
+    plan = plan.with_meta(
+        checkpoint=str(checkpoint),
+        config_digest=info.facts["digest"],
+        absorbed_prior=info.facts["absorbed_prior"],
     )
+    if request.with_embedding:
+        last = model.head.last_linear
+        plan = plan.with_meta(
+            head={
+                "weight": last.weight.detach().cpu().tolist(),
+                "bias": last.bias.detach().cpu().tolist(),
+            }
+        )
+    return predict_in_shards(chunks, compute, problems, replace(plan, emotions=info.emotions))
 
 
 @torch.inference_mode()
@@ -187,63 +191,3 @@ def _autocast(config: ClassifierConfig, device: torch.device) -> Any:
     types = {"bf16": torch.bfloat16, "fp16": torch.float16}
     dtype = types.get(config.inference.precision)
     return nullcontext() if dtype is None else torch.autocast(device.type, dtype=dtype)
-
-
-def _meta(
-    model: EmotionClassifier,
-    config: ClassifierConfig,
-    info: CheckpointInfo,
-    checkpoint: Path,
-    request: PredictRequest,
-    digest: str,
-) -> dict[str, Any]:
-    meta: dict[str, Any] = {
-        "member": config.member,
-        "selection": list(request.selection),
-        "checkpoint": str(checkpoint),
-        "config_digest": info.facts["digest"],
-        "absorbed_prior": info.facts["absorbed_prior"],
-        "seed": config.seed,
-        "digest": digest,
-        "version": abhinaya.__version__,
-    }
-    if request.with_embedding:
-        last = model.head.last_linear
-        meta["head"] = {
-            "weight": last.weight.detach().cpu().tolist(),
-            "bias": last.bias.detach().cpu().tolist(),
-        }
-    return meta
-
-
-def _digest(
-    checkpoint: Path,
-    config: ClassifierConfig,
-    request: PredictRequest,
-    utterances: list[str],
-    clips: Sequence[Clip],
-) -> str:
-    """Hash of all that decides the table, so that no other run's table or shard is taken for it."""
-
-    def sound(clip: Clip) -> str | None:
-        try:
-            return audio_digest(clip.path) if clip.path is not None else None
-        except AudioError:
-            return None  # it will abstain, until the file is there
-
-    with (checkpoint / WEIGHTS).open("rb") as file:
-        weights = hashlib.file_digest(file, "sha256").hexdigest()
-    with ThreadPoolExecutor(_N_READERS) as pool:
-        sounds = list(pool.map(sound, clips))
-    return digest_of(
-        {
-            "weights": weights,
-            "config": config_digest(config, without=_NOT_IN_DIGEST),
-            "batch_size": config.inference.batch_size if config.depends_on_batch else None,
-            "features": config.cache.dtype if config.cache else "float32",
-            "manifest": request.manifest.digest,
-            "utterances": utterances,
-            "clips": [(c.utterance, c.text, s) for c, s in zip(clips, sounds, strict=True)],
-            "with_embedding": request.with_embedding,
-        }
-    )

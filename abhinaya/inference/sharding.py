@@ -6,18 +6,20 @@ import logging
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from accelerate import PartialState
 from torch.utils.data import DataLoader, Dataset
 
+from abhinaya import __version__
+from abhinaya.config import MemberConfig, config_digest
 from abhinaya.data.labels import ABSTAIN, EmotionSet
 from abhinaya.data.predictions import PredictionTable, read_table, write_table
 from abhinaya.data.problems import Problem, problems_beside, write_problems
 from abhinaya.errors import AudioError, BadValueError
-from abhinaya.files import sole_writer
+from abhinaya.files import digest_of, sole_writer
 from abhinaya.loading.clips import Clip
 from abhinaya.loading.dataset import SegmentLoader, usable_workers
 from abhinaya.member import PredictRequest
@@ -29,6 +31,7 @@ __all__ = [
     "check_ending",
     "cut",
     "find_table",
+    "plan_table",
     "predict_in_shards",
     "read_batches",
 ]
@@ -57,6 +60,10 @@ class TablePlan:
     request: PredictRequest
     meta: Mapping[str, Any]
 
+    def with_meta(self, **facts: Any) -> TablePlan:
+        """Return the plan with more to tell in the table's metadata."""
+        return replace(self, meta={**self.meta, **facts})
+
 
 def check_ending(request: PredictRequest) -> None:
     """Say now what would otherwise be said after hours of work.
@@ -73,14 +80,48 @@ def check_ending(request: PredictRequest) -> None:
         )
 
 
-def find_table(request: PredictRequest, digest: str) -> PredictionTable | None:
-    """Read the very table that is asked for, if it is there already."""
-    if not request.out.is_file() or request.out.suffix != ".parquet":
+def plan_table(
+    config: MemberConfig,
+    request: PredictRequest,
+    *,
+    without: Sequence[str],
+    **decisive: Any,
+) -> TablePlan:
+    """Return the plan of a table, with a digest of all that decides it.
+
+    So no other table or shard is taken for it.
+
+    Args:
+        config: of what labels.
+        request: what is labelled.
+        without: dotted keys of the config that change a table by no more than rounding.
+        decisive: what counts beside config and manifest, such as the weights; JSON-able.
+    """
+    utterances = tuple(request.manifest.select(request.selection)["utterance"])
+    decisive |= {
+        "config": config_digest(config, without=without),
+        "manifest": request.manifest.digest,
+        "utterances": utterances,
+    }
+    meta = {
+        "member": config.member,
+        "selection": list(request.selection),
+        "seed": config.seed,
+        "digest": digest_of(decisive),
+        "version": __version__,
+    }
+    return TablePlan(config.name, request.manifest.emotions, utterances, request, meta)
+
+
+def find_table(plan: TablePlan) -> PredictionTable | None:
+    """Read the very table that is planned, if it is there already."""
+    out = plan.request.out
+    if not out.is_file() or out.suffix != ".parquet":
         return None
-    table = read_table(request.out)
-    if table.meta.get("digest") != digest:
+    table = read_table(out)
+    if table.meta.get("digest") != plan.meta["digest"]:
         return None
-    _logger.info("%s is there already", request.out)
+    _logger.info("%s is there already", out)
     return table
 
 

@@ -13,6 +13,7 @@ import pandas as pd
 from abhinaya.config import TranscriptSources
 from abhinaya.data.audio import (
     SAMPLE_RATE_HZ,
+    audio_digest,
     audio_duration_s,
     crop_bounds,
     crop_windows,
@@ -30,6 +31,7 @@ __all__ = [
     "Clip",
     "Cropping",
     "collect_clips",
+    "digest_clips",
     "draw_segment",
     "load_segments",
     "split_readable",
@@ -121,6 +123,20 @@ def collect_clips(
             known = path is not None and pd.notna(duration_s)
             clips.append(Clip(utterance, path, text, float(duration_s) if known else 0.0))
     return _fill_durations(clips), problems
+
+
+def digest_clips(clips: Sequence[Clip]) -> list[tuple[str, str | None, str | None]]:
+    """Return name, transcript and digest of the sound of each clip; None where there is none."""
+
+    def digest(clip: Clip) -> str | None:
+        try:
+            return audio_digest(clip.path) if clip.path is not None else None
+        except AudioError:
+            return None  # it will abstain, until the file is there
+
+    with ThreadPoolExecutor(_N_READERS) as pool:
+        digests = list(pool.map(digest, clips))
+    return [(clip.utterance, clip.text, d) for clip, d in zip(clips, digests, strict=True)]
 
 
 def split_short(clips: Sequence[Clip], max_words: int) -> tuple[list[Clip], list[Problem]]:

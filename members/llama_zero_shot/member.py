@@ -9,22 +9,17 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from abhinaya import __version__
-from abhinaya.config import MemberConfig, config_digest
 from abhinaya.data.labels import ABSTAIN, EmotionSet
-from abhinaya.data.manifest import Manifest
 from abhinaya.data.predictions import PredictionTable
 from abhinaya.data.problems import Problem
 from abhinaya.data.transcripts import read_transcripts, transcripts_path
 from abhinaya.doctor.findings import Findings
 from abhinaya.errors import AudioError, BadValueError
-from abhinaya.files import digest_of
+from abhinaya.inference.zero_shot import Outcome, ZeroShotMember, predict_outcomes
 from abhinaya.loading.clips import Clip
 from abhinaya.member import PredictRequest
 from abhinaya.progress import progress
@@ -43,138 +38,95 @@ from members.llama_zero_shot.vllm_engine import VllmEngine
 if TYPE_CHECKING:
     from accelerate import PartialState
 
-__all__ = ["ZERO_SHOT", "LlamaZeroShotMember", "Outcome", "combine_answers", "make_engine"]
+__all__ = ["ZERO_SHOT", "LlamaZeroShotMember", "combine_answers", "make_engine"]
 
-Chats = Mapping[str, tuple[Turn, ...]]
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What one or several answers to a question come to.
-
-    Args:
-        label: class index, or `ABSTAIN`.
-        reason: why it abstains; `None` where it does not.
-        probs: class probabilities, K numbers; `None` where there are none.
-        raw: the answer; of several a JSON list. Null where there is none.
-    """
-
-    label: int
-    reason: str | None = None
-    probs: tuple[float, ...] | None = None
-    raw: str | None = None
+# What changes an answer by no more than rounding, or not at all.
+_NOT_IN_DIGEST = ("data", "answers", "openai", "vllm", "transformers")
 
 
-class LlamaZeroShotMember:
+class LlamaZeroShotMember(ZeroShotMember):
     """Labels from the answers of a chat model; one that names no class, or several, abstains."""
 
+    name = "llama-70b-zero-shot"
     config_class = LlamaZeroShotConfig
 
-    def train(self, config: MemberConfig, manifest: Manifest) -> Path:
-        """Refuse: there is nothing to train.
-
-        Raises:
-            BadValueError: always.
-        """
-        del manifest
-        raise BadValueError(
-            f"The member {config.member!r} has nothing to train. Predict with its config: "
-            "abhinaya predict CONFIG --manifest M --select S --out TABLE."
-        )
-
-    def predict(self, source: Path | MemberConfig, request: PredictRequest) -> PredictionTable:
+    def ask(self, config: LlamaZeroShotConfig, request: PredictRequest) -> PredictionTable:
         """Ask about every row of a selection.
 
         First everything is asked that is not known yet, each process of a launch its share; then
         the table is made out of the answers.
 
         Raises:
-            BadValueError: if `source` is no config, embeddings are asked for, or transcripts are
-                needed but no source is configured.
+            BadValueError: if prompt and decoding do not go together, or transcripts are needed but
+                no source is configured.
             ProblemsError: if the selection lacks what the prompt needs.
             EngineError: if the model or server cannot be asked.
         """
         import torch
         from accelerate import PartialState
 
-        from abhinaya.inference.sharding import (
-            TablePlan,
-            check_ending,
-            cut,
-            find_table,
-            predict_in_shards,
-        )
+        from abhinaya.inference.sharding import find_table, plan_table
 
-        if not isinstance(source, LlamaZeroShotConfig):
-            raise BadValueError(
-                f"llama-70b-zero-shot predicts from its config, not from {str(source)!r}. Name the "
-                "YAML file."
-            )
-        if request.with_embedding:
-            raise BadValueError(
-                "llama-70b-zero-shot gives labels without embeddings. Leave out --with embedding."
-            )
-        check_ending(request)
-        manifest, prompt = request.manifest, load_prompt(source.prompt)
-        if prompt.free and source.decoding.constrained:
+        emotions, prompt = request.manifest.emotions, load_prompt(config.prompt)
+        if prompt.free and config.decoding.constrained:
             raise BadValueError(
                 f"The prompt {prompt.name!r} lets the model answer in a text, but "
                 "decoding.constrained is true and leaves it a single word. Set it to false, and "
                 "decoding.max_tokens to 200 or more."
             )
-        utterances = tuple(manifest.select(request.selection)["utterance"])
-        chats, problems = _fill(source, prompt, request, utterances)
-        engine = make_engine(source, manifest.emotions)
-        digest = _digest(source, engine, request, utterances, chats)
-        found = find_table(request, digest)
+        chats, problems = _fill(config, prompt, request)
+        engine = make_engine(config, emotions)
+        plan = plan_table(
+            config,
+            request,
+            without=_NOT_IN_DIGEST,
+            model=engine.identity,  # it has what of the engine's settings counts
+            chats=[
+                (utterance, [(turn.role, turn.text) for turn in turns])
+                for utterance, turns in chats.items()
+            ],
+        )
+        found = find_table(plan)
         if found is not None:
             return found
 
-        decoding = source.decoding.model_dump(mode="json")
-        decoding["words"] = class_words(manifest.emotions)
-        if source.decoding.temperature > 0:
-            decoding["seed"] = source.seed
+        decoding = config.decoding.model_dump(mode="json")
+        decoding["words"] = class_words(emotions)
+        if config.decoding.temperature > 0:
+            decoding["seed"] = config.seed
         keys: dict[str, list[str]] = {}
         questions: dict[str, Question] = {}
         for utterance, turns in chats.items():
-            asked = [Question(turns, sample) for sample in range(source.decoding.n_samples)]
+            asked = [Question(turns, sample) for sample in range(config.decoding.n_samples)]
             keys[utterance] = [key_of(question, engine.identity, decoding) for question in asked]
             questions |= zip(keys[utterance], asked, strict=True)
         state = PartialState(cpu=not torch.accelerator.is_available())
-        folder = source.answers or request.out.parent / "answers"
-        prompt_text = "\n".join(turn.text for turn in prompt.turns)
+        folder = config.answers or request.out.parent / "answers"
+        parser = AnswerParser(emotions, "\n".join(turn.text for turn in prompt.turns))
         with AnswerStore(folder, questions.keys()) as store:
-            _ask(engine, questions, store, state, name=source.name)
+            _ask(engine, questions, store, state, name=config.name)
 
-            def compute(chunk: Sequence[Clip]) -> PredictionTable:
-                names = [clip.utterance for clip in chunk]
-                answers = [[store[key] for key in keys[name]] for name in names]
-                parser = AnswerParser(manifest.emotions, prompt_text)
-                return _make_table(source, parser, manifest.emotions, names, answers)
+            def answer(chunk: Sequence[Clip]) -> list[Outcome]:
+                given = [[store[key] for key in keys[clip.utterance]] for clip in chunk]
+                most = config.decoding.max_tokens
+                return [combine_answers(some, parser, len(emotions), most) for some in given]
 
             every = [store[key] for some in keys.values() for key in some]
-            meta = {
-                "member": source.member,
-                "model": source.base,
-                "engine": source.engine,
-                "prompt": prompt.name,
-                "transcripts": source.data.transcripts and source.data.transcripts.predict,
-                "decoding": source.decoding.model_dump(mode="json"),
-                "selection": list(request.selection),
-                "n_prompt_tokens": _total([answer.n_prompt_tokens for answer in every]),
-                "n_answer_tokens": _total([answer.n_answer_tokens for answer in every]),
-                "price": None if source.price is None else source.price.model_dump(mode="json"),
-                "absorbed_prior": None,
-                "seed": source.seed,
-                "digest": digest,
-                "version": __version__,
-            }
+            plan = plan.with_meta(
+                model=config.base,
+                engine=config.engine,
+                prompt=prompt.name,
+                transcripts=config.data.transcripts and config.data.transcripts.predict,
+                decoding=config.decoding.model_dump(mode="json"),
+                n_prompt_tokens=_total([one.n_prompt_tokens for one in every]),
+                n_answer_tokens=_total([one.n_answer_tokens for one in every]),
+                price=None if config.price is None else config.price.model_dump(mode="json"),
+            )
             clips = [
                 Clip(utterance, text="".join(turn.text for turn in turns))
                 for utterance, turns in chats.items()
             ]
-            plan = TablePlan(source.name, manifest.emotions, utterances, request, meta)
-            return predict_in_shards(cut(clips), compute, problems, plan)
+            return predict_outcomes(clips, answer, problems, plan)
 
     def keep_loaded(self) -> AbstractContextManager[None]:
         """Return a block within which the model of a local engine stays loaded between predictions.
@@ -260,7 +212,6 @@ def _fill(
     config: LlamaZeroShotConfig,
     prompt: Prompt,
     request: PredictRequest,
-    utterances: Sequence[str],
 ) -> tuple[dict[str, tuple[Turn, ...]], list[Problem]]:
     """Return the chat about each utterance, and why there is none about the others."""
     texts: dict[str, str | None] = {}
@@ -284,7 +235,7 @@ def _fill(
     )
     chats: dict[str, tuple[Turn, ...]] = {}
     problems = []
-    for utterance in utterances:
+    for utterance in request.manifest.select(request.selection)["utterance"]:
         if needs_text and texts.get(utterance) is None:
             reason = f"there is no transcript of the source {source!r}"
             problems.append(Problem(utterance, reason))
@@ -326,69 +277,10 @@ def _ask(
     store.refresh()
 
 
-def _make_table(
-    config: LlamaZeroShotConfig,
-    parser: AnswerParser,
-    emotions: EmotionSet,
-    utterances: Sequence[str],
-    answers: Sequence[Sequence[Answer]],
-) -> PredictionTable:
-    """Return the table of one shard."""
-    n_classes = len(emotions)
-    most = config.decoding.max_tokens
-    outcomes = [combine_answers(some, parser, n_classes, most) for some in answers]
-    nothing = (float("nan"),) * n_classes
-    has_probs = any(outcome.probs is not None for outcome in outcomes)
-    return PredictionTable(
-        name=config.name,
-        emotions=emotions,
-        utterances=tuple(utterances),
-        labels=np.array([outcome.label for outcome in outcomes], dtype=np.int64),
-        reasons=tuple(outcome.reason for outcome in outcomes),
-        probs=np.array([outcome.probs or nothing for outcome in outcomes], dtype=np.float32)
-        if has_probs
-        else None,
-        raw=tuple(outcome.raw for outcome in outcomes),
-    )
-
-
 def _total(counts: Sequence[int | None]) -> int | None:
     """Sum of all counts; `None` if one is unknown."""
     known = [count for count in counts if count is not None]
     return sum(known) if len(known) == len(counts) else None
-
-
-# What changes an answer by no more than rounding, or not at all.
-_NOT_IN_DIGEST = (
-    "data",
-    "answers",
-    "openai",
-    "vllm",
-    "transformers",
-)
-
-
-def _digest(
-    config: LlamaZeroShotConfig,
-    engine: Engine,
-    request: PredictRequest,
-    utterances: Sequence[str],
-    chats: Chats,
-) -> str:
-    """Hash of all that decides the table, so that no other one is taken for it."""
-    return digest_of(
-        {
-            "config": config_digest(config, without=_NOT_IN_DIGEST),
-            # It has what of the engine's settings counts.
-            "model": engine.identity,
-            "manifest": request.manifest.digest,
-            "utterances": list(utterances),
-            "chats": [
-                (utterance, [(turn.role, turn.text) for turn in turns])
-                for utterance, turns in chats.items()
-            ],
-        }
-    )
 
 
 ZERO_SHOT = LlamaZeroShotMember()

@@ -6,21 +6,15 @@ Nothing is trained. With SALMONN-13B it is the zero-shot row of S2 in the Abhina
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from abhinaya import __version__
-from abhinaya.config import Config, MemberConfig, config_digest
-from abhinaya.data.audio import audio_digest
+from abhinaya.config import Config
 from abhinaya.data.labels import ABSTAIN
 from abhinaya.data.manifest import Manifest
 from abhinaya.data.predictions import PredictionTable
-from abhinaya.errors import AudioError, BadValueError
-from abhinaya.files import digest_of
-from abhinaya.loading.clips import Clip, Cropping, collect_clips
+from abhinaya.errors import BadValueError
+from abhinaya.inference.zero_shot import Outcome, ZeroShotMember, predict_outcomes
+from abhinaya.loading.clips import Clip, Cropping, collect_clips, digest_clips
 from abhinaya.member import PredictRequest
 from abhinaya.nn.classifier_config import AudioConfig, InferenceConfig
 from abhinaya.prompting.answers import AnswerParser
@@ -31,13 +25,13 @@ from members.salmonn.sequence import store_prompts
 
 if TYPE_CHECKING:
     from abhinaya.doctor.findings import Findings
-    from abhinaya.inference.sharding import TablePlan
     from members.salmonn.inputs import SalmonnInputs
     from members.salmonn.model import SalmonnBackbone
 
 __all__ = ["ZERO_SHOT", "Decoding", "SalmonnZeroShotConfig", "SalmonnZeroShotMember"]
 
-_N_READERS = 8
+# What changes an answer by no more than rounding, or not at all.
+_NOT_IN_DIGEST = ("data", "inference.batch_size", "inference.num_workers")
 
 
 class Decoding(Config):
@@ -57,77 +51,41 @@ class SalmonnZeroShotConfig(SalmonnSources):
     inference: InferenceConfig = InferenceConfig(batch_size=4)
 
 
-class SalmonnZeroShotMember:
+class SalmonnZeroShotMember(ZeroShotMember):
     """Labels from generated answers; an answer that names no class, or several, abstains."""
 
+    name = "salmonn-zero-shot"
     config_class = SalmonnZeroShotConfig
 
-    def train(self, config: MemberConfig, manifest: Manifest) -> Path:
-        """Refuse: there is nothing to train.
+    def ask(self, config: SalmonnZeroShotConfig, request: PredictRequest) -> PredictionTable:
+        """Ask about every clip of a selection.
 
         Raises:
-            BadValueError: always.
+            BadValueError: if the prompt does not suit the member, several crops are asked for, or
+                clips are let through that are longer than the model hears.
         """
-        del manifest
-        raise BadValueError(
-            f"The member {config.member!r} has nothing to train. Predict with its config: "
-            "abhinaya predict CONFIG --manifest M --select S --out TABLE."
-        )
+        from abhinaya.inference.sharding import find_table, plan_table
 
-    def predict(self, source: Path | MemberConfig, request: PredictRequest) -> PredictionTable:
-        """Ask about every row of a selection.
-
-        Raises:
-            BadValueError: if `source` is no config, the prompt does not suit the member, several
-                crops are asked for, or clips are let through that are longer than the model hears.
-        """
-        from abhinaya.inference.sharding import (
-            TablePlan,
-            check_ending,
-            cut,
-            find_table,
-            predict_in_shards,
-        )
-
-        if not isinstance(source, SalmonnZeroShotConfig):
-            raise BadValueError(
-                f"salmonn-zero-shot predicts from its config, not from {str(source)!r}. Name the "
-                "YAML file."
-            )
-        if request.with_embedding:
-            raise BadValueError(
-                "salmonn-zero-shot gives labels without embeddings. Leave out --with embedding."
-            )
-        check_ending(request)
-        source = store_prompts(source)
+        config = store_prompts(config)
         rows = request.manifest.select(request.selection)
-        emotions = request.manifest.emotions
-        inputs = self._build_inputs(source, request.manifest)
-        transcripts = source.data.transcripts
+        inputs = self._build_inputs(config, request.manifest)
+        transcripts = config.data.transcripts
         clips, problems = collect_clips(
             rows, request.manifest, inputs, (transcripts, "predict") if transcripts else None
         )
-        utterances = tuple(rows["utterance"])
-        digest = _digest(source, request, utterances, clips)
-        found = find_table(request, digest)
+        plan = plan_table(config, request, without=_NOT_IN_DIGEST, clips=digest_clips(clips))
+        found = find_table(plan)
         if found is not None:
             return found
-        meta = {
-            "member": source.member,
-            "selection": list(request.selection),
-            "prompt": inputs.tokens.prompts[0].name,
-            "absorbed_prior": None,
-            "seed": source.seed,
-            "digest": digest,
-            "version": __version__,
-        }
-        plan = TablePlan(source.name, emotions, utterances, request, meta)
-        backbone = _load_backbone(source)
+        backbone = _load_backbone(config)
+        prompt = inputs.tokens.prompts[0]
+        asked = "\n".join(turn.text for turn in prompt.turns)
+        parser = AnswerParser(request.manifest.emotions, asked)
 
-        def compute(chunk: Sequence[Clip]) -> PredictionTable:
-            return _ask(chunk, backbone, inputs, source, plan)
+        def answer(chunk: Sequence[Clip]) -> list[Outcome]:
+            return _answer(chunk, backbone, inputs, config, parser)
 
-        return predict_in_shards(cut(clips), compute, problems, plan)
+        return predict_outcomes(clips, answer, problems, plan.with_meta(prompt=prompt.name))
 
     def check_weights(self, config: SalmonnZeroShotConfig) -> Findings:
         """Return what `abhinaya doctor` finds of the weights that a config names."""
@@ -163,33 +121,28 @@ def _load_backbone(config: SalmonnZeroShotConfig) -> SalmonnBackbone:
     return backbone
 
 
-def _ask(
+def _answer(
     clips: Sequence[Clip],
     backbone: SalmonnBackbone,
     inputs: SalmonnInputs,
     config: SalmonnZeroShotConfig,
-    plan: TablePlan,
-) -> PredictionTable:
-    """Return the table of one shard, in the order of its clips."""
+    parser: AnswerParser,
+) -> list[Outcome]:
+    """Return the outcomes of one shard, in the order of its clips."""
     from abhinaya.inference.sharding import read_batches
     from abhinaya.loading.dataset import fresh_loader
     from members.salmonn.answer import generate_answers
 
     audio = config.audio
     load = fresh_loader(inputs, Cropping(audio.eval_crop, audio.max_audio_s, audio.normalize))
-    asked = "\n".join(turn.text for turn in inputs.tokens.prompts[0].turns)
-    parser = AnswerParser(plan.emotions, asked)
-    labels = np.full(len(clips), ABSTAIN, dtype=np.int64)
-    reasons: list[str | None] = [None] * len(clips)
-    raw: list[str | None] = [None] * len(clips)
+    outcomes: dict[int, Outcome] = {}
     for idx, read, unread in read_batches(
         clips,
         load,
         batch_size=config.inference.batch_size,
         num_workers=config.inference.num_workers,
     ):
-        for row, reason in unread.items():
-            reasons[row] = reason
+        outcomes |= {row: Outcome(ABSTAIN, reason) for row, reason in unread.items()}
         if not read:
             continue
         batch = inputs.collate([segment for segments in read for segment in segments])
@@ -203,48 +156,8 @@ def _ask(
         )
         for row, answer in zip(idx, answers, strict=True):
             parsed = parser.parse(answer)
-            labels[row], reasons[row], raw[row] = parsed.label, parsed.reason, answer
-    return PredictionTable(
-        name=plan.name,
-        emotions=plan.emotions,
-        utterances=tuple(clip.utterance for clip in clips),
-        labels=labels,
-        reasons=tuple(reasons),
-        raw=tuple(raw),
-    )
-
-
-# What changes an answer by no more than rounding, or not at all.
-_NOT_IN_DIGEST = ("data", "inference.batch_size", "inference.num_workers")
-
-
-def _digest(
-    config: SalmonnZeroShotConfig,
-    request: PredictRequest,
-    utterances: tuple[str, ...],
-    clips: Sequence[Clip],
-) -> str:
-    """Hash of all that decides the table, so that no other one is taken for it."""
-
-    def sound(clip: Clip) -> str | None:
-        try:
-            return audio_digest(clip.path) if clip.path is not None else None
-        except AudioError:
-            return None  # it will abstain, until the file is there
-
-    with ThreadPoolExecutor(_N_READERS) as pool:
-        sounds = list(pool.map(sound, clips))
-    heard: list[Any] = [
-        (clip.utterance, clip.text, digest) for clip, digest in zip(clips, sounds, strict=True)
-    ]
-    return digest_of(
-        {
-            "config": config_digest(config, without=_NOT_IN_DIGEST),
-            "manifest": request.manifest.digest,
-            "utterances": utterances,
-            "clips": heard,
-        }
-    )
+            outcomes[row] = Outcome(parsed.label, parsed.reason, raw=answer)
+    return [outcomes[row] for row in range(len(clips))]
 
 
 ZERO_SHOT = SalmonnZeroShotMember()
