@@ -180,11 +180,16 @@ def make_config(recipe: Recipe, folder: Path, manifest_file: Path) -> MemberConf
             "run_dir": str(folder / "run"),
             "audio": {"max_audio_s": 2.0},
             "head": {"hidden": 8},
-            # So fast that a single epoch moves the weights apart.
+            # 10 steps of two batches, that move the weights apart. Some checkpoints
+            # fall into the middle of an epoch.
             "training": {
                 "global_batch_size": 8,
-                "num_train_epochs": 1,
-                "learning_rate": 0.01,
+                "per_device_train_batch_size": 4,
+                "num_train_epochs": 2,
+                "learning_rate": 0.003,
+                "save_strategy": "steps",
+                "save_steps": 3,
+                "save_total_limit": 9,
                 "use_cpu": True,
             },
         }

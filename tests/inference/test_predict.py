@@ -97,42 +97,6 @@ def test_predict_rows_without_any_audio_all_abstain(
     assert not table.has_probs.any()
 
 
-def test_predict_killed_goes_on_and_ends_with_the_same_bytes(
-    make_run: Any,
-    predict: Any,
-    count_chunks: list[int],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    run = make_run()
-    predict(run, out=tmp_path / "undisturbed" / "table.parquet")
-    assert count_chunks == [4, 4, 2]
-    count_chunks.clear()
-    out = tmp_path / "killed" / "table.parquet"
-    counting = module._predict_chunk
-
-    def killed(clips: Any, *args: Any) -> Any:
-        if count_chunks == [4]:
-            raise KeyboardInterrupt
-        return counting(clips, *args)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(module, "_predict_chunk", killed)
-        with pytest.raises(KeyboardInterrupt):
-            predict(run, out=out)
-    assert not out.exists()
-    (part,) = out.parent.rglob("part-*.parquet")
-    # What a kill in the middle of writing leaves behind is not mistaken for a part.
-    part.with_name(".part-00001.parquet.1.tmp").write_bytes(b"half")
-    predict(run, out=out)
-    assert count_chunks == [4, 4, 2]  # one before the kill, two after it
-    assert out.read_bytes() == (tmp_path / "undisturbed" / "table.parquet").read_bytes()
-    assert sorted(path.name for path in out.parent.iterdir()) == [
-        "table.parquet",
-        "table.problems.csv",
-    ]
-
-
 def test_predict_again_computes_nothing(
     make_run: Any, predict: Any, count_chunks: list[int], tmp_path: Path
 ) -> None:

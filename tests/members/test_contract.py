@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,18 +19,24 @@ from abhinaya.data.manifest import Manifest, make_manifest
 from abhinaya.data.predictions import PredictionTable, read_table
 from abhinaya.data.transcripts import HUMAN, read_transcripts, write_transcripts
 from abhinaya.errors import ClassOrderError
+from abhinaya.inference import sharding
 from abhinaya.member import PredictRequest
 from abhinaya.member_config import check_member_config, load_member_config
 from abhinaya.registry import load_member, member_names
+from abhinaya.training.trainer import EmotionTrainer
 
 UNHEARD = {1: "does not exist", 2: "is truncated"}
 UNREAD = dict.fromkeys((4, 5), "there is no transcript of the source 'machine'")
 """Rows for validation that cannot be used, as the corpus has them, and why."""
 
 
+class KilledError(BaseException):
+    """Nothing may catch it, as nothing catches SIGKILL."""
+
+
 @dataclass(frozen=True)
 class Case:
-    """A member, trained for one epoch if there is anything to train.
+    """A member, trained for two epochs if there is anything to train.
 
     Args:
         recipe: what it was made of.
@@ -185,6 +192,38 @@ def test_same_result_twice(case: Case) -> None:
     assert again == (case.folder / "table" / "table.parquet").read_bytes()
 
 
+def test_killed_prediction_resumes_to_the_same_bytes(
+    case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sharding, "CHUNK_SIZE", 4)
+    case.predict("shards")
+    write, written = sharding.write_table, list[str]()
+
+    def write_or_die(table: PredictionTable, path: Path) -> None:
+        if written == ["part-00000.parquet"]:
+            # What a kill in the middle of writing leaves behind.
+            path.with_name(f".{path.name}.1.tmp").write_bytes(b"half")
+            written.append("killed")
+            raise KilledError
+        write(table, path)
+        written.append(path.name)
+
+    monkeypatch.setattr(sharding, "write_table", write_or_die)
+    out = case.folder / "killed" / "table.parquet"
+    with pytest.raises(KilledError):
+        case.predict("killed")
+    assert not out.exists()
+    case.predict("killed")
+    parts = [name for name in written if name.startswith("part-")]
+    assert parts == [f"part-{number:05d}.parquet" for number in range(len(parts))]
+    assert len(parts) > 2
+    undisturbed = case.folder / "shards"
+    assert out.read_bytes() == (undisturbed / out.name).read_bytes()
+    # No part is left.
+    left, expected = ({path.name for path in at.iterdir()} for at in (out.parent, undisturbed))
+    assert left == expected
+
+
 @pytest.mark.parametrize("batch_size", [1, 3, 16])
 def test_batch_size_changes_nothing(case: Case, batch_size: int) -> None:
     size = f"{case.recipe.batch_size_key}={batch_size}"
@@ -251,6 +290,41 @@ def test_trained_twice_with_one_seed_gives_the_same_weights(trained: Case, tmp_p
     other = config.model_copy(update={"run_dir": tmp_path / "other", "seed": 8})
     other_run = load_member(config.member).train(other, trained.manifest)
     assert (other_run / "best" / "model.safetensors").read_bytes() != theirs.read_bytes()
+
+
+@pytest.mark.slow
+def test_killed_training_resumes_to_the_same_bytes(
+    trained: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = EmotionTrainer.training_step
+    kill_in, steps = [5, 8], list[int]()
+
+    def training_step(self: EmotionTrainer, *args: Any, **kwargs: Any) -> Any:
+        loss = original(self, *args, **kwargs)
+        step = self.state.global_step + 1
+        if step not in steps[-1:]:  # the second half of a batch belongs to the same step
+            steps.append(step)
+        if step in kill_in[:1]:
+            kill_in.pop(0)
+            raise KilledError
+        return loss
+
+    monkeypatch.setattr(EmotionTrainer, "training_step", training_step)
+    config = trained.config.model_copy(update={"run_dir": tmp_path / "run"})
+    member = load_member(config.member)
+    for _ in range(2):
+        with pytest.raises(KilledError):
+            member.train(config, trained.manifest)
+        assert not (tmp_path / "run" / "best").exists()
+    run = member.train(config, trained.manifest)
+    # It went on behind the checkpoints 3 and 6, each in the middle of an epoch.
+    assert steps == [*range(1, 6), *range(4, 9), *range(7, 11)]
+    ours, theirs = (
+        {file.parent.name: file.read_bytes() for file in folder.glob("*/model.safetensors")}
+        for folder in (run, trained.run)
+    )
+    assert sorted(ours) == sorted(["best", *(f"checkpoint-{step}" for step in (3, 6, 9, 10))])
+    assert {name for name in ours if ours[name] != theirs[name]} == set()
 
 
 def test_embedding_is_the_input_of_the_last_linear_layer(trained: Case) -> None:

@@ -1,4 +1,4 @@
-"""SALMONN in use: batches, number types, training, resuming, stored features, saved adapters."""
+"""SALMONN in use: batches, number types, training, stored features, saved adapters."""
 
 from __future__ import annotations
 
@@ -22,7 +22,6 @@ from abhinaya.demo.checkpoints.llama import write_llama
 from abhinaya.demo.checkpoints.salmonn import write_salmonn
 from abhinaya.member import PredictRequest
 from abhinaya.member_config import check_member_config
-from abhinaya.training.trainer import EmotionTrainer
 from members.salmonn.member import SPEECH_TEXT
 from members.salmonn.weights import read_salmonn
 
@@ -149,11 +148,6 @@ def trained(make_config, manifest, tmp_path_factory):
     return SPEECH_TEXT.train(config, manifest), config
 
 
-def weights_of(run):
-    """Bytes of the weights of every checkpoint and of the best one."""
-    return {f.parent.name: f.read_bytes() for f in sorted(run.glob("*/model.safetensors"))}
-
-
 def log_of(run):
     with (run / "log.csv").open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
@@ -212,42 +206,6 @@ def test_best_checkpoint_predicts_what_was_validated(trained, manifest, tmp_path
     assert f1 == pytest.approx(metrics["macro_f1"], abs=1e-6)
     again = predict(run, manifest, tmp_path / "again.parquet", "inference.batch_size=3")
     np.testing.assert_allclose(again.probs, table.probs, atol=1e-5)
-
-
-class KilledError(BaseException):
-    """Nothing may catch it, as nothing catches SIGKILL."""
-
-
-@pytest.mark.slow
-def test_killed_training_resumes_to_the_same_bytes(
-    trained, make_config, manifest, tmp_path, monkeypatch
-):
-    undisturbed, _ = trained
-    original = EmotionTrainer.training_step
-    kill_in, steps = [4, 7], []
-
-    def training_step(self, *args, **kwargs):
-        loss = original(self, *args, **kwargs)
-        step = self.state.global_step + 1
-        if step not in steps[-1:]:  # the second half of a batch belongs to the same step
-            steps.append(step)
-        if step in kill_in[:1]:
-            kill_in.pop(0)
-            raise KilledError
-        return loss
-
-    monkeypatch.setattr(EmotionTrainer, "training_step", training_step)
-    config = make_config(tmp_path)
-    for _ in range(2):
-        with pytest.raises(KilledError):
-            SPEECH_TEXT.train(config, manifest)
-        assert not (config.run_dir / "best").exists()
-    run = SPEECH_TEXT.train(config, manifest)
-    # It went on behind the checkpoints 2 and 6; step 7 was begun twice.
-    assert steps == [1, 2, 3, 4, 3, 4, 5, 6, 7, 8, 9, 10]
-    ours, theirs = weights_of(run), weights_of(undisturbed)
-    assert sorted(ours) == sorted(["best", *(f"checkpoint-{step}" for step in (2, 4, 6, 8, 10))])
-    assert {name for name in ours if ours[name] != theirs[name]} == set()
 
 
 @pytest.mark.parametrize("trim_padding", ["false", "true"])
