@@ -145,15 +145,15 @@ def _run(
     as_json: AsJson = False,
     table_format: Format = TableFormat.TEXT,
 ) -> None:
-    """Cross prompts, models and decodings; each cell becomes a prediction table.
+    """Cross prompts, models and decodings; each trial becomes a prediction table.
 
-    All cells are checked before the first one is computed. Run again to go on after a stop: cells
+    All trials are checked before the first one is computed. Run again to go on after a stop: trials
     that are there already cost nothing.
     """
     from abhinaya.cli.processes import is_main_process, quiet_libraries
     from abhinaya.config import check_config, load_yaml
     from abhinaya.data.manifest import read_manifest
-    from abhinaya.prompting.experiments import PromptExperiment, plan_cells, run_cells
+    from abhinaya.prompting.experiments import PromptExperiment, plan_trials, run_trials
     from abhinaya.resources import find_config
 
     quiet_libraries()
@@ -172,12 +172,12 @@ def _run(
     content |= {key: value for key, value in given.items() if value}
     checked = check_config(content, PromptExperiment, str(path or "the command line"))
     corpus = read_manifest(checked.manifest, audio_root=checked.audio_root)
-    cells = plan_cells(checked, corpus)
+    trials = plan_trials(checked, corpus)
     rows: list[list[Cell]] = []
-    for cell, table in zip(cells, run_cells(cells, checked, corpus), strict=True):
+    for trial, table in zip(trials, run_trials(trials, checked, corpus), strict=True):
         n_abstained = int((table.labels < 0).sum())
         rows.append(
-            [cell.name, cell.prompt.name, cell.model, cell.decoding, len(table), n_abstained]
+            [trial.name, trial.prompt.name, trial.model, trial.decoding, len(table), n_abstained]
         )
     if is_main_process():
         show_table(

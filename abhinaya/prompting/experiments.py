@@ -43,12 +43,12 @@ from abhinaya.registry import load_member
 from abhinaya.resources import find_config
 
 __all__ = [
-    "Cell",
     "PromptExperiment",
+    "Trial",
     "choose_source",
-    "plan_cells",
+    "plan_trials",
     "read_texts",
-    "run_cells",
+    "run_trials",
 ]
 
 _logger = logging.getLogger(__name__)
@@ -81,7 +81,7 @@ class PromptExperiment(Config):
 
 
 @dataclass(frozen=True)
-class Cell:
+class Trial:
     """One prompt to one model with one decoding.
 
     Args:
@@ -136,15 +136,15 @@ def read_texts(manifest: Manifest, source: str | None) -> dict[str, str | None]:
     return read_transcripts(transcripts_path(manifest.root), source)
 
 
-def plan_cells(experiment: PromptExperiment, manifest: Manifest) -> list[Cell]:
-    """Return every cell, checked: model by model, then decoding by decoding, then prompt by prompt.
+def plan_trials(experiment: PromptExperiment, manifest: Manifest) -> list[Trial]:
+    """Return every trial, checked: by model, then by decoding, then by prompt.
 
     Args:
         experiment: what is crossed.
         manifest: the corpus, read.
 
     Raises:
-        ProblemsError: with everything that would stop a cell later, as far as it can be told
+        ProblemsError: with everything that would stop a trial later, as far as it can be told
             without a model: members that are not prompted, prompts that need what the selection
             lacks, names that are there twice.
         AbhinayaError: if a file is missing or wrong.
@@ -164,7 +164,7 @@ def plan_cells(experiment: PromptExperiment, manifest: Manifest) -> list[Cell]:
         lacks = find_lacks(prompt, manifest, experiment.select, texts)
         lacking[given] = bool(lacks)
         problems += [f"the prompt {prompt.name!r}: {lack}" for lack in lacks]
-    cells: list[Cell] = []
+    trials: list[Trial] = []
     for model in experiment.models:
         name, content, where = _read_model(model)
         kind = find_config_class(content, where)
@@ -180,8 +180,8 @@ def plan_cells(experiment: PromptExperiment, manifest: Manifest) -> list[Cell]:
         member = load_member(content["member"])
         for decoding, changes in experiment.decodings.items():
             for given, prompt in prompts:
-                cell_name = f"{prompt.name}__{name}__{decoding}"
-                change = _cell_content(cell_name, given, prompt, experiment, source, kind)
+                trial_name = f"{prompt.name}__{name}__{decoding}"
+                change = _trial_content(trial_name, given, prompt, experiment, source, kind)
                 try:
                     config = check_member_config(merge(merge(content, changes), change), where)
                 except ProblemsError as err:
@@ -189,42 +189,44 @@ def plan_cells(experiment: PromptExperiment, manifest: Manifest) -> list[Cell]:
                     problems += [f"{name}, {decoding}: {problem}" for problem in err.problems]
                     continue
                 if not lacking[given]:
-                    problems += _misfits(cell_name, prompt, config, manifest, experiment, texts)
-                cells.append(Cell(cell_name, prompt, name, decoding, member, config))
-    names = Counter(cell.name for cell in cells)
+                    problems += _misfits(trial_name, prompt, config, manifest, experiment, texts)
+                trials.append(Trial(trial_name, prompt, name, decoding, member, config))
+    names = Counter(trial.name for trial in trials)
     problems += [
-        f"{count} cells are named {name!r}; rename a prompt's file, or a model with NAME=CONFIG"
+        f"{count} trials are named {name!r}; rename a prompt's file, or a model with NAME=CONFIG"
         for name, count in names.items()
         if count > 1
     ]
     if problems:
         raise ProblemsError("the prompt experiment", list(dict.fromkeys(problems)))
-    return cells
+    return trials
 
 
-def run_cells(
-    cells: Sequence[Cell], experiment: PromptExperiment, manifest: Manifest
+def run_trials(
+    trials: Sequence[Trial], experiment: PromptExperiment, manifest: Manifest
 ) -> Iterator[PredictionTable]:
-    """Return the table of each cell, written to `NAME.parquet` in the experiment's folder.
+    """Return the table of each trial, written to `NAME.parquet` in the experiment's folder.
 
-    The resolved experiment is written beside them. A cell whose very table is there already costs
-    nothing: the members see to it, as in any prediction; a killed cell goes on where it was.
+    The resolved experiment is written beside them. A trial whose very table is there already costs
+    nothing: the members see to it, as in any prediction; a killed trial goes on where it was.
 
     Args:
-        cells: from `plan_cells`.
+        trials: from `plan_trials`.
         experiment: what is crossed.
         manifest: the corpus, read.
     """
     write_text(experiment.out / "experiment.yaml", dump_yaml(experiment))
     with ExitStack() as stack:
-        for member in {id(cell.member): cell.member for cell in cells}.values():
-            # A member with a large model of its own loads it once for all cells.
+        for member in {id(trial.member): trial.member for trial in trials}.values():
+            # A member with a large model of its own loads it once for all trials.
             if hasattr(member, "keep_loaded"):
                 stack.enter_context(member.keep_loaded())
-        for number, cell in enumerate(cells, start=1):
-            _logger.info("%s (%d of %d)", cell.name, number, len(cells))
-            out = experiment.out / f"{cell.name}.parquet"
-            yield cell.member.predict(cell.config, PredictRequest(manifest, experiment.select, out))
+        for number, trial in enumerate(trials, start=1):
+            _logger.info("%s (%d of %d)", trial.name, number, len(trials))
+            out = experiment.out / f"{trial.name}.parquet"
+            yield trial.member.predict(
+                trial.config, PredictRequest(manifest, experiment.select, out)
+            )
 
 
 def _read_model(model: str) -> tuple[str, dict[str, Any], str]:
@@ -237,7 +239,7 @@ def _read_model(model: str) -> tuple[str, dict[str, Any], str]:
     return name or str(content.get("name", path.stem)), content, str(path)
 
 
-def _cell_content(
+def _trial_content(
     name: str,
     given: str,
     prompt: Prompt,
@@ -245,7 +247,7 @@ def _cell_content(
     source: str | None,
     kind: type[MemberConfig],
 ) -> dict[str, Any]:
-    """Return what a cell lays over its model's config."""
+    """Return what a trial lays over its model's config."""
     data: dict[str, Any] = {"manifest": str(experiment.manifest)}
     if experiment.audio_root is not None:
         data["audio_root"] = str(experiment.audio_root)

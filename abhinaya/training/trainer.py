@@ -50,7 +50,7 @@ class _SetEpoch(TrainerCallback):
         self.sampler.set_epoch(math.floor((state.epoch or 0) + 1e-6))
 
 
-class _Report(TrainerCallback):
+class _EpochLog(TrainerCallback):
     """A bar on a terminal, and lines: each new best, and else about twenty in the whole run."""
 
     def __init__(self, name: str) -> None:
@@ -124,7 +124,7 @@ class EmotionTrainer(Trainer):
         self._sampler = LengthGroupedSampler(lengths, global_batch_size, self.args.seed)
         self.add_callback(_SetEpoch(self._sampler))
         self.remove_callback(PrinterCallback)
-        self.add_callback(_Report(name))
+        self.add_callback(_EpochLog(name))
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[Any]:
         return self._sampler

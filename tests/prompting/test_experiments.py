@@ -14,9 +14,9 @@ from abhinaya.data.manifest import make_manifest, write_manifest
 from abhinaya.data.predictions import read_table
 from abhinaya.data.transcripts import write_transcripts
 from abhinaya.errors import BadValueError, MissingFileError, ProblemsError, UnknownNameError
-from abhinaya.prompting.experiments import PromptExperiment, choose_source, plan_cells, run_cells
+from abhinaya.prompting.experiments import PromptExperiment, choose_source, plan_trials, run_trials
 
-# Paths of weights are looked at when a cell is computed, not before.
+# Paths of weights are looked at when a trial is computed, not before.
 SALMONN = {
     "member": "salmonn-zero-shot",
     "name": "ears",
@@ -91,14 +91,14 @@ def experiment_of(corpus, **keys):
 
 def problems_of(corpus, **keys):
     with pytest.raises(ProblemsError, match="in the prompt experiment") as caught:
-        plan_cells(experiment_of(corpus, **keys), corpus)
+        plan_trials(experiment_of(corpus, **keys), corpus)
     return caught.value.problems
 
 
 # Planning
 
 
-def test_plan_cells_crosses_all_and_names_each(corpus, write_model, own):
+def test_plan_trials_crosses_all_and_names_each(corpus, write_model, own):
     experiment = experiment_of(
         corpus,
         prompts=["salmonn-zero-shot-v1", own("curt-v1")],
@@ -108,8 +108,8 @@ def test_plan_cells_crosses_all_and_names_each(corpus, write_model, own):
             "wide": {"decoding": {"n_beams": 9}, "name": "x", "prompt": "salmonn-speech-v1"},
         },
     )
-    cells = plan_cells(experiment, corpus)
-    assert [cell.name for cell in cells] == [
+    trials = plan_trials(experiment, corpus)
+    assert [trial.name for trial in trials] == [
         "salmonn-zero-shot-v1__ears__greedy",
         "curt-v1__ears__greedy",
         "salmonn-zero-shot-v1__ears__wide",
@@ -119,9 +119,9 @@ def test_plan_cells_crosses_all_and_names_each(corpus, write_model, own):
         "salmonn-zero-shot-v1__b__wide",
         "curt-v1__b__wide",
     ]
-    last = cells[-1]
+    last = trials[-1]
     assert (last.prompt.name, last.model, last.decoding) == ("curt-v1", "b", "wide")
-    # What the cell says stands over the decoding's keys, and these over the file's.
+    # What the trial says stands over the decoding's keys, and these over the file's.
     assert last.config.name == last.name
     assert last.config.prompt == (experiment.prompts[1],)
     assert last.config.decoding.n_beams == 9
@@ -132,14 +132,14 @@ def test_plan_cells_crosses_all_and_names_each(corpus, write_model, own):
     assert last.config.data.transcripts is None
 
 
-def test_plan_cells_reads_the_machine_text_where_a_prompt_needs_text(corpus, write_model):
+def test_plan_trials_reads_the_machine_text_where_a_prompt_needs_text(corpus, write_model):
     write_texts(corpus.root, "human", "machine")
     keys = {"prompts": "salmonn-speech-text-v1", "models": write_model("one")}
-    (cell,) = plan_cells(experiment_of(corpus, **keys), corpus)
-    assert cell.name == "salmonn-speech-text-v1__ears__default"
-    assert cell.config.data.transcripts.predict == "machine"
-    (cell,) = plan_cells(experiment_of(corpus, **keys, transcripts="human"), corpus)
-    assert cell.config.data.transcripts.predict == "human"
+    (trial,) = plan_trials(experiment_of(corpus, **keys), corpus)
+    assert trial.name == "salmonn-speech-text-v1__ears__default"
+    assert trial.config.data.transcripts.predict == "machine"
+    (trial,) = plan_trials(experiment_of(corpus, **keys, transcripts="human"), corpus)
+    assert trial.config.data.transcripts.predict == "human"
 
 
 @pytest.mark.parametrize("sources", [("human",), ("a", "b"), ("human", "a", "b")])
@@ -152,7 +152,7 @@ def test_choose_source_that_is_open_raises(corpus, write_model, sources):
         choose_source(corpus)
     experiment = experiment_of(corpus, prompts="salmonn-speech-text-v1", models=write_model("one"))
     with pytest.raises(BadValueError, match=message):
-        plan_cells(experiment, corpus)
+        plan_trials(experiment, corpus)
 
 
 def test_choose_source_takes_a_single_one_of_people_where_that_is_asked(corpus):
@@ -163,17 +163,17 @@ def test_choose_source_takes_a_single_one_of_people_where_that_is_asked(corpus):
     assert choose_source(corpus, people=True) == "machine"
 
 
-def test_plan_cells_without_transcripts_raises_only_where_text_is_needed(corpus, write_model):
+def test_plan_trials_without_transcripts_raises_only_where_text_is_needed(corpus, write_model):
     (corpus.root / "transcripts.parquet").unlink()
     model = write_model("one")
-    plan_cells(experiment_of(corpus, models=model), corpus)
+    plan_trials(experiment_of(corpus, models=model), corpus)
     with pytest.raises(MissingFileError, match="There are no transcripts"):
-        plan_cells(experiment_of(corpus, models=model, prompts="salmonn-speech-text-v1"), corpus)
+        plan_trials(experiment_of(corpus, models=model, prompts="salmonn-speech-text-v1"), corpus)
     with pytest.raises(MissingFileError, match="There are no transcripts"):
-        plan_cells(experiment_of(corpus, models=model, transcripts="machine"), corpus)
+        plan_trials(experiment_of(corpus, models=model, transcripts="machine"), corpus)
 
 
-def test_plan_cells_tells_all_problems_at_once(corpus, write_model, own):
+def test_plan_trials_tells_all_problems_at_once(corpus, write_model, own):
     found = problems_of(
         corpus,
         select=["dev", "bare"],
@@ -198,27 +198,27 @@ def test_plan_cells_tells_all_problems_at_once(corpus, write_model, own):
         "the model name 'a b' may hold",
         "ears, a/b: decoding.n_beam is unknown, did you mean decoding.n_bea",
         "bad, default: beats is None",
-        "2 cells are named 'curt-v1__ears__default'; rename a prompt's file, or a model",
+        "2 trials are named 'curt-v1__ears__default'; rename a prompt's file, or a model",
     ):
         assert essential in text
     assert len(found) == len(set(found))
 
 
-def test_plan_cells_prompt_without_speech_for_a_member_that_hears_raises(corpus, write_model):
+def test_plan_trials_prompt_without_speech_for_a_member_that_hears_raises(corpus, write_model):
     assert problems_of(corpus, prompts="zero-shot-v1", models=write_model("one")) == (
         "zero-shot-v1__ears__default: the prompt has no slot {{ speech }}, but the member "
         "'salmonn-zero-shot' hears; use a prompt such as salmonn-zero-shot-v1",
     )
 
 
-def test_plan_cells_fills_chats_of_texts_by_the_models_own_settings(corpus, write_model):
+def test_plan_trials_fills_chats_of_texts_by_the_models_own_settings(corpus, write_model):
     experiment = experiment_of(
         corpus,
         prompts="zero-shot-v1",
         models=write_model("chat", CHAT),
         decodings={"greedy": {}, "free": {"filling": {"n_context": 2}}},
     )
-    greedy, free = plan_cells(experiment, corpus)
+    greedy, free = plan_trials(experiment, corpus)
     assert (greedy.config.prompt, greedy.config.data.transcripts.predict) == (
         "zero-shot-v1",
         "machine",
@@ -226,7 +226,7 @@ def test_plan_cells_fills_chats_of_texts_by_the_models_own_settings(corpus, writ
     assert (greedy.config.filling.n_context, free.config.filling.n_context) == (1, 2)
 
 
-def test_plan_cells_prompt_that_a_chat_of_texts_cannot_fill_raises(corpus, write_model):
+def test_plan_trials_prompt_that_a_chat_of_texts_cannot_fill_raises(corpus, write_model):
     write_texts(corpus.root, "human", "machine")
     found = problems_of(
         corpus,
@@ -247,7 +247,7 @@ def test_plan_cells_prompt_that_a_chat_of_texts_cannot_fill_raises(corpus, write
     ]
 
 
-def test_plan_cells_unknown_names_raise(corpus, write_model):
+def test_plan_trials_unknown_names_raise(corpus, write_model):
     model = write_model("one")
     cases = [
         ({"prompts": "zero-v1"}, UnknownNameError, "Unknown prompt 'zero-v1'"),
@@ -263,7 +263,7 @@ def test_plan_cells_unknown_names_raise(corpus, write_model):
     ]
     for keys, error, message in cases:
         with pytest.raises(error, match=message):
-            plan_cells(experiment_of(corpus, **({"models": model} | keys)), corpus)
+            plan_trials(experiment_of(corpus, **({"models": model} | keys)), corpus)
 
 
 @pytest.mark.parametrize(
@@ -290,7 +290,7 @@ def tiny(corpus, write_model):
     return write_model("tiny", **tiny_salmonn(corpus.root / "base"), audio={"max_audio_s": 2.0})
 
 
-def test_run_cells_writes_tables_and_computes_none_again(corpus, tiny, own, caplog):
+def test_run_trials_writes_tables_and_computes_none_again(corpus, tiny, own, caplog):
     experiment = experiment_of(
         corpus,
         prompts=["salmonn-zero-shot-v1", own("curt-v1")],
@@ -301,7 +301,7 @@ def test_run_cells_writes_tables_and_computes_none_again(corpus, tiny, own, capl
     def run(experiment):
         caplog.clear()
         with caplog.at_level(logging.INFO):
-            tables = list(run_cells(plan_cells(experiment, corpus), experiment, corpus))
+            tables = list(run_trials(plan_trials(experiment, corpus), experiment, corpus))
         return tables, sum("is there already" in message for message in caplog.messages)
 
     (first, second), n_there = run(experiment)
@@ -329,7 +329,7 @@ def test_run_cells_writes_tables_and_computes_none_again(corpus, tiny, own, capl
     assert n_there == 2
     assert {path: path.stat().st_mtime_ns for path in written} == written
 
-    # One cell is lost, and one decoding is new: two of three are computed.
+    # One trial is lost, and one decoding is new: two of three are computed.
     (experiment.out / "curt-v1__ears__short.parquet").unlink()
     _, n_there = run(experiment)
     assert n_there == 1
