@@ -18,7 +18,7 @@ import numpy as np
 import torch
 import whisper
 
-from abhinaya.asr.decoding import DecodingSettings, Recogniser
+from abhinaya.asr.decoding import DecodingSettings, Recognizer
 from abhinaya.asr.model import load_whisper
 from abhinaya.cli.processes import quiet_libraries
 from abhinaya.data.audio import SAMPLE_RATE_HZ
@@ -29,21 +29,21 @@ N_TOKENS = 32
 N_ROUNDS = 3
 
 
-def whole_s(recogniser: Recogniser, clips: list[np.ndarray], batch_size: int) -> float:
+def whole_s(recognizer: Recognizer, clips: list[np.ndarray], batch_size: int) -> float:
     """Seconds from waveforms to texts."""
     start = time.perf_counter()
     for at in range(0, len(clips), batch_size):
         some = [[clip] for clip in clips[at : at + batch_size]]
-        recogniser.transcribe([str(n) for n in range(len(some))], some, batch_size=batch_size)
+        recognizer.transcribe([str(n) for n in range(len(some))], some, batch_size=batch_size)
     return time.perf_counter() - start
 
 
-def decoder_s(recogniser: Recogniser, features: torch.Tensor, batch_size: int) -> float:
+def decoder_s(recognizer: Recognizer, features: torch.Tensor, batch_size: int) -> float:
     """Seconds from encoded clips to texts."""
     options = whisper.DecodingOptions(language="en", fp16=False)
     start = time.perf_counter()
     for some in features.split(batch_size):
-        whisper.decode(recogniser.model, some, options)
+        whisper.decode(recognizer.model, some, options)
     return time.perf_counter() - start
 
 
@@ -59,7 +59,7 @@ def main() -> None:
         file = Path(folder) / "tiny.pt"
         write_whisper_openai(file, n_positions=2 * N_TOKENS, **size)
         model = load_whisper(str(file), torch.device("cpu"))
-    recogniser = Recogniser(model, DecodingSettings("en", temperatures=(0.0,)))
+    recognizer = Recognizer(model, DecodingSettings("en", temperatures=(0.0,)))
     mels = [
         whisper.log_mel_spectrogram(whisper.pad_or_trim(clip), model.dims.n_mels) for clip in clips
     ]
@@ -72,8 +72,8 @@ def main() -> None:
     ):
         ratios = []
         for _ in range(N_ROUNDS):
-            alone_s = seconds(recogniser, inputs, 1)
-            ratios.append(alone_s / seconds(recogniser, inputs, N_CLIPS))
+            alone_s = seconds(recognizer, inputs, 1)
+            ratios.append(alone_s / seconds(recognizer, inputs, N_CLIPS))
         low, middle, high = min(ratios), statistics.median(ratios), max(ratios)
         print(
             f"time one by one / in a batch, {what}: {low:.2f} / {middle:.2f} / {high:.2f} "

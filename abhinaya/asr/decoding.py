@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Decoded",
     "DecodingSettings",
-    "Recogniser",
+    "Recognizer",
     "Transcript",
     "cut_windows",
     "join_windows",
@@ -223,7 +223,7 @@ def join_windows(windows: Sequence[Decoded], settings: DecodingSettings) -> Tran
     )
 
 
-class Recogniser:
+class Recognizer:
     """A Whisper model and how it decodes.
 
     Args:

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from abhinaya.asr.decoding import DecodingSettings, Recogniser, cut_windows
+from abhinaya.asr.decoding import DecodingSettings, Recognizer, cut_windows
 from abhinaya.data.manifest import Manifest
 from abhinaya.data.problems import Problem, write_problems
 from abhinaya.data.transcripts import (
@@ -143,9 +143,9 @@ def transcribe(
     weights = fingerprint(whisper)
     if in_half:
         halve_weights(whisper)
-    recogniser = Recogniser(whisper, settings, in_half=in_half)
-    made_with = f"weights={weights} {replace(settings, language=recogniser.language).describe()}"
-    inputs = WindowInputs(recogniser.window_samples)
+    recognizer = Recognizer(whisper, settings, in_half=in_half)
+    made_with = f"weights={weights} {replace(settings, language=recognizer.language).describe()}"
+    inputs = WindowInputs(recognizer.window_samples)
 
     run = TranscriptRun(transcripts_path(manifest.root), source, made_with, anew=replace_source)
     done = run.read_done()
@@ -160,7 +160,7 @@ def transcribe(
     state.wait_for_everyone()
     mine = [clip for batch in batches[state.process_index :: state.num_processes] for clip in batch]
     with progress(f"transcribing {source}", len(mine), shown=state.is_main_process) as advance:
-        for finished in _transcribe_batches(mine, recogniser, inputs, batch_size, num_workers):
+        for finished in _transcribe_batches(mine, recognizer, inputs, batch_size, num_workers):
             run.write_shard(finished)
             advance(len(finished))
     state.wait_for_everyone()
@@ -170,7 +170,7 @@ def transcribe(
     if state.is_main_process:
         run.finish(new, problems, utterances)
     state.wait_for_everyone()
-    return run.summarise(utterances, sum(row["text"] is not None for row in new.values()))
+    return run.summarize(utterances, sum(row["text"] is not None for row in new.values()))
 
 
 class WindowInputs:
@@ -299,7 +299,7 @@ class TranscriptRun:
         """Lists the clips without a transcript."""
         return self.table.with_name(f"{self.table.stem}.{self.source}.problems.csv")
 
-    def summarise(self, utterances: Iterable[str], n_new: int) -> TranscribeSummary:
+    def summarize(self, utterances: Iterable[str], n_new: int) -> TranscribeSummary:
         """Return counts over the utterances of a selection, once the table is written."""
         wanted = set(utterances)
         rows = [
@@ -326,7 +326,7 @@ class TranscriptRun:
 
 def _transcribe_batches(
     clips: Sequence[Clip],
-    recogniser: Recogniser,
+    recognizer: Recognizer,
     inputs: WindowInputs,
     batch_size: int,
     num_workers: int,
@@ -345,7 +345,7 @@ def _transcribe_batches(
         ]
         names = [clips[idx].utterance for idx in read]
         windows = [segment["windows"] for [segment] in segments]
-        found = recogniser.transcribe(names, windows, batch_size=batch_size) if names else []
+        found = recognizer.transcribe(names, windows, batch_size=batch_size) if names else []
         rows += [
             {"utterance": name, _REASON: None} | asdict(transcript)
             for name, transcript in zip(names, found, strict=True)

@@ -272,15 +272,15 @@ def _quantization(weights: Weights, device: torch.device) -> dict[str, Any]:
         dtype = torch.bfloat16
     config_class: Any = BitsAndBytesConfig
     if weights == "int8":
-        quantisation = config_class(load_in_8bit=True)
+        quantization = config_class(load_in_8bit=True)
     else:
-        quantisation = config_class(
+        quantization = config_class(
             load_in_4bit=True,
             bnb_4bit_quant_type="nf4",
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=dtype,
         )
-    return {"dtype": dtype, "quantization_config": quantisation}
+    return {"dtype": dtype, "quantization_config": quantization}
 
 
 def _misshapen(model: PreTrainedModel) -> list[str]:

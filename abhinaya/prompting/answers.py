@@ -147,7 +147,7 @@ class AnswerParser:
         self._codes = {code: idx for idx, code in enumerate(emotions.codes)}
         self._phrases = _phrases_of(emotions)
         self._longest = max(map(len, self._phrases))
-        self._options = self._read_options(_normalise(asked))
+        self._options = self._read_options(_normalize(asked))
         if self._options:
             self._codes = {}
             self._phrases = {p: c for p, c in self._phrases.items() if len("".join(p)) > 1} | {
@@ -167,7 +167,7 @@ class AnswerParser:
             return Parsed(ABSTAIN, "empty answer")
         if whole in self._codes:
             return Parsed(self._codes[whole])
-        text = _normalise(answer)
+        text = _normalize(answer)
         labels = [label for label in _LABEL.findall(text) if label.strip()]
         if labels:
             text = labels[-1]
@@ -245,7 +245,7 @@ def class_words(emotions: EmotionSet) -> tuple[str, ...]:
         'angry, contempt, disgust, fear, happy, neutral, sad, surprise'
     """
     parser = AnswerParser(emotions)
-    words = tuple(" ".join(_words(name)) for name in map(_normalise, emotions.names))
+    words = tuple(" ".join(_words(name)) for name in map(_normalize, emotions.names))
     for idx, word in enumerate(words):
         if parser.parse(word).label != idx:
             raise BadValueError(
@@ -259,7 +259,7 @@ def _phrases_of(emotions: EmotionSet) -> dict[tuple[str, ...], tuple[int, ...]]:
     """Return class indices by phrase; names and codes of the set come before synonyms."""
     own: dict[tuple[str, ...], list[int]] = {}
     for idx, pair in enumerate(zip(emotions.codes, emotions.names, strict=True)):
-        for phrase in dict.fromkeys(_words(_normalise(text)) for text in pair):
+        for phrase in dict.fromkeys(_words(_normalize(text)) for text in pair):
             own.setdefault(phrase, []).append(idx)
     rows = {words[0]: words for words in map(str.split, _ROWS)}
     row_of = {word: key for key, words in rows.items() for word in words}
@@ -284,7 +284,7 @@ def _without_thoughts(answer: str) -> str:
     return last[: begun.start()] if begun else last
 
 
-def _normalise(text: str) -> str:
+def _normalize(text: str) -> str:
     """Lower case, one form for each letter, without invisible characters and markup."""
     text = unicodedata.normalize("NFKC", text).translate(_REPLACED)
     return unicodedata.normalize("NFKC", text.casefold())

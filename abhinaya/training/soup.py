@@ -41,7 +41,7 @@ __all__ = [
     "Part",
     "average_weights",
     "greedy_choice",
-    "normalise_weights",
+    "normalize_weights",
     "open_soup",
     "read_parts",
     "soup_config",
@@ -144,7 +144,7 @@ def average_weights(files: Sequence[Path], weights: Sequence[float]) -> dict[str
     return means
 
 
-def normalise_weights(weights: Sequence[float] | None, n_parts: int) -> list[float]:
+def normalize_weights(weights: Sequence[float] | None, n_parts: int) -> list[float]:
     """Return weights that sum to one; equal ones if none are given.
 
     Raises:

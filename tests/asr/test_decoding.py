@@ -13,7 +13,7 @@ from tiny_whisper import ENGLISH, Layouts, end_early, write_tiny
 from abhinaya.asr.decoding import (
     Decoded,
     DecodingSettings,
-    Recogniser,
+    Recognizer,
     cut_windows,
     join_windows,
 )
@@ -75,9 +75,9 @@ def one_by_one(model: whisper.Whisper, clip: np.ndarray, **options: object):
 def test_batched_texts_equal_those_of_openai_whisper_one_by_one(tiny, speech, layout, ours, theirs):
     clips = speech[:4] if "beam_size" in ours else speech
     settings = DecodingSettings(temperatures=(0.0,), **ours)
-    recogniser = Recogniser(load_whisper(str(getattr(tiny, layout)), CPU), settings)
+    recognizer = Recognizer(load_whisper(str(getattr(tiny, layout)), CPU), settings)
     found = dict(
-        recogniser._pass([(str(n), 0) for n in range(len(clips))], clips, recogniser.language)
+        recognizer._pass([(str(n), 0) for n in range(len(clips))], clips, recognizer.language)
     )
     reference = whisper.load_model(str(tiny.openai), device="cpu")
     for number, clip in enumerate(clips):
@@ -99,9 +99,9 @@ def test_real_model_in_batches_equals_openai_whisper_one_by_one(speech):
         pytest.skip("ABHINAYA_WHISPER names no full Whisper model (.pt file or folder)")
     model = load_whisper(path, CPU)
     language = "de" if model.is_multilingual else "en"
-    recogniser = Recogniser(model, DecodingSettings(language, temperatures=(0.0,)))
+    recognizer = Recognizer(model, DecodingSettings(language, temperatures=(0.0,)))
     keys = [(str(number), 0) for number in range(len(speech))]
-    found = dict(recogniser._pass(keys, speech, recogniser.language))
+    found = dict(recognizer._pass(keys, speech, recognizer.language))
     expected = [tuple(one_by_one(model, clip, language=language).tokens) for clip in speech]
     assert [found[key].tokens for key in keys] == expected
 
@@ -113,9 +113,9 @@ def test_half_precision_on_the_device_says_what_openai_whisper_says_there(tiny, 
     device = torch.device("cuda")
     model = load_whisper(str(tiny.openai), device)
     halve_weights(model)
-    recogniser = Recogniser(model, DecodingSettings("en", (0.0,)), in_half=True)
+    recognizer = Recognizer(model, DecodingSettings("en", (0.0,)), in_half=True)
     # One clip per pass on both sides: half precision rounds too much to compare batches.
-    found = [recogniser.transcribe(["a"], [[clip]], batch_size=1)[0].text for clip in noises]
+    found = [recognizer.transcribe(["a"], [[clip]], batch_size=1)[0].text for clip in noises]
     content = torch.load(tiny.openai, weights_only=True)
     content["model_state_dict"] = {k: v.half() for k, v in content["model_state_dict"].items()}
     theirs = whisper.load_model(str(tiny.openai), device=device)
@@ -129,10 +129,10 @@ def test_half_precision_on_the_device_says_what_openai_whisper_says_there(tiny, 
 @pytest.mark.parity
 def test_english_model_needs_no_language(tmp_path, speech):
     layouts = write_tiny(tmp_path, n_tokens=ENGLISH)
-    recogniser = Recogniser(
+    recognizer = Recognizer(
         load_whisper(str(layouts.hub), CPU), DecodingSettings(temperatures=(0.0,))
     )
-    found = recogniser.transcribe(["a", "b"], [[speech[0]], [speech[1]]], batch_size=2)
+    found = recognizer.transcribe(["a", "b"], [[speech[0]], [speech[1]]], batch_size=2)
     reference = whisper.load_model(str(layouts.openai), device="cpu")
     expected = [one_by_one(reference, clip, language="en").text for clip in speech[:2]]
     assert [transcript.text for transcript in found] == expected
@@ -142,12 +142,12 @@ def test_english_model_needs_no_language(tmp_path, speech):
 def test_english_model_refuses_another_language(tmp_path):
     layouts = write_tiny(tmp_path, n_tokens=ENGLISH, chunk_s=1)
     with pytest.raises(BadValueError, match=r"language is 'de', but this model knows English only"):
-        Recogniser(load_whisper(str(layouts.hub), CPU), DecodingSettings(language="de"))
+        Recognizer(load_whisper(str(layouts.hub), CPU), DecodingSettings(language="de"))
 
 
 def fallback_settings(model, clips, **changes: object) -> DecodingSettings:
     """Settings by which half of the clips look unsure at temperature 0."""
-    greedy = Recogniser(model, DecodingSettings("en", temperatures=(0.0,)))
+    greedy = Recognizer(model, DecodingSettings("en", temperatures=(0.0,)))
     names = [str(number) for number in range(len(clips))]
     first = greedy.transcribe(names, [[clip] for clip in clips], batch_size=99)
     middle = float(np.median([transcript.avg_logprob for transcript in first]))
@@ -157,12 +157,12 @@ def fallback_settings(model, clips, **changes: object) -> DecodingSettings:
 
 def test_clip_that_falls_back_equals_itself_in_any_batch(short, noises):
     settings = fallback_settings(short, noises)
-    recogniser = Recogniser(short, settings)
+    recognizer = Recognizer(short, settings)
     names = [f"clip{number}" for number in range(len(noises))]
     together = dict(
         zip(
             names,
-            recogniser.transcribe(names, [[clip] for clip in noises], batch_size=8),
+            recognizer.transcribe(names, [[clip] for clip in noises], batch_size=8),
             strict=True,
         )
     )
@@ -171,7 +171,7 @@ def test_clip_that_falls_back_equals_itself_in_any_batch(short, noises):
     assert len(fell_back) == 4
     for batch in ([0, 1, 2], [2, 1, 0, 7, 5], [3], [4], [5], [6], [7, 6]):
         chosen = [names[number] for number in batch]
-        again = recogniser.transcribe(chosen, [[noises[n]] for n in batch], batch_size=8)
+        again = recognizer.transcribe(chosen, [[noises[n]] for n in batch], batch_size=8)
         for name, transcript in zip(chosen, again, strict=True):
             assert transcript.text == together[name].text
             if name in fell_back:
@@ -184,7 +184,7 @@ def test_samples_depend_on_seed_and_utterance_and_leave_the_callers_random_numbe
 ):
     def sample(name: str, seed: int) -> str:
         settings = DecodingSettings("en", temperatures=(1.0,), seed=seed)
-        return Recogniser(short, settings).transcribe([name], [[noises[0]]], batch_size=1)[0].text
+        return Recognizer(short, settings).transcribe([name], [[noises[0]]], batch_size=1)[0].text
 
     torch.manual_seed(5)
     expected = torch.rand(1)
@@ -203,7 +203,7 @@ def test_first_good_temperature_ends_the_search(short, noises):
         settings = DecodingSettings(
             "en", temperatures, min_logprob=min_logprob, max_compression_ratio=99.0
         )
-        return Recogniser(short, settings).transcribe(names, windows, batch_size=8)
+        return Recognizer(short, settings).transcribe(names, windows, batch_size=8)
 
     # So near to each other that chance decides which is the best.
     ladder = (1.0, 1.01, 1.02, 1.03, 1.04)
@@ -224,24 +224,24 @@ def test_last_temperature_counts_where_none_is_good(short, noises):
     names = [str(number) for number in range(len(noises))]
     # No text is sure enough: every clip goes through to the end.
     never = DecodingSettings("en", temperatures=(0.0, 0.5, 1.0), min_logprob=0.0)
-    hopeless = Recogniser(short, never).transcribe(names, windows, batch_size=8)
+    hopeless = Recognizer(short, never).transcribe(names, windows, batch_size=8)
     assert {transcript.temperature for transcript in hopeless} == {1.0}
     assert {transcript.flag for transcript in hopeless} <= {"unsure", "repetitive"}
     # Every text is: none leaves the batch.
     always = DecodingSettings("en", min_logprob=-99.0, max_compression_ratio=99.0)
-    fine = Recogniser(short, always).transcribe(names, windows, batch_size=8)
+    fine = Recognizer(short, always).transcribe(names, windows, batch_size=8)
     assert {(transcript.temperature, transcript.flag) for transcript in fine} == {(0.0, None)}
 
 
 def test_long_clip_is_its_windows_joined_in_the_language_of_the_first(short, noises):
     clip = np.concatenate(noises)[: 5 * RATE_HZ]
     settings = DecodingSettings(None, temperatures=(0.0,), max_no_speech_prob=1.0)
-    recogniser = Recogniser(short, settings)
-    segments = cut_windows(clip, recogniser.window_samples)
+    recognizer = Recognizer(short, settings)
+    segments = cut_windows(clip, recognizer.window_samples)
     assert len(segments) == 3
-    [whole] = recogniser.transcribe(["long"], [segments], batch_size=1)
-    [first] = recogniser.transcribe(["part"], [segments[:1]], batch_size=1)
-    fixed = Recogniser(
+    [whole] = recognizer.transcribe(["long"], [segments], batch_size=1)
+    [first] = recognizer.transcribe(["part"], [segments[:1]], batch_size=1)
+    fixed = Recognizer(
         short, DecodingSettings(first.language, temperatures=(0.0,), max_no_speech_prob=1.0)
     )
     parts = fixed.transcribe(["0", "1", "2"], [[segment] for segment in segments], batch_size=1)

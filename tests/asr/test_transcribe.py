@@ -8,7 +8,7 @@ import pytest
 import soundfile
 from tiny_whisper import end_early, hear_nothing, write_tiny
 
-from abhinaya.asr.decoding import Recogniser
+from abhinaya.asr.decoding import Recognizer
 from abhinaya.asr.transcribe import transcribe as transcribe_fully
 from abhinaya.data.labels import MSP_PODCAST
 from abhinaya.data.manifest import Manifest, make_manifest
@@ -67,13 +67,13 @@ def rows_of(manifest: Manifest, source: str = SOURCE) -> dict[str, dict]:
 def heard(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Every utterance that is given to the model, as often as it is."""
     names: list[str] = []
-    inner = Recogniser.transcribe
+    inner = Recognizer.transcribe
 
     def spy(self, utterances, windows, *, batch_size):
         names.extend(utterances)
         return inner(self, utterances, windows, batch_size=batch_size)
 
-    monkeypatch.setattr(Recogniser, "transcribe", spy)
+    monkeypatch.setattr(Recognizer, "transcribe", spy)
     return names
 
 

@@ -58,7 +58,7 @@ def test_different_numbers_of_texts_raise():
         ("zh", "你好。", "你 好"),
     ],
 )
-def test_texts_are_normalised_as_in_whispers_evaluation(language, text, expected):
+def test_texts_are_normalized_as_in_whispers_evaluation(language, text, expected):
     assert load_normalizer(language)(text).split() == expected.split()
 
 

@@ -64,7 +64,7 @@ def test_prepare_without_audio_opens_no_sound(run_cli, release, tmp_path, monkey
     assert read_manifest(tmp_path / "manifest.parquet").rows["duration_s"].isna().all()
 
 
-def test_prepare_adds_transcripts_of_a_recogniser(run_cli, release, tmp_path):
+def test_prepare_adds_transcripts_of_a_recognizer(run_cli, release, tmp_path):
     texts = release.parent / "recognised.csv"
     args = ("--no-audio", "--balanced-per-class", 1, "--transcripts", f"my-asr={texts}")
     result = run_cli("prepare", "msp-podcast", release, "--out", tmp_path, *args)

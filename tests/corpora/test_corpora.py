@@ -100,7 +100,7 @@ def test_no_audio_opens_nothing(write_release: WriteRelease, tmp_path: Path) -> 
     assert [problem.utterance for problem in prepared.problems] == ["balanced"]
 
 
-def test_second_run_keeps_what_a_recogniser_wrote(
+def test_second_run_keeps_what_a_recognizer_wrote(
     write_release: WriteRelease, tmp_path: Path
 ) -> None:
     release, path = write_release(), tmp_path / "out" / "transcripts.parquet"

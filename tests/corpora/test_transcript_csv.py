@@ -58,7 +58,7 @@ def test_prepared_corpus_has_both_sources_and_keeps_a_third(tmp_path):
     out = tmp_path / "prepared"
     for source in ("first", "second", "second"):
         options = PrepareOptions(
-            check_audio=False, balanced_per_class=1, transcripts={source: corpus.recognised}
+            check_audio=False, balanced_per_class=1, transcripts={source: corpus.recognized}
         )
         prepare_corpus("msp-podcast", corpus.release, out, options)
     counts = {

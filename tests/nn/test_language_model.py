@@ -224,7 +224,7 @@ def test_nf4_computes_with_weights_that_are_off_by_a_tenth(tiny: str) -> None:
 
 
 @pytest.mark.parametrize("weights", ["int8", "nf4"])
-def test_adapters_on_quantised_weights_get_gradients_from_embeddings(
+def test_adapters_on_quantized_weights_get_gradients_from_embeddings(
     tiny: str, weights: Weights
 ) -> None:
     pytest.importorskip("bitsandbytes")
@@ -243,7 +243,7 @@ def test_adapters_on_quantised_weights_get_gradients_from_embeddings(
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("weights", ["int8", "nf4"])
-def test_quantised_weights_go_to_the_accelerator_of_the_process(
+def test_quantized_weights_go_to_the_accelerator_of_the_process(
     tiny: str, weights: Weights
 ) -> None:
     pytest.importorskip("bitsandbytes")

@@ -117,7 +117,7 @@ def test_another_kind_of_model_raises(tmp_path: Path) -> None:
         load_language_model(str(tmp_path))
 
 
-def test_stored_quantised_weights_raise(copy: Path) -> None:
+def test_stored_quantized_weights_raise(copy: Path) -> None:
     """Otherwise transformers takes them as they are, whatever type was asked for."""
     edit_config(copy, quantization_config={"load_in_4bit": True, "quant_method": "bitsandbytes"})
     with pytest.raises(CheckpointError, match="stored quantised, expected plain ones"):
@@ -199,7 +199,7 @@ def test_sentencepiece_file_without_its_packages_raises(
     assert load_tokenizer(str(LLAMA3))("hi").input_ids
 
 
-def test_quantised_weights_without_bitsandbytes_raise(
+def test_quantized_weights_without_bitsandbytes_raise(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)

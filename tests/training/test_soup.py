@@ -24,7 +24,7 @@ from abhinaya.registry import load_member
 from abhinaya.training.soup import (
     average_weights,
     greedy_choice,
-    normalise_weights,
+    normalize_weights,
     open_soup,
     read_parts,
     soup_config,
@@ -91,7 +91,7 @@ def make_run(bases: Path, tmp_path: Path) -> MakeRun:
 
 def write(runs: list[Path], out: Path, weights: list[float] | None = None) -> Path:
     parts = read_parts(runs)
-    shares = normalise_weights(weights, len(parts))
+    shares = normalize_weights(weights, len(parts))
     digest = soup_digest(parts, {"weights": shares})
     config = soup_config(parts, out, out.name)
     write_soup(parts, shares, config, out, digest=digest, kind="weighted", macro_f1=0.5)
@@ -296,12 +296,12 @@ def test_read_parts_wrong_runs_raise(make_run: MakeRun, tmp_path: Path) -> None:
         read_parts([run, tmp_path / "none"])
 
 
-def test_normalise_weights() -> None:
-    assert normalise_weights(None, 4) == [0.25] * 4
-    assert normalise_weights([1, 0, 3], 3) == [0.25, 0, 0.75]
+def test_normalize_weights() -> None:
+    assert normalize_weights(None, 4) == [0.25] * 4
+    assert normalize_weights([1, 0, 3], 3) == [0.25, 0, 0.75]
     for wrong in ([1.0], [1.0, -1.0], [0.0, 0.0], [1.0, float("nan")]):
         with pytest.raises(BadValueError, match="do not fit 2 runs: expected 2 numbers"):
-            normalise_weights(wrong, 2)
+            normalize_weights(wrong, 2)
 
 
 def test_greedy_choice_by_hand() -> None:

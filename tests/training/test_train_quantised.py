@@ -101,7 +101,7 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.mark.parametrize("weights", ["nf4", "int8"])
-def test_training_around_a_quantised_model_saves_what_is_trained_and_resumes(
+def test_training_around_a_quantized_model_saves_what_is_trained_and_resumes(
     make_config: MakeConfig, manifest: Manifest, llama: str, tmp_path: Path, weights: str
 ) -> None:
     member = Speaking(llama, weights)

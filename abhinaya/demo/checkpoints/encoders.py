@@ -98,11 +98,11 @@ def _wavlm_config(
     )
 
 
-def _write_extractor(folder: Path, normalise: bool) -> None:
+def _write_extractor(folder: Path, normalize: bool) -> None:
     from transformers import Wav2Vec2FeatureExtractor
 
     extractor: Any = Wav2Vec2FeatureExtractor
-    extractor(do_normalize=normalise, return_attention_mask=normalise).save_pretrained(folder)
+    extractor(do_normalize=normalize, return_attention_mask=normalize).save_pretrained(folder)
 
 
 def write_whisper(folder: Path, **options: Any) -> None:

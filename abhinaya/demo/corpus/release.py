@@ -82,7 +82,7 @@ class CorpusSummary:
 
     release: Path
     test3_truth: Path
-    recognised: Path
+    recognized: Path
     n_clips: Mapping[str, int]
     n_speakers: int
     duration_s: float
@@ -156,9 +156,9 @@ def write_corpus(
     truth = Path(out) / "test3_truth.csv"
     rows = [(clip.name, clip.label, clip.speaker.id) for clip in hidden]
     write_csv(truth, ("FileName", "EmoClass", "SpkrID"), rows)
-    recognised = Path(out) / "recognised.csv"
-    heard = [(clip.name, _recognise(clip, seed)) for clip in clips]
-    write_csv(recognised, ("FileName", "Transcript"), heard)
+    recognized = Path(out) / "recognised.csv"
+    heard = [(clip.name, _recognize(clip, seed)) for clip in clips]
+    write_csv(recognized, ("FileName", "Transcript"), heard)
     with atomic_folder(release) as folder:
         duration_s = _write_sounds(folder / "Audios", clips)
         _write_labels(folder / "Labels", labelled)
@@ -171,14 +171,14 @@ def write_corpus(
     return CorpusSummary(
         release=release,
         test3_truth=truth,
-        recognised=recognised,
+        recognized=recognized,
         n_clips={split: sum(clip.split == split for clip in clips) for split in _CLIPS},
         n_speakers=n_speakers,
         duration_s=duration_s,
     )
 
 
-def _recognise(clip: _Clip, seed: int) -> str:
+def _recognize(clip: _Clip, seed: int) -> str:
     """Return what was said, with about one word in fourteen lost."""
     rng = np.random.default_rng([seed, *clip.name.encode()])
     words = clip.text.split()

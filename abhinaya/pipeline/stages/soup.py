@@ -48,7 +48,7 @@ def run_soup(
 
     parts = soups.read_parts(runs)
     kind = "greedy" if greedy else "uniform" if weights is None else "weighted"
-    shares = soups.normalise_weights(weights, len(parts))
+    shares = soups.normalize_weights(weights, len(parts))
     config = soups.soup_config(parts, out, name or out.name)
     recipe = {"kind": kind, "weights": shares, "name": config.name}
     score = None

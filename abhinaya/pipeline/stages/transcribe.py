@@ -95,7 +95,7 @@ def count_transcripts(manifest: Path, settings: TranscribeSettings) -> Report:
     corpus = read_manifest(manifest)
     run = TranscriptRun(corpus.root / TRANSCRIPTS, settings.source_name, "", anew=False)
     utterances = corpus.select(settings.select)["utterance"].tolist()
-    return _report(run.summarise(utterances, 0), None)
+    return _report(run.summarize(utterances, 0), None)
 
 
 def _report(summary: TranscribeSummary, n_new: int | None) -> Report:

@@ -96,12 +96,12 @@ def test_test3_stands_in_no_file_of_the_release_but_its_sounds(corpus, truth):
             assert "test3" not in path.name + path.read_text(encoding="utf-8")
 
 
-def test_recognised_text_of_every_clip_is_the_spoken_one_with_words_lost(corpus):
+def test_recognized_text_of_every_clip_is_the_spoken_one_with_words_lost(corpus):
     said = {
         path.with_suffix(".wav").name: path.read_text(encoding="utf-8").strip()
         for path in (corpus.release / "Transcripts").iterdir()
     }
-    heard = {row["FileName"]: row["Transcript"] for row in read_rows(corpus.recognised)}
+    heard = {row["FileName"]: row["Transcript"] for row in read_rows(corpus.recognized)}
     assert len(heard) == 500
     n_said = n_heard = 0
     for name, text in said.items():

@@ -177,7 +177,7 @@ def test_clusters_of_generic_embeddings_destroy_a_good_model(corpus, left_out):
     assert corpus.macro_f1(left_out["cluster-logits"]) > direct - 0.1
 
 
-def test_standardising_each_speaker_beats_every_clustering(corpus, left_out):
+def test_standardizing_each_speaker_beats_every_clustering(corpus, left_out):
     scores = {name: corpus.macro_f1(table) for name, table in left_out.items()}
     assert max(scores, key=lambda name: scores[name]) == "standardise"
     assert scores["standardise"] > scores["none"] + 0.01

@@ -117,7 +117,7 @@ def test_smooth_rows_spaces_cluster_different_things():
         ("logits", "always", "u0 u2"),
     ],
 )
-def test_smooth_rows_standardises_embeddings_only_unless_told(space, standardised, pair):
+def test_smooth_rows_standardizes_embeddings_only_unless_told(space, standardised, pair):
     # As they are, u0 u1 are 2 apart and u0 u2 6.02. Standardised, the columns 0 0 6 and 0 2 .5 have
     # sd sqrt(24 / 3) = 2.828 and sqrt(2.167 / 3) = .850: u0 u1 are 2 / .850 = 2.35 apart, and u0 u2
     # sqrt((6 / 2.828) ** 2 + (.5 / .850) ** 2) = 2.20.

@@ -72,17 +72,17 @@ def test_smooth_table_survives_the_disk(tmp_path):
     assert read.meta["settings"] == {"min_utts": 2, "seed": 4}
 
 
-def test_smooth_table_standardise_and_prior_do_what_their_modules_do():
+def test_smooth_table_standardize_and_prior_do_what_their_modules_do():
     table = member()
-    by_standardising, _ = smooth_table(
+    by_standardizing, _ = smooth_table(
         table, truth_of(table), method="standardise", shrinkage=1.0, min_utts=3
     )
     whole = EMBEDDINGS.astype(float)
     moved = standardize_speakers([whole[:3]], whole.mean(axis=0), whole.std(axis=0), shrinkage=1.0)[
         0
     ]
-    np.testing.assert_allclose(by_standardising.probs[:3], softmax(moved), rtol=1e-5)
-    assert by_standardising.decided_by[0] == "standardise"
+    np.testing.assert_allclose(by_standardizing.probs[:3], softmax(moved), rtol=1e-5)
+    assert by_standardizing.decided_by[0] == "standardise"
     by_prior, _ = smooth_table(
         table, truth_of(table), method="prior", strength=2.0, training_prior="balanced"
     )

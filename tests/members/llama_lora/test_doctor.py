@@ -121,7 +121,7 @@ def test_files_that_do_not_fit_their_config(llama, tmp_path):
     only_problem(tmp_path, "base", text, base=str(llama), classifier=None)
 
 
-def test_model_stored_quantised(llama, tmp_path):
+def test_model_stored_quantized(llama, tmp_path):
     edit_json(llama / "config.json", quantization_config={"quant_method": "bitsandbytes"})
     only_problem(tmp_path, "base", "are stored quantised", base=str(llama))
 

@@ -148,7 +148,7 @@ def test_without_logprobs_there_are_labels_alone(base):
 
 
 @pytest.mark.parametrize("weights", ["int8", "nf4"])
-def test_quantised_weights_answer_alike_in_any_batch(base, weights):
+def test_quantized_weights_answer_alike_in_any_batch(base, weights):
     pytest.importorskip("bitsandbytes")
     alone = [ask(base, [question], weights=weights)[0] for question in QUESTIONS]
     together = ask(base, QUESTIONS, weights=weights)

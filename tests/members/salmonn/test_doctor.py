@@ -199,7 +199,7 @@ def test_language_model_without_a_key_or_with_another_config(parts):
     parts.only_problem("base", r"size mismatch for .*: \(640, 64\) against \(700, 64\)")
 
 
-def test_language_model_is_another_or_stored_quantised(parts):
+def test_language_model_is_another_or_stored_quantized(parts):
     problems = parts.problems(base=str(parts.whisper))
     assert "holds a model of type 'whisper', expected 'llama', of which Vicuna" in problems[0][1]
     parts.edit_json(parts.llama / "config.json", quantization_config={"load_in_8bit": True})
@@ -325,7 +325,7 @@ def test_transcripts_missing_unknown_and_there(parts):
     assert "Unknown transcript source 'machine'." in found["data.transcripts.predict"].details
 
 
-def test_quantised_weights_need_bitsandbytes(parts, monkeypatch):
+def test_quantized_weights_need_bitsandbytes(parts, monkeypatch):
     pytest.importorskip("bitsandbytes")
     assert parts.problems(llm_weights="nf4") == []
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
