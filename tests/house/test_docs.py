@@ -65,6 +65,7 @@ def own_corpus(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_quick_start_works_as_it_is_written(own_corpus):
     base = own_corpus / "tiny"
     write_whisper(base, chunk_s=15, n_layers=2, n_features=16)

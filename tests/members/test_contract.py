@@ -192,6 +192,7 @@ def test_same_result_twice(case: Case) -> None:
     assert again == (case.folder / "table" / "table.parquet").read_bytes()
 
 
+@pytest.mark.slow
 def test_killed_prediction_resumes_to_the_same_bytes(
     case: Case, monkeypatch: pytest.MonkeyPatch
 ) -> None:

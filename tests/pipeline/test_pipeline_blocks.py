@@ -116,6 +116,7 @@ def test_every_block_is_a_step_that_says_what_it_needs_and_makes(chain):
     assert steps["submit"].needs[0] == SMOOTHED
 
 
+@pytest.mark.slow
 def test_whole_chain_from_release_to_submission(chain, run_chain):
     # The gate needs more than the two speakers of the development split.
     blocks = (EVERYWHERE, TEXT, SPEAKERS, GATE, "predict.development=[train, development, test1]")
