@@ -230,11 +230,11 @@ def config_digest(config: BaseModel, *, without: Sequence[str] = ()) -> str:
     return digest_of(content)
 
 
-def _yaml() -> YAML:
+def _yaml() -> Any:
     """Return a reader and writer of YAML 1.2; a new one, because a document may change it."""
-    yaml = YAML(typ="safe", pure=True)
+    yaml: Any = YAML(typ="safe", pure=True)  # it declares the type of its settings as None
     yaml.default_flow_style = False
-    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]  # typed as None
+    yaml.sort_base_mapping_type_on_output = False
     # ruamel.yaml 0.19 takes .5e1 for a word; the table of its own resolvers must be there first.
     assert yaml.resolver.versioned_resolver
     yaml.resolver.add_version_implicit_resolver(

@@ -67,10 +67,12 @@ def takes_settings(command: Callable[..., None]) -> Callable[..., None]:
         values = {name: given.pop(name) for name in kind.model_fields}
         command(settings=_read_settings(kind, values), **given)
 
-    with_options.__doc__ = command.__doc__
-    with_options.__name__ = command.__name__
-    with_options.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    with_options.__annotations__ = {p.name: p.annotation for p in parameters}
+    # What typer reads: the signature for names and defaults, the annotations for types.
+    described: Any = with_options  # a function's type has no signature to set
+    described.__doc__ = command.__doc__
+    described.__name__ = command.__name__
+    described.__signature__ = inspect.Signature(parameters)
+    described.__annotations__ = {p.name: p.annotation for p in parameters}
     return with_options
 
 
@@ -89,7 +91,8 @@ def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
     default = field.default
     origin = typing.get_origin(kind)
     if origin is tuple:
-        kind, default = list[typing.get_args(kind)[0]], None  # type: ignore[misc]
+        item: Any = typing.get_args(kind)[0]  # known when the program runs only
+        kind, default = list[item], None
     elif origin is dict:
         kind, default = list[str], None
     if default is None:

@@ -246,7 +246,10 @@ def test_letters_of_a_prompt_are_read_as_the_prompt_means_them(tmp_path):
         "{{ transcript }}\n\n(A) neutral (B) sad (C) happy\n"
     )
     settings = {"prompt": str(prompt), "decoding": {"constrained": False, "max_tokens": 300}}
-    script = lambda question, n: None if question == PROBE else "A"  # noqa: E731
+
+    def script(question, n):
+        return None if question == PROBE else "A"
+
     with ChatServer(script=script) as server:
         table = run_zero_shot(manifest, tmp_path / "t.parquet", server, settings)
     assert [table.emotions.names[idx] for idx in table.labels] == ["neutral"]
