@@ -48,14 +48,14 @@ class RunDirectory:
                 raise BadValueError(
                     f"{str(self.path)!r} holds files but no run of abhinaya: "
                     f"{', '.join(sorted(others)[:5])}. "
-                    "Set run_dir to an empty folder."
+                    "Name an empty folder (run_dir, --out)."
                 )
         # A run that never got to a checkpoint has nothing to lose, so it may start anew.
         elif stored["digest"] != self.digest and (self.is_finished or self._checkpoints()):
             raise BadValueError(
                 f"{str(self.path)!r} holds a run with another config or corpus "
                 f"(digest {stored['digest']}, now {self.digest}). "
-                "Set run_dir to another folder, or delete this one."
+                "Name another folder (run_dir, --out), or delete this one."
             )
 
     def begin(self, config_yaml: str) -> None:

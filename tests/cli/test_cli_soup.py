@@ -95,7 +95,7 @@ def test_soup_uniform_writes_a_run_that_predicts(
     out = tmp_path / "mix"
     result = run_cli("soup", folder / "r0", folder / "r1", "--out", out)
     assert result.code == 0, result.err
-    assert result.out.startswith("uniform soup of 2 of 2 runs\nrun")
+    assert result.out.startswith("soup of 2 of 2 runs\nrun")
     cells = [line.split() for line in result.out.splitlines()[2:]]
     assert cells == [
         [str(folder / "r0"), "0.5000"],
@@ -120,20 +120,6 @@ def test_soup_uniform_writes_a_run_that_predicts(
     )
     assert predicted.code == 0, predicted.err
     assert "mix  development    12" in predicted.out
-
-
-def test_soup_weights_name_and_scores(run_cli: Any, folder: Path, tmp_path: Path) -> None:
-    out = tmp_path / "mix"
-    args = ("soup", folder / "r0", folder / "r1", "--weights", "3,1", "--out", out)
-    scored = ("--manifest", folder / "manifest.parquet", "--select", "development", "--json")
-    result = run_cli(*args, "--name", "both", *scored)
-    assert result.code == 0, result.err
-    rows = json.loads(result.out)
-    assert [row["weight"] for row in rows] == [0.75, 0.25, 1.0]
-    expected = [score_on(run, folder, tmp_path) for run in (folder / "r0", folder / "r1", out)]
-    assert [row["macro-F1"] for row in rows] == expected
-    assert read_info(out / "best").config["name"] == "both"
-    assert not (tmp_path / ".mix.soup").exists()
 
 
 def test_soup_greedy_leaves_out_what_makes_it_worse(
@@ -163,7 +149,7 @@ def test_soup_greedy_leaves_out_what_makes_it_worse(
     assert rows[3]["macro-F1"] == best
     info = read_info(out / "best")
     assert info.metrics["macro_f1"] == best
-    assert info.facts["soup"]["kind"] == "greedy"
+    assert [part["run"] for part in info.facts["soup"]] == [str(runs[i]) for i in chosen]
     assert not (tmp_path / ".mix.soup").exists()
     again = run_cli(*args, *scored)
     assert (again.code, again.out) == (0, "")
@@ -211,11 +197,13 @@ def test_soup_wrong_input_exits_1_with_a_message(
         ([first, "--out", out], "at least two runs, got 1"),
         ([first, first, "--out", out], "is named more than once"),
         ([first, tmp_path / "none", "--out", out], "is no checkpoint"),
-        ([first, other, "--out", out], "cannot be averaged: only one of them has the tensor"),
-        ([first, second, "--weights", "1", "--out", out], "The weights 1 do not fit 2 runs"),
-        ([first, second, "--out", taken], "holds something else than this soup: notes.txt"),
-        ([first, second, "--out", out, "--name", "a b"], "name is 'a b'"),
-        ([first, second, "--out", out, *scored], "Unknown split or subset 'nothing'"),
+        (
+            [first, other, "--out", out],
+            "cannot be averaged: 'more' of model.safetensors is absent",
+        ),
+        ([first, second, "--out", taken], "holds files but no run of abhinaya: notes.txt"),
+        ([first, second, "--out", tmp_path / "a b"], "name is 'a b'"),
+        ([first, second, "--out", out, "--greedy", *scored], "Unknown split or subset 'nothing'"),
     ]
     for args, message in cases:
         result = run_cli("soup", *args)
@@ -229,14 +217,9 @@ def test_soup_wrong_command_line_exits_2(run_cli: Any, folder: Path, tmp_path: P
     manifest = ("--manifest", folder / "manifest.parquet")
     cases = [
         ([*runs], "--out"),
-        ([*runs, *out, "--greedy"], "it needs --manifest and --select"),
-        ([*runs, *out, *manifest], "give both or neither"),
-        ([*runs, *out, "--select", "all"], "give both or neither"),
-        ([*runs, *out, "--weights", "a,b"], "'a,b' is not a list of numbers such as"),
-        (
-            [*runs, *out, *manifest, "--select", "all", "--greedy", "--weights", "1,1"],
-            "it chooses runs of equal weight",
-        ),
+        ([*runs, *out, "--greedy"], "give all three or none"),
+        ([*runs, *out, *manifest], "give all three or none"),
+        ([*runs, *out, "--greedy", "--select", "all"], "give all three or none"),
     ]
     for args, message in cases:
         result = run_cli("soup", *args)

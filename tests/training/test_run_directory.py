@@ -72,7 +72,7 @@ def test_run_directory_empty_folder_may_be_used(tmp_path: Path) -> None:
 def test_run_directory_foreign_files_raise(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").touch()
     with pytest.raises(
-        BadValueError, match=r"files but no run of abhinaya: thesis\.tex\. Set run_dir to an empty"
+        BadValueError, match=r"files but no run of abhinaya: thesis\.tex\. Name an empty"
     ):
         RunDirectory(tmp_path, "d1").check()
 

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import json
-import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,10 +22,7 @@ from abhinaya.registry import load_member
 from abhinaya.training.soup import (
     average_weights,
     greedy_choice,
-    normalize_weights,
-    open_soup,
     read_parts,
-    soup_config,
     soup_digest,
     write_soup,
 )
@@ -89,12 +84,9 @@ def make_run(bases: Path, tmp_path: Path) -> MakeRun:
     return make
 
 
-def write(runs: list[Path], out: Path, weights: list[float] | None = None) -> Path:
+def write(runs: list[Path], out: Path) -> Path:
     parts = read_parts(runs)
-    shares = normalize_weights(weights, len(parts))
-    digest = soup_digest(parts, {"weights": shares})
-    config = soup_config(parts, out, out.name)
-    write_soup(parts, shares, config, out, digest=digest, kind="weighted", macro_f1=0.5)
+    write_soup(parts, range(len(parts)), out, digest="d", macro_f1=0.5)
     return out
 
 
@@ -119,10 +111,10 @@ def test_average_weights_by_hand(tmp_path: Path) -> None:
         }
         files.append(tmp_path / f"{idx}.safetensors")
         save_file(tensors, files[-1])
-    means = average_weights(files, [0.5, 0.25, 0.25])
-    # 1/2 + 3/4 + 5/4 = 5/2; a counter stays that of the first.
-    assert means["full"].tolist() == [[2.5, -2.5]]
-    assert means["half"].tolist() == [2.5, 2.5]
+    means = average_weights(files)
+    # (1 + 3 + 5) / 3 = 3; a counter stays that of the first.
+    assert means["full"].tolist() == [[3, -3]]
+    assert means["half"].tolist() == [3, 3]
     assert means["half"].dtype == torch.bfloat16
     assert means["counter"].item() == 7
 
@@ -130,17 +122,17 @@ def test_average_weights_by_hand(tmp_path: Path) -> None:
 def test_average_weights_of_equal_files_is_the_file(tmp_path: Path) -> None:
     file = tmp_path / "a.safetensors"
     save_file({"w": torch.randn(1_000, generator=torch.Generator().manual_seed(0))}, file)
-    means = average_weights([file] * 3, [1 / 3] * 3)
+    means = average_weights([file] * 3)
     assert torch.equal(means["w"], load_file(file)["w"])
 
 
 def test_write_soup_is_a_run_like_any_other(make_run: MakeRun, tmp_path: Path) -> None:
     runs = [make_run("one"), make_run("two", "seed=0", "training.learning_rate=0.1", seed=1)]
-    out = write(runs, tmp_path / "mix", [3, 1])
+    out = write(runs, tmp_path / "mix")
     ours, first, second = state_of(out), *map(state_of, runs)
     assert ours.keys() == first.keys()
     for name, tensor in ours.items():
-        torch.testing.assert_close(tensor, 0.75 * first[name] + 0.25 * second[name])
+        torch.testing.assert_close(tensor, (first[name] + second[name]) / 2)
     info = read_info(out / "best")
     assert info.emotions == MSP_PODCAST
     assert info.metrics == {"macro_f1": 0.5, "step": None, "n_steps": None}
@@ -148,10 +140,9 @@ def test_write_soup_is_a_run_like_any_other(make_run: MakeRun, tmp_path: Path) -
     assert info.config["run_dir"] == str(out)
     # The rest of the config is that of the first.
     assert info.config["training"] == read_info(runs[0] / "best").config["training"]
-    assert info.facts["soup"]["kind"] == "weighted"
-    assert info.facts["soup"]["parts"] == [
-        {"run": str(run), "digest": f"digest of {name}", "macro_f1": 0.25, "weight": weight}
-        for run, name, weight in zip(runs, ("one", "two"), (0.75, 0.25), strict=True)
+    assert info.facts["soup"] == [
+        {"run": str(run), "digest": f"digest of {name}"}
+        for run, name in zip(runs, ("one", "two"), strict=True)
     ]
     assert yaml.safe_load((out / "config.yaml").read_text())["name"] == "mix"
     kind: Any = load_member("wavlm")
@@ -161,27 +152,23 @@ def test_write_soup_is_a_run_like_any_other(make_run: MakeRun, tmp_path: Path) -
     assert torch.equal(model.head.last_linear.weight, ours["head.out.weight"])
 
 
-def test_write_soup_weight_zero_is_listed_but_not_mixed_in(
-    make_run: MakeRun, tmp_path: Path
-) -> None:
+def test_write_soup_takes_the_chosen_alone(make_run: MakeRun, tmp_path: Path) -> None:
     runs = [make_run("one"), make_run("two", seed=1)]
     change(runs[0], lambda state: state["head.out.weight"].fill_(torch.nan))
-    out = write(runs, tmp_path / "mix", [0, 2])
-    assert torch.equal(state_of(out)["head.out.weight"], state_of(runs[1])["head.out.weight"])
-    assert [part["weight"] for part in read_info(out / "best").facts["soup"]["parts"]] == [0, 1]
+    write_soup(read_parts(runs), [1], tmp_path / "mix", digest="d")
+    ours = state_of(tmp_path / "mix")["head.out.weight"]
+    assert torch.equal(ours, state_of(runs[1])["head.out.weight"])
+    facts = read_info(tmp_path / "mix" / "best").facts
+    assert facts["soup"] == [{"run": str(runs[1]), "digest": "digest of two"}]
 
 
-def test_write_soup_averages_adapters_alike(
-    make_run: MakeRun, tmp_path: Path, bases: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_write_soup_averages_adapters_alike(make_run: MakeRun, tmp_path: Path, bases: Path) -> None:
     options = {"member": "whisper-encoder"}
     runs = [
         make_run(name, "lora.rank=2", "pointwise=[4]", seed=seed, **options)
         for seed, name in enumerate(("one", "two"))
     ]
-    with caplog.at_level(logging.WARNING):
-        out = write(runs, tmp_path / "mix")
-    assert "matrices of each low-rank adapter are averaged one by one" in caplog.text
+    out = write(runs, tmp_path / "mix")
     file = Path("best", "adapter", "adapter_model.safetensors")
     ours, first, second = (load_file(run / file) for run in (out, *runs))
     for name, tensor in ours.items():
@@ -195,18 +182,6 @@ def test_write_soup_averages_adapters_alike(
     loaded = peft.PeftModel.from_pretrained(whole, str(out / "best" / "adapter"))
     fc1 = loaded.base_model.model.model.encoder.layers[1].fc1
     assert torch.equal(fc1.lora_A["default"].weight, ours[outer])
-
-
-def test_read_parts_other_seeds_are_warned_of(
-    make_run: MakeRun, caplog: pytest.LogCaptureFixture
-) -> None:
-    runs = [make_run("one"), make_run("two", "seed=4")]
-    with caplog.at_level(logging.WARNING):
-        read_parts(runs)
-    assert "The runs have the seeds 0, 4, so their heads started from different" in caplog.text
-    caplog.clear()
-    read_parts([runs[0], make_run("three")])
-    assert caplog.text == ""
 
 
 def test_read_parts_what_only_concerns_training_may_differ(make_run: MakeRun) -> None:
@@ -229,12 +204,12 @@ AB = EmotionSet.from_codes(tuple("CADFHNSU"))
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"member": "whisper-encoder"}, "the member is 'wavlm' in the one and 'whisper-encoder'"),
+        ({"member": "whisper-encoder"}, "base is .*wavlm in the one and .*whisper-encoder"),
         ({"emotions": AB}, "the class order is A C D F H N S U in the one and C A D F H N S U"),
         ({"overrides": ["layer_weights=true"]}, "layer_weights is False in the one and True"),
         ({"overrides": ["audio.normalize=true"]}, "audio.normalize is False in the one and True"),
         ({"overrides": ["head.hidden=4"]}, "head.hidden is 0 in the one and 4 in the other"),
-        ({"prior": [0.125] * 8}, "their losses absorbed different class priors"),
+        ({"prior": [0.125] * 8}, "the prior that the loss absorbed is None in the one and"),
     ],
 )
 def test_read_parts_other_architecture_raises(
@@ -254,7 +229,7 @@ def test_read_parts_other_base_comes_before_other_settings(
     other = tmp_path / "other"
     write_wavlm(other, n_layers=1, n_features=16, n_conv_features=8)
     runs = [make_run("one"), make_run("two", f"base={other}", "audio.normalize=true")]
-    with pytest.raises(CheckpointError, match=r"base is '.*wavlm' in the one and '.*other'"):
+    with pytest.raises(CheckpointError, match=r"base is .*wavlm in the one and .*other"):
         read_parts(runs)
 
 
@@ -262,24 +237,26 @@ def test_read_parts_other_tensors_raise(make_run: MakeRun) -> None:
     first, other = make_run("one"), make_run("two")
     whole = state_of(other)
     cases: list[tuple[dict[str, torch.Tensor], str]] = [
-        ({"more": torch.zeros(1)}, "only one of them has the tensor 'more'"),
+        ({"more": torch.zeros(1)}, "'more' of model.safetensors is absent in the one and F32"),
         (
             {"head.out.bias": torch.zeros(3)},
-            r"the shape of 'head.out.bias' is \(8,\) in the one and \(3,\)",
+            r"'head.out.bias' of model.safetensors is F32 \[8\] in the one and F32 \[3\]",
         ),
         (
             {"head.out.bias": whole["head.out.bias"].half()},
-            "the type of 'head.out.bias' is F32 in the one and F16 in the other",
+            r"'head.out.bias' of model.safetensors is F32 \[8\] in the one and F16 \[8\]",
         ),
     ]
     for changed, message in cases:
         save_file({**whole, **changed}, other / "best" / "model.safetensors")
-        with pytest.raises(CheckpointError, match=rf"{message}.* in model\.safetensors"):
+        with pytest.raises(CheckpointError, match=message):
             read_parts([first, other])
     save_file(whole, other / "best" / "model.safetensors")
     (other / "best" / "adapter").mkdir()
     save_file(whole, other / "best" / "adapter" / "adapter_model.safetensors")
-    with pytest.raises(CheckpointError, match="only one of them has adapter/adapter_model"):
+    with pytest.raises(
+        CheckpointError, match=r"of adapter/adapter_model\.safetensors is absent in the one"
+    ):
         read_parts([first, other])
     (other / "best" / "model.safetensors").write_bytes(b"nothing")
     with pytest.raises(CheckpointError, match=r"model\.safetensors' cannot be read"):
@@ -294,14 +271,6 @@ def test_read_parts_wrong_runs_raise(make_run: MakeRun, tmp_path: Path) -> None:
         read_parts([run, tmp_path / "x" / ".." / "one"])
     with pytest.raises(MissingFileError, match="is no checkpoint"):
         read_parts([run, tmp_path / "none"])
-
-
-def test_normalize_weights() -> None:
-    assert normalize_weights(None, 4) == [0.25] * 4
-    assert normalize_weights([1, 0, 3], 3) == [0.25, 0, 0.75]
-    for wrong in ([1.0], [1.0, -1.0], [0.0, 0.0], [1.0, float("nan")]):
-        with pytest.raises(BadValueError, match="do not fit 2 runs: expected 2 numbers"):
-            normalize_weights(wrong, 2)
 
 
 def test_greedy_choice_by_hand() -> None:
@@ -322,16 +291,6 @@ def test_greedy_choice_may_stay_with_the_best_run() -> None:
     assert greedy_choice([0.4, 0.6], lambda chosen: 0.5) == ([1], 0.6)
 
 
-def test_open_soup_refuses_other_things(make_run: MakeRun, tmp_path: Path) -> None:
-    out = tmp_path / "mix"
-    assert not open_soup(out, "d")
-    write([make_run("one"), make_run("two")], out)
-    digest = json.loads((out / "digest.json").read_text())["digest"]
-    assert open_soup(out, digest)
-    with pytest.raises(BadValueError, match=r"mix' holds something else .*: best, config.yaml"):
-        open_soup(out, "another digest")
-
-
 def test_soup_digest_depends_on_weights_and_recipe(make_run: MakeRun) -> None:
     one, two = make_run("one"), make_run("two", seed=1)
     parts = read_parts([one, two])
@@ -342,7 +301,8 @@ def test_soup_digest_depends_on_weights_and_recipe(make_run: MakeRun) -> None:
     assert soup_digest(parts, {"kind": "uniform"}) != digest
 
 
-def test_soup_config_impossible_name_raises(make_run: MakeRun, tmp_path: Path) -> None:
+def test_write_soup_impossible_name_raises(make_run: MakeRun, tmp_path: Path) -> None:
     parts = read_parts([make_run("one"), make_run("two")])
     with pytest.raises(ProblemsError, match="name is 'my soup'"):
-        soup_config(parts, tmp_path / "x", "my soup")
+        write_soup(parts, [0, 1], tmp_path / "my soup", digest="d")
+    assert not (tmp_path / "my soup").exists()

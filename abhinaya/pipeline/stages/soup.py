@@ -5,13 +5,8 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from abhinaya.pipeline.report import Cell, Report
-
-if TYPE_CHECKING:
-    from abhinaya.config import MemberConfig
-    from abhinaya.training.soup import Part
 
 __all__ = ["run_soup"]
 
@@ -20,12 +15,9 @@ def run_soup(
     runs: Sequence[Path],
     out: Path,
     *,
-    weights: Sequence[float] | None = None,
-    greedy: bool = False,
     manifest: Path | None = None,
     select: Sequence[str] = (),
     audio_root: Path | None = None,
-    name: str | None = None,
     overrides: Sequence[str] = (),
 ) -> Report | None:
     """Write the average of runs as a run directory.
@@ -33,55 +25,54 @@ def run_soup(
     Args:
         runs: run directories of one architecture.
         out: the run directory to write.
-        weights: of each run; equal ones by default.
-        greedy: take a run only if macro-F1 on the selection does not fall.
-        manifest: what to score on; needed for `greedy`.
-        select: names of splits or subsets to score on.
-        audio_root: where the audio lies now.
-        name: name of the new run; that of its folder by default.
+        manifest: take a run only if macro-F1 on this corpus does not fall; None takes all.
+        select: names of splits or subsets of it.
+        audio_root: where its audio lies now.
         overrides: `key=value` changes of the runs' configs for predicting.
 
     Returns:
         What was written, or None where it was there already.
     """
     from abhinaya.training import soup as soups
+    from abhinaya.training.run_directory import RunDirectory
 
     parts = soups.read_parts(runs)
-    kind = "greedy" if greedy else "uniform" if weights is None else "weighted"
-    shares = soups.normalize_weights(weights, len(parts))
-    config = soups.soup_config(parts, out, name or out.name)
-    recipe = {"kind": kind, "weights": shares, "name": config.name}
-    score = None
     work = out.with_name(f".{out.name}.soup")
-    if manifest is not None and select:
+    recipe: dict[str, object] = {"name": out.name}
+    if manifest is not None:
         score, corpus = _scorer(manifest, select, audio_root, overrides, work)
-        if greedy:
-            recipe |= {"manifest": corpus, "select": select, "overrides": overrides}
+        recipe |= {"manifest": corpus, "select": select, "overrides": overrides}
     digest = soups.soup_digest(parts, recipe)
-    if soups.open_soup(out, digest):
+    run = RunDirectory(out, digest)
+    run.check()
+    if run.is_finished:
         shutil.rmtree(work, ignore_errors=True)
         return None
 
+    chosen: Sequence[int] = range(len(parts))
     scores: list[float | None] = [None] * len(parts)
-    total: float | None = None
-    if score is not None:
+    macro_f1 = None
+    if manifest is not None:
+
+        def score_of(candidates: Sequence[int]) -> float:
+            shutil.rmtree(work / "candidate", ignore_errors=True)
+            soups.write_soup(parts, candidates, work / "candidate", digest="candidate")
+            return score(work / "candidate" / "best")
+
         singly = [score(part.checkpoint) for part in parts]
+        chosen, macro_f1 = soups.greedy_choice(singly, score_of)
         scores = [*singly]
-        if greedy:
-            shares, total = _choose(parts, config, singly, score, work)
-    soups.write_soup(parts, shares, config, out, digest=digest, kind=kind, macro_f1=total)
-    if score is not None:
-        total = score(out / "best")
-        shutil.rmtree(work, ignore_errors=True)
+    soups.write_soup(parts, chosen, out, digest=digest, macro_f1=macro_f1)
+    shutil.rmtree(work, ignore_errors=True)
     rows: list[list[Cell]] = [
-        [str(part.run), share, macro_f1]
-        for part, share, macro_f1 in zip(parts, shares, scores, strict=True)
+        [str(part.run), 1 / len(chosen) if idx in chosen else 0.0, scores[idx]]
+        for idx, part in enumerate(parts)
     ]
     return Report(
-        f"{kind} soup of {sum(share > 0 for share in shares)} of {len(parts)} runs",
+        f"soup of {len(chosen)} of {len(parts)} runs",
         ["run", "weight", "macro-F1"],
-        [*rows, [str(out), sum(shares), total]],
-        files=(out / "best",),
+        [*rows, [str(out), 1.0, macro_f1]],
+        files=(run.best,),
     )
 
 
@@ -120,26 +111,3 @@ def _scorer(
         return score_table(table, truth, n_resamples=1).scores.macro_f1
 
     return score, corpus.digest
-
-
-def _choose(
-    parts: Sequence[Part],
-    config: MemberConfig,
-    singly: Sequence[float],
-    score: Callable[[Path], float],
-    work: Path,
-) -> tuple[list[float], float]:
-    """Return the greedy weights, and the score of their average."""
-    from abhinaya.training import soup as soups
-
-    def shares_of(chosen: Sequence[int]) -> list[float]:
-        return [1 / len(chosen) if idx in chosen else 0.0 for idx in range(len(parts))]
-
-    def score_of(chosen: Sequence[int]) -> float:
-        shares, candidate = shares_of(chosen), work / "candidate"
-        shutil.rmtree(candidate, ignore_errors=True)
-        soups.write_soup(parts, shares, config, candidate, digest="candidate", kind="candidate")
-        return score(candidate / "best")
-
-    chosen, macro_f1 = soups.greedy_choice(singly, score_of)
-    return shares_of(chosen), macro_f1
