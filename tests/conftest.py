@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from pathlib import Path
@@ -20,6 +21,20 @@ def pytest_configure() -> None:
     torch = sys.modules.get("torch")
     if torch is not None:  # a plugin loaded it before the variables above were set
         torch.set_num_threads(1)
+
+
+def pytest_collection_finish() -> None:
+    """Keep what the imports made out of the collector's sight.
+
+    The Trainer collects garbage at the start and the end of each training; with all libraries
+    loaded that would take longer than a tiny training itself.
+    """
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_unconfigure() -> None:
+    gc.unfreeze()  # at exit some libraries report what is left as leaks
 
 
 @pytest.fixture(scope="session")
