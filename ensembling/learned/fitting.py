@@ -15,7 +15,7 @@ from abhinaya.data.predictions import PredictionTable
 from abhinaya.errors import BadValueError, UnknownNameError, list_some
 from abhinaya.evaluation.bootstrap import bootstrap_interval
 from abhinaya.evaluation.metrics import scores
-from abhinaya.evaluation.scoring import Truth, align_truth, labelled_rows
+from abhinaya.evaluation.scoring import Truth, absent_classes, align_truth, labelled_rows
 from ensembling.aligned import AlignedTables, align_predictions
 from ensembling.learned.cross_fitting import cross_fit, speaker_folds
 from ensembling.learned.recipes import Fused, Recipe
@@ -136,6 +136,7 @@ def fit_recipe(
         facts={
             "n_utts": len(aligned),
             "n_dropped": labelled.n_dropped,
+            "absent_classes": list(absent_classes(labels, aligned.emotions)),
             "n_speakers": len(set(speakers) - {None}),
             "n_unknown_speakers": speakers.count(None),
             "n_folds": n_folds,
