@@ -137,9 +137,7 @@ def scores(
     )
 
 
-def metric_of_counts(
-    counts: NDArray[Any], metric: Metric, classes: Classes = "all"
-) -> FloatArray:
+def metric_of_counts(counts: NDArray[Any], metric: Metric, classes: Classes = "all") -> FloatArray:
     """Compute a metric of tables of counts (..., K, K + 1), shape (...).
 
     Rows are true classes, columns predicted ones, the last column abstentions.

@@ -344,7 +344,8 @@ def _score_step(pipeline: Pipeline, entry: ScoreEntry) -> Step:
     tables += [_table(pipeline, entry.selection, name) for name in fused]
 
     def work() -> Report:
-        report = run_score(_strings(tables), truth, entry)
+        # A selection is seldom all that the truth labels.
+        report = run_score(_strings(tables), truth, entry, is_part=True)
         found = dict(report.as_json())
         stored = {one.pop("table"): one for one in found.pop("tables")}
         write_json(out, stored | found)
@@ -352,8 +353,6 @@ def _score_step(pipeline: Pipeline, entry: ScoreEntry) -> Step:
             report,
             title=f"scores of {entry.selection} against {truth}",
             files=(out,),
-            # A selection is seldom all that the truth labels.
-            notes=(),
         )
 
     settings = entry.model_dump(mode="json", exclude={"truth"})

@@ -4,7 +4,6 @@ import json
 
 import pytest
 
-
 ALL = "ACDFHNSU"
 
 
@@ -80,7 +79,9 @@ def test_score_mean_and_sd_over_tables(run_cli, save_table, truth):
     assert (sd[0], sd[2]) == ("sd", "0.3536")
     # Both lack the same utterance, which is said once.
     note = f"Note: 1 labelled utterances of {truth} are not covered and were not scored: a, b.\n"
-    absent = "each counts as 0 in macro-F1 and UAR; abhinaya score --classes present leaves them out"
+    absent = (
+        "each counts as 0 in macro-F1 and UAR; abhinaya score --classes present leaves them out"
+    )
     assert result.err == f"{note}Note: a, b: {ABSENT}{absent}.\n"
 
 

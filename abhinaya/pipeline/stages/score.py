@@ -40,8 +40,17 @@ class ScoreSettings(Settings):
     """Seed of the bootstrap."""
 
 
-def run_score(tables: Sequence[str], manifest: Path, settings: ScoreSettings) -> Report:
-    """Score tables, files or NAME=FILE, against a manifest or a CSV `FileName,EmoClass`."""
+def run_score(
+    tables: Sequence[str], manifest: Path, settings: ScoreSettings, *, is_part: bool = False
+) -> Report:
+    """Score tables, files or NAME=FILE, against a manifest or a CSV `FileName,EmoClass`.
+
+    Args:
+        tables: the tables.
+        manifest: the truth.
+        settings: what to score by, and what to show.
+        is_part: whether the tables are known to cover a part of the truth, which then is not said.
+    """
     from abhinaya.evaluation.scoring import (
         absent_notes,
         mean_and_sd,
@@ -86,7 +95,8 @@ def run_score(tables: Sequence[str], manifest: Path, settings: ScoreSettings) ->
                 )
             )
     notes = []
-    for count in sorted({result.n_not_in_table for result in results} - {0}):
+    uncovered = set() if is_part else {result.n_not_in_table for result in results}
+    for count in sorted(uncovered - {0}):
         names = ", ".join(r.name for r in results if r.n_not_in_table == count)
         notes.append(
             f"{count} labelled utterances of {manifest} are not covered and were not scored: "
