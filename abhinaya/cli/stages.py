@@ -187,8 +187,8 @@ def fit(
     """Learn a rule of fusion from labelled tables.
 
     The recipe holds what was learned from all labelled rows. The score beside it is cross-fitted:
-    every row is judged by parameters that saw neither it nor its speaker. It stands beside the plain
-    vote that one would submit instead, whose ties go to the tiebreakers, then to the table of
+    every row is judged by parameters that saw neither it nor its speaker. Beside it stands the
+    plain vote that one would submit instead; its ties go to the tiebreakers, then to the table of
     highest macro-F1 here, and so on.
 
     Which rule: where members share their errors, weights gain nothing on a vote with a good

@@ -33,8 +33,8 @@ Metric = Literal["macro_f1", "accuracy", "uar", "weighted_f1"]
 """Metrics with an interval."""
 
 Classes = Literal["all", "present"]
-"""What macro-F1 and UAR are means over: the whole emotion set, an absent class counting as 0, or the
-classes that have a true utterance."""
+"""What macro-F1 and UAR are means over: the whole emotion set, where an absent class counts as 0,
+or the classes that have a true utterance."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -159,13 +159,16 @@ def _train_step(pipeline: Pipeline, member: TrainedConfig) -> Step:
         )
 
     texts = member.data.transcripts
+    sources = [texts.train] if texts else []
+    if texts and member.data.validation is not None:
+        sources.append(texts.validation)
     return Step(
         f"train:{member.name}",
         config_digest(member),
         (config.manifest_path, *_texts(member)),
         (best / "model.safetensors",),
         work,
-        (texts.train,) if texts else (),
+        tuple(dict.fromkeys(sources)),
     )
 
 
