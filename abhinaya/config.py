@@ -80,7 +80,7 @@ class TranscriptSources(Config):
 
     @model_serializer(mode="wrap")
     def _without_what_follows(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out `validation` where it follows `train`, as in runs of earlier versions."""
+        """Write no `validation` where it follows `train`, as in runs of earlier versions."""
         content: dict[str, Any] = write(self)
         if self.validation == self.train:
             del content["validation"]

@@ -13,7 +13,7 @@ import pytest
 import soundfile
 from member_recipes import N_MEMBERS, RECIPES, Recipe, make_config
 
-from abhinaya.config import MemberConfig, TranscriptSources, apply_overrides, dump_yaml, load_yaml
+from abhinaya.config import MemberConfig, apply_overrides, dump_yaml, load_yaml
 from abhinaya.data.labels import ABSTAIN, MSP_PODCAST, EmotionSet
 from abhinaya.data.manifest import Manifest, make_manifest
 from abhinaya.data.predictions import PredictionTable, read_table
@@ -23,7 +23,6 @@ from abhinaya.inference import sharding
 from abhinaya.member import PredictRequest
 from abhinaya.member_config import check_member_config, load_member_config
 from abhinaya.registry import load_member, member_names
-from abhinaya.training.train import training_digest
 from abhinaya.training.trainer import EmotionTrainer
 
 UNHEARD = {1: "does not exist", 2: "is truncated"}
@@ -177,29 +176,6 @@ def test_rows_that_are_used_have_probabilities_of_their_label(case: Case) -> Non
         np.testing.assert_array_equal(table.labels[used], table.probs[used].argmax(axis=1))
         # As above: deaf it must not be.
         assert np.ptp(table.probs[used], axis=0).max() > 1e-3
-
-
-@pytest.mark.parametrize("name", [name for name, recipe in RECIPES.items() if recipe.reads])
-def test_each_source_of_transcripts_is_in_the_digest_of_what_it_decides(
-    name: str, make_case: Callable[[str], Case], tmp_path: Path
-) -> None:
-    """A checkpoint was chosen on the training's source; no config could say otherwise."""
-    case = make_case(name)
-
-    def digest(**sources: str) -> tuple[str, str | None]:
-        texts = TranscriptSources(train=HUMAN, **{"predict": "machine", **sources})
-        data = case.config.data.model_copy(update={"transcripts": texts})
-        config: Any = case.config.model_copy(update={"data": data})
-        request = PredictRequest(case.manifest, ("development",), tmp_path / "t.parquet")
-        plan = sharding.plan_table(config, request, without=["data"])
-        training = training_digest(config, case.manifest) if case.recipe.trains else None
-        return plan.meta["digest"], training
-
-    table, training = digest()
-    other_table, same_training = digest(predict=HUMAN)
-    assert (other_table != table, same_training == training) == (True, True)
-    same_table, other_training = digest(validation="machine")
-    assert (same_table == table, other_training != training) == (True, case.recipe.trains)
 
 
 def test_table_read_back_is_the_one_returned(case: Case) -> None:
