@@ -15,8 +15,11 @@ from pydantic import (
     ConfigDict,
     Field,
     PositiveInt,
+    SerializerFunctionWrapHandler,
     ValidationError,
     field_validator,
+    model_serializer,
+    model_validator,
 )
 from ruamel.yaml import YAML
 from ruamel.yaml.constructor import DuplicateKeyError
@@ -54,12 +57,34 @@ class Config(BaseModel):
 
 
 class TranscriptSources(Config):
-    """Which transcripts are read where, by their source in `transcripts.parquet`."""
+    """Which transcripts are read where, by their source in `transcripts.parquet`.
+
+    One name in place of the mapping is the source for everything.
+    """
 
     train: str = "human"
-    """Source for training and validation."""
+    """Source for training."""
+    validation: str = "human"
+    """Source for the rows that choose the best checkpoint; by default that for training."""
     predict: str
     """Source for prediction, such as `whisper-large-v3`: challenge tests have no human ones."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _complete(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return dict.fromkeys(cls.model_fields, value)
+        if isinstance(value, Mapping) and isinstance(value.get("train"), str):
+            return {"validation": value["train"], **value}
+        return value
+
+    @model_serializer(mode="wrap")
+    def _without_what_follows(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Write no `validation` where it follows `train`, as in runs of earlier versions."""
+        content: dict[str, Any] = write(self)
+        if self.validation == self.train:
+            del content["validation"]
+        return content
 
 
 class DataConfig(Config):

@@ -248,6 +248,52 @@ def test_data_config_one_selection_is_a_list_of_one() -> None:
     assert data.validation is None
 
 
+@pytest.mark.parametrize(
+    ("given", "train", "validation", "predict"),
+    [
+        ("human", "human", "human", "human"),
+        ({"predict": "whisper"}, "human", "human", "whisper"),
+        ({"train": "mine", "predict": "whisper"}, "mine", "mine", "whisper"),
+        (
+            {"train": "human", "validation": "whisper", "predict": "other"},
+            "human",
+            "whisper",
+            "other",
+        ),
+    ],
+)
+def test_data_config_transcripts_are_one_source_or_one_per_use(
+    given: Any, train: str, validation: str, predict: str, tmp_path: Path
+) -> None:
+    data = check_config({"manifest": "m.parquet", "transcripts": given}, DataConfig, "data.yaml")
+    found = data.transcripts
+    assert found is not None
+    assert (found.train, found.validation, found.predict) == (train, validation, predict)
+    assert check_config(load_yaml(save(tmp_path, dump_yaml(data))), DataConfig, "again") == data
+    # Runs of earlier versions, which had two sources, keep their digest.
+    assert (config_digest(data) == config_digest(data, without=["transcripts.validation"])) == (
+        train == validation
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        (
+            {"predict": "w", "validate": "h"},
+            "transcripts.validate is unknown, did you mean transcripts.validation?",
+        ),
+        ({"predict": "w", "test": "h"}, "transcripts.test is unknown"),
+        ({"train": "h"}, "transcripts.predict is missing"),
+        ({"train": None, "predict": "w"}, "transcripts.train is None, expected a valid string"),
+    ],
+)
+def test_data_config_transcripts_mistake_is_one_sentence(given: Any, problem: str) -> None:
+    with pytest.raises(ProblemsError) as caught:
+        check_config({"manifest": "m.parquet", "transcripts": given}, DataConfig, "data.yaml")
+    assert caught.value.problems == (problem,)
+
+
 # Writing
 
 

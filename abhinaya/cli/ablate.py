@@ -214,6 +214,7 @@ def _as_json(result: Ablation) -> dict[str, Any]:
         "n_utts": result.n_utts,
         "n_dropped": result.n_dropped,
         "n_not_in_tables": result.n_not_in_tables,
+        "absent_classes": result.absent,
         "search": result.search,
         "beam_width": result.beam_width,
         "max_size": result.max_size,

@@ -159,6 +159,7 @@ def _as_json(report: ComparisonReport) -> dict[str, Any]:
                 "n_dropped": score.n_dropped,
                 "n_abstained": score.scores.n_abstained,
                 "n_not_in_table": score.n_not_in_table,
+                "absent_classes": list(score.absent),
             }
             for score, interval in zip(report.scores, report.accuracy_intervals, strict=True)
         ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import typing
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -124,7 +125,19 @@ def _read_settings(kind: type[Settings], given: dict[str, Any]) -> Settings:
     try:
         return check_config(values, kind, "the command line")
     except ProblemsError as err:
-        raise typer.BadParameter("; ".join(err.problems)) from err
+        raise typer.BadParameter("; ".join(_as_typed(p, kind) for p in err.problems)) from err
+
+
+def _as_typed(problem: str, kind: type[Settings]) -> str:
+    """Write the fields that a problem begins with, `n_speakers, tune_on: ...`, as their options."""
+
+    def typed(match: re.Match[str]) -> str:
+        field = kind.model_fields.get(match[0])
+        if field is None:
+            return match[0]
+        return match[0].upper() if field.is_required() else flag_of(match[0], field).split("/")[0]
+
+    return re.sub(r"^\w+(, \w+)*", lambda fields: re.sub(r"\w+", typed, fields[0]), problem)
 
 
 def _read_pairs(name: str, kind: Any, given: Sequence[str]) -> dict[str, Any]:

@@ -270,6 +270,7 @@ def _as_json(found: PromptScore) -> dict[str, Any]:
         "interval": list(score.interval),
         "accuracy": score.scores.accuracy,
         "n_dropped": score.n_dropped,
+        "absent_classes": list(score.absent),
         **described,
     }
 

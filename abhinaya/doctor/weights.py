@@ -292,7 +292,7 @@ def check_quantization(key: str, weights: str, findings: Findings) -> None:
 
 
 def check_transcripts(data: DataConfig, findings: Findings) -> None:
-    """Check that both sources of transcripts are named and, once there is a manifest, there.
+    """Check that the sources of transcripts are named and, once there is a manifest, there.
 
     Args:
         data: names them.
@@ -315,7 +315,10 @@ def check_transcripts(data: DataConfig, findings: Findings) -> None:
         details = f"not looked at: there is no manifest {str(data.manifest)!r} yet"
         findings.add("data.transcripts", file, "note", details)
         return
-    for use, source in (("train", sources.train), ("predict", sources.predict)):
+    uses = [("train", sources.train), ("predict", sources.predict)]
+    if sources.validation != sources.train and data.validation is not None:
+        uses.insert(1, ("validation", sources.validation))
+    for use, source in uses:
         what = f"data.transcripts.{use}"
         texts = findings.attempt(what, file, functools.partial(read_transcripts, file, source))
         if texts is not None:

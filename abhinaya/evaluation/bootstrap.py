@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from abhinaya.errors import BadShapeError, BadValueError, UnknownNameError
-from abhinaya.evaluation.metrics import Metric, count_cells, metric_of_counts
+from abhinaya.evaluation.metrics import Classes, Metric, count_cells, metric_of_counts
 
 __all__ = ["blocks", "bootstrap_interval", "number_groups", "resample", "resampling_units"]
 
@@ -32,6 +32,7 @@ def bootstrap_interval(
     *,
     groups: Sequence[Hashable] | None = None,
     metric: Metric = "macro_f1",
+    classes: Classes = "all",
     n_resamples: int = 10_000,
     confidence: float = 0.95,
     seed: int,
@@ -41,7 +42,7 @@ def bootstrap_interval(
     Drawing U utterances with replacement and counting them is one multinomial draw of U over the
     cells of the observed table of counts, with the observed frequencies as probabilities: the same
     distribution, without touching rows. A class that is missing from a resample counts as 0 in its
-    macro-F1, and is left out of its UAR, as in all metrics.
+    macro-F1 and UAR, or is left out of both, as `classes` says.
 
     The utterances of one speaker resemble each other, so an interval over utterances is too
     narrow. With groups, a resample draws as many groups as there are, with replacement, each with
@@ -56,7 +57,8 @@ def bootstrap_interval(
         n_classes: K.
         groups: group of each utterance such as its speaker, length U; None and NaN mean unknown:
             such an utterance is a group of its own. By default every utterance is.
-        metric: "macro_f1", "accuracy" or "uar".
+        metric: "macro_f1", "accuracy", "uar" or "weighted_f1".
+        classes: what macro-F1 and UAR are means over.
         n_resamples: number of resamples.
         confidence: probability between the two ends, in (0, 1).
         seed: the same seed gives the same interval.
@@ -88,7 +90,7 @@ def bootstrap_interval(
         )
     units, how_often = resampling_units(truth, [predicted], n_classes, groups)
     drawn = resample(units, how_often, n_resamples, np.random.default_rng(seed))
-    values = np.concatenate([metric_of_counts(counts[:, 0], metric) for counts in drawn])
+    values = np.concatenate([metric_of_counts(counts[:, 0], metric, classes) for counts in drawn])
     tail = (1 - confidence) / 2
     low, high = np.quantile(values, [tail, 1 - tail])
     return float(low), float(high)

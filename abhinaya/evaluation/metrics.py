@@ -17,6 +17,7 @@ from abhinaya.data.labels import ABSTAIN
 from abhinaya.errors import BadShapeError, BadValueError, list_some
 
 __all__ = [
+    "Classes",
     "Metric",
     "Scores",
     "confusion_matrix",
@@ -28,8 +29,12 @@ __all__ = [
 IntArray = NDArray[np.integer[Any]]
 FloatArray = NDArray[np.float64]
 
-Metric = Literal["macro_f1", "accuracy", "uar"]
+Metric = Literal["macro_f1", "accuracy", "uar", "weighted_f1"]
 """Metrics with an interval."""
+
+Classes = Literal["all", "present"]
+"""What macro-F1 and UAR are means over: the whole emotion set, where an absent class counts as 0,
+or the classes that have a true utterance."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,10 +42,9 @@ class Scores:
     """Scores of one set of predictions; every rate lies in [0, 1].
 
     Args:
-        macro_f1: mean F1 over all K classes; a class that is neither true nor predicted counts as
-        0.
+        macro_f1: mean F1 over the classes asked for, see `Classes`.
         accuracy: share of correct utterances; an abstention is not correct.
-        uar: unweighted average recall: mean recall over the classes that have a true utterance.
+        uar: unweighted average recall: mean recall over the classes asked for.
         weighted_f1: mean F1, weighted by the number of true utterances of each class.
         precision: per class, shape (K,); 0 where the class was never predicted.
         recall: per class, shape (K,); 0 where the class has no true utterance.
@@ -88,7 +92,9 @@ def confusion_matrix(truth: IntArray, predicted: IntArray, n_classes: int) -> ND
     return _count(truth, predicted, n_classes)[:, :n_classes]
 
 
-def scores(truth: IntArray, predicted: IntArray, n_classes: int) -> Scores:
+def scores(
+    truth: IntArray, predicted: IntArray, n_classes: int, *, classes: Classes = "all"
+) -> Scores:
     """Score one set of predictions.
 
     Rows without a true label inside the emotion set must have been dropped before; they are refused
@@ -99,6 +105,7 @@ def scores(truth: IntArray, predicted: IntArray, n_classes: int) -> Scores:
         predicted: predicted class index, shape (U,), values in [0, K) or `ABSTAIN`, which counts as
             wrong and stands in no class's predictions.
         n_classes: K, also when some classes do not occur.
+        classes: what macro-F1 and UAR are means over.
 
     Returns:
         The scores.
@@ -115,15 +122,14 @@ def scores(truth: IntArray, predicted: IntArray, n_classes: int) -> Scores:
     counts = _count(truth, predicted, n_classes)
     confusion = counts[:, :n_classes]
     correct, support, n_predicted = _margins(counts)
-    f1 = _f1(counts)
     return Scores(
-        macro_f1=float(_macro_f1(counts)),
-        accuracy=float(_accuracy(counts)),
-        uar=float(_uar(counts)),
-        weighted_f1=float((f1 * support).sum() / support.sum()),
+        macro_f1=float(_macro_f1(counts, classes)),
+        accuracy=float(_accuracy(counts, classes)),
+        uar=float(_uar(counts, classes)),
+        weighted_f1=float(_weighted_f1(counts, classes)),
         precision=_ratio(correct, n_predicted),
         recall=_ratio(correct, support),
-        f1=f1,
+        f1=_f1(counts),
         support=support,
         confusion=confusion,
         n_utts=int(counts.sum()),
@@ -131,12 +137,12 @@ def scores(truth: IntArray, predicted: IntArray, n_classes: int) -> Scores:
     )
 
 
-def metric_of_counts(counts: NDArray[Any], metric: Metric) -> FloatArray:
+def metric_of_counts(counts: NDArray[Any], metric: Metric, classes: Classes = "all") -> FloatArray:
     """Compute a metric of tables of counts (..., K, K + 1), shape (...).
 
     Rows are true classes, columns predicted ones, the last column abstentions.
     """
-    return _METRICS[metric](counts)
+    return _METRICS[metric](counts, classes)
 
 
 def _count(truth: IntArray, predicted: IntArray, n_classes: int) -> NDArray[np.int64]:
@@ -204,22 +210,36 @@ def _f1(counts: NDArray[Any]) -> FloatArray:
     return _ratio(2 * correct, support + n_predicted)
 
 
-def _macro_f1(counts: NDArray[Any]) -> FloatArray:
-    return np.asarray(_f1(counts).mean(axis=-1))
+def _mean(values: FloatArray, counts: NDArray[Any], classes: Classes) -> FloatArray:
+    """Average values per class, shape (..., K), over the classes asked for."""
+    if classes == "all":
+        return np.asarray(values.mean(axis=-1))
+    is_present = counts.sum(axis=-1) > 0
+    return _ratio((values * is_present).sum(axis=-1), is_present.sum(axis=-1))
 
 
-def _accuracy(counts: NDArray[Any]) -> FloatArray:
+def _macro_f1(counts: NDArray[Any], classes: Classes) -> FloatArray:
+    return _mean(_f1(counts), counts, classes)
+
+
+def _accuracy(counts: NDArray[Any], classes: Classes) -> FloatArray:
     correct, support, _ = _margins(counts)
     return _ratio(correct.sum(axis=-1), support.sum(axis=-1))
 
 
-def _uar(counts: NDArray[Any]) -> FloatArray:
+def _uar(counts: NDArray[Any], classes: Classes) -> FloatArray:
     correct, support, _ = _margins(counts)
-    return _ratio(_ratio(correct, support).sum(axis=-1), (support > 0).sum(axis=-1))
+    return _mean(_ratio(correct, support), counts, classes)
 
 
-_METRICS: dict[str, Callable[[NDArray[Any]], FloatArray]] = {
+def _weighted_f1(counts: NDArray[Any], classes: Classes) -> FloatArray:
+    _, support, _ = _margins(counts)
+    return _ratio((_f1(counts) * support).sum(axis=-1), support.sum(axis=-1))
+
+
+_METRICS: dict[str, Callable[[NDArray[Any], Classes], FloatArray]] = {
     "macro_f1": _macro_f1,
     "accuracy": _accuracy,
     "uar": _uar,
+    "weighted_f1": _weighted_f1,
 }

@@ -19,12 +19,14 @@ from abhinaya.data.manifest import read_manifest
 from abhinaya.data.predictions import PredictionTable, read_tables
 from abhinaya.errors import BadValueError, ProblemsError, UnknownNameError, list_some
 from abhinaya.evaluation.bootstrap import bootstrap_interval
-from abhinaya.evaluation.metrics import Scores, scores
+from abhinaya.evaluation.metrics import Classes, Scores, scores
 
 __all__ = [
     "LabelledRows",
     "TableScore",
     "Truth",
+    "absent_classes",
+    "absent_notes",
     "align_truth",
     "labelled_rows",
     "mean_and_sd",
@@ -64,6 +66,7 @@ class TableScore:
         interval: 95 % bootstrap interval of macro-F1, lower and upper end.
         n_dropped: rows of the table without a true label inside the set; they are not scored.
         n_not_in_table: utterances with a true label inside the set that the table does not cover.
+        absent: codes of the classes that no scored utterance truly has.
     """
 
     name: str
@@ -72,6 +75,7 @@ class TableScore:
     interval: tuple[float, float]
     n_dropped: int
     n_not_in_table: int
+    absent: tuple[str, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,8 +167,9 @@ def score_table(
     n_resamples: int = 10_000,
     seed: int = 0,
     by_speaker: bool = False,
+    classes: Classes = "all",
 ) -> TableScore:
-    """Score one table, over the whole emotion set.
+    """Score one table.
 
     Args:
         table: predictions; rows without a true label inside the set are dropped and counted.
@@ -173,6 +178,7 @@ def score_table(
         seed: of the bootstrap.
         by_speaker: resample speakers instead of utterances; each utterance of an unknown speaker
             then stands for itself.
+        classes: what macro-F1 and UAR are means over.
 
     Raises:
         ClassOrderError: if table and truth differ in class order.
@@ -187,18 +193,37 @@ def score_table(
     return TableScore(
         name=table.name,
         emotions=truth.emotions,
-        scores=scores(rows.labels, predicted, n_classes),
+        scores=scores(rows.labels, predicted, n_classes, classes=classes),
         interval=bootstrap_interval(
             rows.labels,
             predicted,
             n_classes,
             groups=rows.groups,
+            classes=classes,
             n_resamples=n_resamples,
             seed=seed,
         ),
         n_dropped=rows.n_dropped,
         n_not_in_table=rows.n_not_in_tables,
+        absent=absent_classes(rows.labels, truth.emotions),
     )
+
+
+def absent_classes(labels: NDArray[np.int64], emotions: EmotionSet) -> tuple[str, ...]:
+    """Return the codes of the classes that none of the true labels has."""
+    return tuple(code for idx, code in enumerate(emotions.codes) if idx not in labels)
+
+
+def absent_notes(absent: Sequence[str], classes: Classes = "all") -> tuple[str, ...]:
+    """Say what macro-F1 and UAR make of classes that no scored utterance has, if there are any."""
+    if not absent:
+        return ()
+    what = {
+        "all": "each counts as 0 in macro-F1 and UAR; abhinaya score --classes present leaves "
+        "them out",
+        "present": "macro-F1 and UAR leave them out; abhinaya score --classes all counts each as 0",
+    }[classes]
+    return (f"No scored utterance is truly {', '.join(absent)}: {what}.",)
 
 
 def align_truth(

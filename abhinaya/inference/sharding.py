@@ -103,6 +103,9 @@ def plan_table(
         "manifest": request.manifest.digest,
         "utterances": utterances,
     }
+    if config.data.transcripts is not None:
+        # Beside the texts themselves: reasons of abstentions name it.
+        decisive["transcripts"] = config.data.transcripts.predict
     meta = {
         "member": config.member,
         "selection": list(request.selection),

@@ -85,7 +85,7 @@ def collect_clips(
     rows: pd.DataFrame,
     manifest: Manifest,
     inputs: InputBuilder,
-    transcripts: tuple[TranscriptSources, Literal["train", "predict"]] | None = None,
+    transcripts: tuple[TranscriptSources, Literal["train", "validation", "predict"]] | None = None,
 ) -> tuple[list[Clip], list[Problem]]:
     """Collect the clips of manifest rows, and what is missing.
 
@@ -95,7 +95,7 @@ def collect_clips(
         rows: rows of the manifest.
         manifest: where audio and transcripts lie.
         inputs: says whether audio, text or both are needed.
-        transcripts: sources, and which of the two counts.
+        transcripts: sources, and which of them counts.
 
     Raises:
         BadValueError: if text is needed but no source is configured.

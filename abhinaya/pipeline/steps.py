@@ -159,13 +159,16 @@ def _train_step(pipeline: Pipeline, member: TrainedConfig) -> Step:
         )
 
     texts = member.data.transcripts
+    sources = [texts.train] if texts else []
+    if texts and member.data.validation is not None:
+        sources.append(texts.validation)
     return Step(
         f"train:{member.name}",
         config_digest(member),
         (config.manifest_path, *_texts(member)),
         (best / "model.safetensors",),
         work,
-        (texts.train,) if texts else (),
+        tuple(dict.fromkeys(sources)),
     )
 
 
@@ -344,7 +347,8 @@ def _score_step(pipeline: Pipeline, entry: ScoreEntry) -> Step:
     tables += [_table(pipeline, entry.selection, name) for name in fused]
 
     def work() -> Report:
-        report = run_score(_strings(tables), truth, entry)
+        # A selection is seldom all that the truth labels.
+        report = run_score(_strings(tables), truth, entry, is_part=True)
         found = dict(report.as_json())
         stored = {one.pop("table"): one for one in found.pop("tables")}
         write_json(out, stored | found)
@@ -352,8 +356,6 @@ def _score_step(pipeline: Pipeline, entry: ScoreEntry) -> Step:
             report,
             title=f"scores of {entry.selection} against {truth}",
             files=(out,),
-            # A selection is seldom all that the truth labels.
-            notes=(),
         )
 
     settings = entry.model_dump(mode="json", exclude={"truth"})

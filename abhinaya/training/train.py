@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -48,6 +48,7 @@ _NOT_IN_DIGEST = (
     "run_dir",
     "data.manifest",
     "data.audio_root",
+    "data.transcripts.predict",
     "cache",
     "inference",
     "training.per_device_train_batch_size",
@@ -83,12 +84,16 @@ def training_digest(config: ClassifierConfig, manifest: Manifest) -> str:
     is_validated = config.data.validation is not None
     if not (is_validated and config.training.arguments.get("save_strategy") == "steps"):
         without.append("training.save_steps")
+    if not is_validated:
+        without.append("data.transcripts.validation")
     values = [config_digest(config, without=without), manifest.digest]
     # float16 features are other numbers; where and how large the store is does not matter.
     values.append(config.cache.dtype if config.cache else "float32")
     if config.data.transcripts is not None:
-        texts = read_transcripts(transcripts_path(manifest.root), config.data.transcripts.train)
-        values.append(digest_of(texts))
+        sources = config.data.transcripts
+        file = transcripts_path(manifest.root)
+        for source in dict.fromkeys([sources.train, *([sources.validation] * is_validated)]):
+            values.append(digest_of(read_transcripts(file, source)))
     return digest_of(values)
 
 
@@ -124,10 +129,10 @@ def train_classifier(
             f"data.max_train_words is {max_words}, but the member {config.member!r} reads no text. "
             "Remove it."
         )
-    train, problems = _usable_rows(config, manifest, inputs, config.data.train, max_words)
+    train, problems = _usable_rows(config, manifest, inputs, "train")
     validation = None
     if config.data.validation is not None:
-        validation, more = _usable_rows(config, manifest, inputs, config.data.validation)
+        validation, more = _usable_rows(config, manifest, inputs, "validation")
         problems += more
         validation = _only_with_truth(validation, config)
     counts = np.bincount(train.truth[train.truth != ABSTAIN], minlength=len(manifest.emotions))
@@ -195,10 +200,10 @@ def _usable_rows(
     config: ClassifierConfig,
     manifest: Manifest,
     inputs: InputBuilder,
-    selection: tuple[str, ...],
-    max_words: int | None = None,
+    use: Literal["train", "validation"],
 ) -> tuple[_Rows, list[Problem]]:
     """Collect rows with target and readable input, longest first; and why others are not."""
+    selection = config.data.train if use == "train" else config.data.validation or ()
     rows = manifest.select(selection)
     truth = hard_targets(rows, manifest.emotions)
     if config.loss.uses_soft_targets:
@@ -219,9 +224,10 @@ def _usable_rows(
     chosen = rows.loc[has_target].reset_index(drop=True)
     transcripts = config.data.transcripts
     clips, problems = collect_clips(
-        chosen, manifest, inputs, (transcripts, "train") if transcripts else None
+        chosen, manifest, inputs, (transcripts, use) if transcripts else None
     )
-    if max_words is not None:
+    max_words = config.data.max_train_words
+    if use == "train" and max_words is not None:
         clips, wordy = split_short(clips, max_words)
         problems += wordy
     clips, unreadable = split_readable(clips)

@@ -15,7 +15,7 @@ from abhinaya import __version__
 from abhinaya.data.labels import EmotionSet
 from abhinaya.errors import BadValueError, UnknownNameError
 from abhinaya.evaluation.bootstrap import bootstrap_interval
-from abhinaya.evaluation.scoring import Truth, labelled_rows
+from abhinaya.evaluation.scoring import Truth, absent_classes, labelled_rows
 from abhinaya.files import atomic_path
 from ensembling.ablation.combinations import check_combinations
 from ensembling.ablation.diversity import Diversity, diversity, oracle_labels
@@ -93,6 +93,7 @@ class Ablation:
         n_utts: utterances with a true label inside the set; only these are scored.
         n_dropped: utterances of the tables without one.
         n_not_in_tables: utterances with a true label inside the set that the tables do not cover.
+        absent: codes of the classes that no scored utterance truly has.
         search: `exhaustive` if `subsets` has all of at most `max_size`, else `beam`.
         beam_width: how many subsets of each size the beam search kept; None without one.
         max_size: size of the largest subsets.
@@ -113,6 +114,7 @@ class Ablation:
     n_utts: int
     n_dropped: int
     n_not_in_tables: int
+    absent: tuple[str, ...]
     search: Literal["exhaustive", "beam"]
     beam_width: int | None
     max_size: int
@@ -215,6 +217,7 @@ def ablate_tables(
         n_utts=len(scored.labels),
         n_dropped=scored.n_dropped,
         n_not_in_tables=scored.n_not_in_tables,
+        absent=absent_classes(scored.labels, emotions),
         search="exhaustive" if beam_width is None else "beam",
         beam_width=beam_width,
         max_size=largest,

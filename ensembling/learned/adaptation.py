@@ -7,6 +7,7 @@ pseudo-test sets, and one is applied only if its gain is hardly luck.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -61,8 +62,8 @@ class _Adaptation:
 
         Raises:
             UnknownNameError: if an option, a variant or the lender of embeddings is unknown.
-            BadValueError: if no speaker is known, the table lacks what a variant needs, or an
-                option is out of range.
+            BadValueError: if no speaker is known, there are too few for pseudo-tests, the table
+                lacks what a variant needs, or an option is out of range.
         """
         settings = read_options(
             self.name,
@@ -96,6 +97,7 @@ class _Adaptation:
             )
             for number in range(settings["pseudo_tests"])
         ]
+        _require_enough(rows, truth, tests, settings["clips_per_speaker"])
         counts = _count_all(rows, truth, tests, names, settings)
         macro_f1, intervals = _gains(
             counts, names, n_resamples=settings["resamples"], seed=settings["seed"]
@@ -199,6 +201,27 @@ def _candidates(rows: SpeakerRows, wanted: str) -> tuple[list[str], dict[str, st
     return names, skipped
 
 
+def _require_enough(
+    rows: SpeakerRows, truth: NDArray[np.int64], tests: Sequence[PseudoTest], wanted: float
+) -> None:
+    """Refuse labelled rows out of which no pseudo-tests can be drawn, or only of one speaker."""
+    heard = {rows.speakers[idx] for test in tests for idx in test.indices.tolist()}
+    if all(test.n_speakers for test in tests) and len(heard) > 1:
+        return
+    what = "no balanced pseudo-test can be drawn from them"
+    if len(heard) == 1:
+        what = "the pseudo-tests have one speaker only, which tells nothing about others"
+    n_speakers, n_classes = len(set(rows.speakers) - {None}), len(np.unique(truth))
+    needed = max(2, math.ceil(n_classes / wanted), n_speakers + 1)
+    raise BadValueError(
+        f"{len(rows)} labelled utterances of {n_speakers} known speaker{'s' * (n_speakers != 1)} "
+        f"in table {rows.name!r} are too few for the adaptation gate: {what}. At least {needed} "
+        f"speakers are needed who between them have every class ({n_classes} here), and as many "
+        "when those of a fold are left out. Fit on a larger selection, or with more --folds, which "
+        "leave out fewer speakers at a time."
+    )
+
+
 def _count_all(
     rows: SpeakerRows,
     truth: NDArray[np.int64],
@@ -251,11 +274,6 @@ def _gains(
     occurs = np.sum([test.sum(axis=(1, 2, 3)) for test in counts], axis=0) > 0
     rng = np.random.default_rng(seed)
     n_units = int(occurs.sum())
-    if n_units < 2:
-        raise BadValueError(
-            "The pseudo-tests have one speaker only, which tells nothing about others; expected at "
-            "least two. Fit on a selection with more speakers."
-        )
     weights = rng.multinomial(n_units, np.full(n_units, 1 / n_units), size=n_resamples)
     observed, resampled = np.zeros(shape[0]), np.zeros((n_resamples, shape[0]))
     for test in counts:

@@ -15,11 +15,12 @@ from abhinaya.data.predictions import PredictionTable
 from abhinaya.errors import BadValueError, UnknownNameError, list_some
 from abhinaya.evaluation.bootstrap import bootstrap_interval
 from abhinaya.evaluation.metrics import scores
-from abhinaya.evaluation.scoring import Truth, align_truth, labelled_rows
+from abhinaya.evaluation.scoring import Truth, absent_classes, align_truth, labelled_rows
 from ensembling.aligned import AlignedTables, align_predictions
 from ensembling.learned.cross_fitting import cross_fit, speaker_folds
 from ensembling.learned.recipes import Fused, Recipe
 from ensembling.learned.rules import load_learned
+from ensembling.voting.vote_tables import check_tiebreakers
 from ensembling.voting.votes import plurality
 
 __all__ = ["FitResult", "FitScore", "apply_recipe", "fit_recipe"]
@@ -64,6 +65,7 @@ def fit_recipe(
     truth: Truth,
     *,
     options: Mapping[str, Any] | None = None,
+    tiebreakers: Sequence[str] = (),
     rows: str = "same",
     n_folds: int = 5,
     seed: int = 0,
@@ -72,13 +74,19 @@ def fit_recipe(
 ) -> FitResult:
     """Fit a learned rule to labelled tables, with a score that it has earned on unseen rows.
 
-    Rows without a true label inside the set are dropped and counted.
+    Rows without a true label inside the set are dropped and counted. Nothing depends on the order
+    in which the tables are given: they are sorted by name.
+
+    Beside the rule stands the plain vote that one would submit instead. A tie in it is settled as
+    in `vote_tables`, by the tiebreakers and then by the table of highest macro-F1 on these rows,
+    the next best, and so on; a table that only lends its embeddings has no vote.
 
     Args:
         rule: name of the rule.
         tables: M tables of one emotion set, under different names.
         truth: labels and speakers; it may cover more utterances than the tables.
         options: the rule's settings.
+        tiebreakers: names of tables that settle ties of the plain vote, first one first.
         rows: `same` demands that all tables cover the same utterances; `intersection` keeps those
             in all.
         n_folds: number of folds of the cross-fit; all rows of a speaker are in one.
@@ -87,13 +95,17 @@ def fit_recipe(
         by_speaker: resample speakers instead of utterances.
 
     Raises:
-        UnknownNameError: if there is no such rule, or it has no such option.
+        UnknownNameError: if there is no such rule, it has no such option, or a tiebreaker is not
+            the name of a table.
         ClassOrderError: if tables and truth differ in class order.
         BadValueError: if the tables do not match each other or the truth, no row has a label, the
             folds cannot be made, or the tables lack what the rule needs.
     """
     learned, settings = load_learned(rule), dict(options or {})
-    whole = align_predictions(tables, rows=rows)
+    whole = align_predictions(sorted(tables, key=lambda table: table.name), rows=rows)
+    lender = settings.get("embeddings")
+    voters = [name for name in whole.names if name != lender] or whole.names  # or lends to itself
+    check_tiebreakers(voters, tiebreakers)
     truth.emotions.require_same_order(
         whole.emotions, what=f"Table {whole.names[0]!r}", where=truth.where
     )
@@ -105,12 +117,16 @@ def fit_recipe(
     parameters = learned.fit(aligned, labels, speakers, settings)
     held_out = cross_fit(learned, aligned, labels, speakers, settings, folds)
 
+    n_classes = len(aligned.emotions)
+    said = dict(zip(aligned.names, aligned.labels, strict=True))
+    best_first = sorted(voters, key=lambda n: -scores(labels, said[n], n_classes).macro_f1)
+    in_line = list(dict.fromkeys([*tiebreakers, *best_first]))
+    vote = plurality(np.stack([said[name] for name in in_line]), n_classes)
     ways = [
         (f"{rule}, cross-fitted", held_out.labels),
-        ("plain vote", plurality(aligned.labels, len(aligned.emotions)).labels),
-        *zip(aligned.names, aligned.labels, strict=True),
+        ("plain vote", vote.labels),
+        *said.items(),
     ]
-    n_classes = len(aligned.emotions)
     found = tuple(
         FitScore(
             name,
@@ -136,6 +152,7 @@ def fit_recipe(
         facts={
             "n_utts": len(aligned),
             "n_dropped": labelled.n_dropped,
+            "absent_classes": list(absent_classes(labels, aligned.emotions)),
             "n_speakers": len(set(speakers) - {None}),
             "n_unknown_speakers": speakers.count(None),
             "n_folds": n_folds,
@@ -143,6 +160,7 @@ def fit_recipe(
             "rows": rows,
             "macro_f1_cross_fitted": found[0].macro_f1,
             "interval": list(found[0].interval),
+            "tiebreakers": in_line,
             "macro_f1_plain_vote": found[1].macro_f1,
             "interval_plain_vote": list(found[1].interval),
             "version": __version__,

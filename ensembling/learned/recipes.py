@@ -104,7 +104,8 @@ class Recipe:
         parameters: what the rule learned.
         options: settings of the fit.
         facts: rows, speakers and folds of the fit, cross-fitted macro-F1 of the rule and of the
-            plain vote with their intervals, version.
+            plain vote with their intervals, the tables in whose order that vote's ties were
+            settled, version.
         fitted_on: digests of the utterances that the parameters were fitted on, sorted.
     """
 

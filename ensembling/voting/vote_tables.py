@@ -15,7 +15,7 @@ from ensembling.aligned import AlignedTables, align_predictions
 from ensembling.voting.soft_votes import check_weights, soft_vote, weighted_vote
 from ensembling.voting.votes import VoteResult, plurality
 
-__all__ = ["BY_FALLBACK", "BY_MAJORITY", "VOTE_RULES", "vote_tables"]
+__all__ = ["BY_FALLBACK", "BY_MAJORITY", "VOTE_RULES", "check_tiebreakers", "vote_tables"]
 
 VOTE_RULES = ("plurality", "strict", "soft", "geometric", "weighted")
 """Ways to vote that need no labelled data."""
@@ -166,6 +166,16 @@ def _check_names(names: Sequence[str], tiebreakers: Sequence[str]) -> None:
                 f"A table is named {reserved!r}, which in a vote says how a row was decided. "
                 "Rename it with NAME=TABLE on the command line."
             )
+    check_tiebreakers(names, tiebreakers)
+
+
+def check_tiebreakers(names: Sequence[str], tiebreakers: Sequence[str]) -> None:
+    """Check that each tiebreaker is the name of a table, given once.
+
+    Raises:
+        UnknownNameError: if one is not.
+        BadValueError: if one is given twice.
+    """
     for tiebreaker in tiebreakers:
         if tiebreaker not in names:
             raise UnknownNameError("tiebreaker", tiebreaker, names)

@@ -40,7 +40,8 @@ def _check_transcripts(config: LlamaZeroShotConfig, findings: Findings) -> None:
     """Check what trained members check, but nothing that is read in training."""
     every = Findings()
     check_transcripts(config.data, every)
-    findings.extend(found for found in every if found.what != "data.transcripts.train")
+    training = ("data.transcripts.train", "data.transcripts.validation")
+    findings.extend(found for found in every if found.what not in training)
 
 
 def _check_server(config: LlamaZeroShotConfig, findings: Findings) -> None:

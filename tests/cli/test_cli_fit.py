@@ -109,6 +109,22 @@ def test_fit_json_has_every_number(run_cli, corpus):
     assert stored["facts"] == report["facts"]
 
 
+def test_fit_tiebreaker_is_that_of_vote(run_cli, corpus):
+    tables = [corpus / f"{name}-train.parquet" for name in ("p", "q")]
+    for name in ("p", "q"):
+        report = json.loads(fit(run_cli, corpus, "weights", "--tiebreaker", name, "--json").out)
+        out = corpus / "vote.parquet"
+        assert run_cli("vote", *tables, "--tiebreaker", name, "--out", out).code == 0
+        scored = run_cli(
+            "score", out, "--manifest", corpus / "m.parquet", "--resamples", 10, "--json"
+        )
+        (plain,) = json.loads(scored.out)["tables"]
+        assert report["scores"][1]["macro_f1"] == plain["macro_f1"]
+        assert report["facts"]["tiebreakers"][0] == name
+    wrong = fit(run_cli, corpus, "weights", "--tiebreaker", "r")
+    assert (wrong.code, "Unknown tiebreaker 'r'" in wrong.err) == (1, True)
+
+
 def test_fit_out_of_fold_table_scores_as_the_fit_says(run_cli, corpus):
     held_out = corpus / "oof.parquet"
     report = json.loads(

@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+ALL = "ACDFHNSU"
+
 
 @pytest.fixture
 def truth(tmp_path):
@@ -15,14 +17,57 @@ def truth(tmp_path):
 
 def test_score_prints_one_row_per_table(run_cli, save_table, truth):
     # p: A H H -: A has precision 1, recall 1/2, F1 2/3; H has 1/2, 1/2, 1/2; macro 7/6 / 8.
-    # u4 is O, so it is dropped. UAR over A and H: 1/2.
+    # u4 is O, so it is dropped. UAR: recall 1/2 of A and of H, over 8 classes. Weighted F1: both
+    # have 2 utterances, so the mean of 2/3 and 1/2.
     result = run_cli("score", save_table("p", "AHH-A"), "--manifest", truth, "--resamples", 50)
     assert result.code == 0, result.err
     heading, row = result.out.splitlines()
     assert heading.split("  ")[0] == "table"
     cells = row.split()
-    assert [*cells[:3], *cells[4:]] == ["p", "4", "0.1458", "0.5000", "0.5000", "1", "1"]
+    known = ["p", "4", "0.1458", "0.5000", "0.1250", "0.5833", "1", "1"]
+    assert [*cells[:3], *cells[4:]] == known
     assert "Note: 1 labelled utterances" in result.err
+
+
+ABSENT = "No scored utterance is truly C, D, F, N, S, U: "
+
+
+def test_score_over_present_classes_takes_both_means_over_them(run_cli, save_table, truth):
+    """UAR left absent classes out while macro-F1 counted them as 0."""
+    args = ("score", save_table("p", "AHH-A"), "--manifest", truth, "--resamples", 50)
+    result = run_cli(*args, "--classes", "present")
+    cells = result.out.splitlines()[1].split()
+    # As above, over A and H: 7/6 / 2, accuracy 1/2, UAR 1/2, weighted F1 as it was.
+    known = ["p", "4", "0.5833", "0.5000", "0.5000", "0.5833", "1", "1"]
+    assert [*cells[:3], *cells[4:]] == known
+    low, high = map(float, cells[3].split("-"))
+    assert low < 0.5833 < high  # the interval is of the same mean
+    assert ABSENT + "macro-F1 and UAR leave them out; abhinaya score --classes all" in result.err
+    for classes, macro_f1, uar in (("all", 7 / 48, 1 / 8), ("present", 7 / 12, 1 / 2)):
+        result = run_cli(*args, "--classes", classes, "--json")
+        (found,) = json.loads(result.out)["tables"]
+        assert (found["classes"], found["absent_classes"]) == (classes, list("CDFNSU"))
+        assert (found["macro_f1"], found["uar"]) == pytest.approx((macro_f1, uar))
+        assert found["weighted_f1"] == pytest.approx(7 / 12)
+    assert run_cli(*args, "--classes", "some").code == 2
+
+
+def test_score_names_the_absent_classes_of_each_table(run_cli, save_table, truth):
+    """Tables of one score may cover different utterances."""
+    tables = [save_table("p", "AAHHA"), save_table("q", "AAH")]
+    both = run_cli("score", *tables, "--manifest", truth, "--resamples", 50)
+    assert f"Note: p, q: {ABSENT}each counts as 0 in macro-F1 and UAR; abhinaya" in both.err
+    tables[1] = save_table("q", "AA")
+    each = run_cli("score", *tables, "--manifest", truth, "--resamples", 50)
+    assert f"Note: p: {ABSENT}" in each.err
+    assert "Note: q: No scored utterance is truly C, D, F, H, N, S, U: each" in each.err
+
+
+def test_score_says_nothing_of_absent_classes_where_all_occur(run_cli, save_table, tmp_path):
+    path = tmp_path / "all.csv"
+    path.write_text("".join(["FileName,EmoClass\n", *(f"u{i},{c}\n" for i, c in enumerate(ALL))]))
+    result = run_cli("score", save_table("p", ALL), "--manifest", path, "--resamples", 50)
+    assert (result.code, result.err) == (0, "")
 
 
 def test_score_mean_and_sd_over_tables(run_cli, save_table, truth):
@@ -34,7 +79,10 @@ def test_score_mean_and_sd_over_tables(run_cli, save_table, truth):
     assert (sd[0], sd[2]) == ("sd", "0.3536")
     # Both lack the same utterance, which is said once.
     note = f"Note: 1 labelled utterances of {truth} are not covered and were not scored: a, b.\n"
-    assert result.err == note
+    absent = (
+        "each counts as 0 in macro-F1 and UAR; abhinaya score --classes present leaves them out"
+    )
+    assert result.err == f"{note}Note: a, b: {ABSENT}{absent}.\n"
 
 
 def test_score_json_has_everything_asked_for(run_cli, save_table, truth):

@@ -230,9 +230,9 @@ def test_speakers_wrong_command_line_exits_2(run_cli: Any, corpus: Path) -> None
     manifest = corpus / "manifest.parquet"
     plain = ("speakers", manifest, "--out", corpus / "m2.parquet", "--n-speakers", 2)
     cases = [
-        (arguments(corpus), "give exactly one of them"),
+        (arguments(corpus), "--n-speakers, --threshold, --tune-on: give exactly one of them"),
         (arguments(corpus, "--n-speakers", 2, "--threshold", 0.5), "give exactly one of them"),
-        (plain, "give one of them, or both"),
+        (plain, "--model, --embeddings: give one of them, or both"),
         (arguments(corpus, "--n-speakers", 2, out="m2.csv"), "must end in .parquet"),
         (arguments(corpus, "--n-speakers", 2, out="manifest.parquet"), "is not overwritten"),
         (arguments(corpus, "--threshold", 2.5), "less than or equal to 2"),

@@ -6,7 +6,7 @@ from sklearn import metrics as theirs
 
 from abhinaya.errors import BadShapeError, BadValueError, UnknownNameError
 from abhinaya.evaluation.bootstrap import bootstrap_interval
-from abhinaya.evaluation.metrics import confusion_matrix, scores
+from abhinaya.evaluation.metrics import Classes, confusion_matrix, scores
 
 N_CLASSES = 8
 
@@ -20,20 +20,34 @@ def random_labels(seed: int, *, n_utts: int, n_abstained: int) -> tuple[np.ndarr
     return truth, predicted
 
 
-def their_macro_f1(truth: np.ndarray, predicted: np.ndarray) -> float:
-    labels = range(N_CLASSES)
+def classes_of(truth: np.ndarray, classes: Classes) -> np.ndarray:
+    return np.arange(N_CLASSES) if classes == "all" else np.unique(truth)
+
+
+def their_macro_f1(truth: np.ndarray, predicted: np.ndarray, classes: Classes = "all") -> float:
+    labels = classes_of(truth, classes)
     return float(theirs.f1_score(truth, predicted, labels=labels, average="macro", zero_division=0))
 
 
-def their_uar(truth: np.ndarray, predicted: np.ndarray) -> float:
-    present = np.unique(truth)
-    return float(theirs.recall_score(truth, predicted, labels=present, average="macro"))
+def their_uar(truth: np.ndarray, predicted: np.ndarray, classes: Classes = "all") -> float:
+    options = {"labels": classes_of(truth, classes), "average": "macro", "zero_division": 0}
+    return float(theirs.recall_score(truth, predicted, **options))
 
 
-THEIR_METRICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
+def their_weighted_f1(truth: np.ndarray, predicted: np.ndarray, classes: Classes = "all") -> float:
+    options = {"labels": classes_of(truth, classes), "average": "weighted", "zero_division": 0}
+    return float(theirs.f1_score(truth, predicted, **options))
+
+
+def their_accuracy(truth: np.ndarray, predicted: np.ndarray, classes: Classes = "all") -> float:
+    return float(theirs.accuracy_score(truth, predicted))
+
+
+THEIR_METRICS: dict[str, Callable[[np.ndarray, np.ndarray, Classes], float]] = {
     "macro_f1": their_macro_f1,
-    "accuracy": lambda truth, predicted: float(theirs.accuracy_score(truth, predicted)),
+    "accuracy": their_accuracy,
     "uar": their_uar,
+    "weighted_f1": their_weighted_f1,
 }
 
 
@@ -53,18 +67,23 @@ def test_scores_small_table_match_hand_computation() -> None:
     assert result.macro_f1 == pytest.approx((2 / 3 + 2 / 5 + 0) / 3)
     assert result.weighted_f1 == pytest.approx((4 * 2 / 3 + 2 * 2 / 5) / 6)
     assert result.accuracy == pytest.approx(3 / 6)
-    # Class 2 has no true utterance and is left out.
-    assert result.uar == pytest.approx((1 / 2 + 1 / 2) / 2)
+    # Class 2 has no true utterance: it counts as 0 in both means, or is left out of both.
+    assert result.uar == pytest.approx((1 / 2 + 1 / 2 + 0) / 3)
+    present = scores(truth, predicted, n_classes=3, classes="present")
+    assert present.uar == pytest.approx((1 / 2 + 1 / 2) / 2)
+    assert present.macro_f1 == pytest.approx((2 / 3 + 2 / 5) / 2)
+    assert present.weighted_f1 == result.weighted_f1
     assert (result.n_utts, result.n_abstained) == (6, 1)
 
 
+@pytest.mark.parametrize("classes", ["all", "present"])
 @pytest.mark.parametrize("n_abstained", [0, 40])
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_scores_equal_scikit_learn(seed: int, n_abstained: int) -> None:
+def test_scores_equal_scikit_learn(seed: int, n_abstained: int, classes: Classes) -> None:
     truth, predicted = random_labels(seed, n_utts=200, n_abstained=n_abstained)
     options = {"labels": range(N_CLASSES), "zero_division": 0}
 
-    ours = scores(truth, predicted, N_CLASSES)
+    ours = scores(truth, predicted, N_CLASSES, classes=classes)
 
     precision, recall, f1, support = theirs.precision_recall_fscore_support(
         truth, predicted, **options
@@ -75,17 +94,19 @@ def test_scores_equal_scikit_learn(seed: int, n_abstained: int) -> None:
     np.testing.assert_array_equal(ours.support, support)
     their_confusion = theirs.confusion_matrix(truth, predicted, labels=range(N_CLASSES))
     np.testing.assert_array_equal(ours.confusion, their_confusion)
-    their_weighted_f1 = theirs.f1_score(truth, predicted, average="weighted", **options)
-    assert ours.weighted_f1 == pytest.approx(their_weighted_f1, abs=1e-12)
     for name, their_metric in THEIR_METRICS.items():
-        assert getattr(ours, name) == pytest.approx(their_metric(truth, predicted), abs=1e-12)
+        theirs_is = their_metric(truth, predicted, classes)
+        assert getattr(ours, name) == pytest.approx(theirs_is, abs=1e-12), name
 
 
 def test_scores_absent_class_lowers_macro_f1() -> None:
     truth = np.array([0, 1])
     # Two classes right out of three: the third counts as zero.
     assert scores(truth, truth, n_classes=3).macro_f1 == pytest.approx(2 / 3)
-    assert scores(truth, truth, n_classes=3).uar == 1
+    # UAR left it out, so that one line of a table had two rules.
+    assert scores(truth, truth, n_classes=3).uar == pytest.approx(2 / 3)
+    present = scores(truth, truth, n_classes=3, classes="present")
+    assert (present.macro_f1, present.uar) == (1, 1)
 
 
 def test_scores_all_abstained_are_zero() -> None:
@@ -102,14 +123,17 @@ def test_confusion_matrix_counts_truth_in_rows() -> None:
     assert matrix.tolist() == [[0, 0, 0], [0, 0, 0], [0, 2, 1]]
 
 
+@pytest.mark.parametrize("classes", ["all", "present"])
 @pytest.mark.parametrize("metric", sorted(THEIR_METRICS))
-def test_bootstrap_interval_agrees_with_resampled_rows(metric: str) -> None:
+def test_bootstrap_interval_agrees_with_resampled_rows(metric: str, classes: Classes) -> None:
     truth, predicted = random_labels(3, n_utts=60, n_abstained=6)
     rng = np.random.default_rng(0)
     rows = rng.integers(0, 60, size=(250, 60))
-    plain = np.array([THEIR_METRICS[metric](truth[idx], predicted[idx]) for idx in rows])
+    plain = np.array([THEIR_METRICS[metric](truth[idx], predicted[idx], classes) for idx in rows])
 
-    ours = bootstrap_interval(truth, predicted, N_CLASSES, metric=metric, confidence=0.8, seed=1)
+    ours = bootstrap_interval(
+        truth, predicted, N_CLASSES, metric=metric, classes=classes, confidence=0.8, seed=1
+    )
 
     # A 10 % quantile of 250 normal draws has a standard error of
     # sqrt(0.1 * 0.9 / 250) / 0.175 = 0.11 standard deviations; four of those are allowed.
@@ -148,7 +172,10 @@ def test_bootstrap_interval_all_right_has_no_width() -> None:
 
     # Only class 0 occurs, so each resample has F1 = 1 for it and 0 for the other class.
     assert bootstrap_interval(truth, truth, 2, seed=0) == (0.5, 0.5)
-    assert bootstrap_interval(truth, truth, 2, metric="uar", seed=0) == (1, 1)
+    assert bootstrap_interval(truth, truth, 2, metric="uar", seed=0) == (0.5, 0.5)
+    for metric in ("macro_f1", "uar"):
+        options = {"metric": metric, "classes": "present", "seed": 0}
+        assert bootstrap_interval(truth, truth, 2, **options) == (1, 1)
 
 
 def test_bootstrap_interval_all_abstained_is_zero() -> None:

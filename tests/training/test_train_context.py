@@ -171,6 +171,19 @@ def test_context_knows_the_epoch_in_training_alone(
     assert all(one.text == texts[one.name][::-1] for one in SEEN)
 
 
+def test_validation_reads_the_source_of_its_own(
+    make_config: MakeConfig, corpus: Manifest, texts: dict[str, str], tmp_path: Path
+) -> None:
+    sources = "data.transcripts={train: human, validation: backwards, predict: human}"
+    config = make_config(tmp_path / "run", sources, *FROZEN, "training.num_train_epochs=1")
+    train_classifier(Letters(), config, corpus)
+    train, validation = (set(corpus.select(name)["utterance"]) for name in config_splits())
+    for names, step in ((train, 1), (validation, -1)):
+        seen = [one for one in SEEN if one.name in names]
+        assert len(seen) > 10
+        assert all(one.text == texts[one.name][::step] for one in seen)
+
+
 def config_splits() -> tuple[str, str]:
     return "train", "development"
 

@@ -31,6 +31,9 @@ class FitSettings(Settings):
     """Column of the manifest with the speakers."""
     folds: int = Field(default=5, ge=2)
     """Folds of the cross-fit."""
+    tiebreaker: tuple[str, ...] = Field(default=(), json_schema_extra={"metavar": "NAME"})
+    """Table that settles ties of the plain vote that the rule is compared with; repeat for the next
+    in line."""
     rows: Literal["same", "intersection"] = "same"
     """Demand the same utterances everywhere, or keep those that are in all."""
     by_speaker: bool = False
@@ -76,6 +79,7 @@ def run_fit(
         read,
         truth,
         options=options,
+        tiebreakers=settings.tiebreaker,
         rows=settings.rows,
         n_folds=settings.folds,
         seed=settings.seed,

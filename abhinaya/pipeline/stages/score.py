@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
@@ -16,12 +16,16 @@ if TYPE_CHECKING:
 
 __all__ = ["ScoreSettings", "run_score"]
 
+_METRICS = ("macro_f1", "accuracy", "uar", "weighted_f1")
 _Means = dict[str, tuple[float, float]]
 
 
 class ScoreSettings(Settings):
-    """What to show of the scores."""
+    """What to score by, and what to show."""
 
+    classes: Literal["all", "present"] = "all"
+    """Take macro-F1 and UAR over the whole emotion set, where an absent class counts as 0, or over
+    the classes that truly occur."""
     mean: bool = False
     """Add mean and standard deviation, as over seeds."""
     per_class: bool = False
@@ -36,9 +40,23 @@ class ScoreSettings(Settings):
     """Seed of the bootstrap."""
 
 
-def run_score(tables: Sequence[str], manifest: Path, settings: ScoreSettings) -> Report:
-    """Score tables, files or NAME=FILE, against a manifest or a CSV `FileName,EmoClass`."""
-    from abhinaya.evaluation.scoring import mean_and_sd, read_with_truth, score_table
+def run_score(
+    tables: Sequence[str], manifest: Path, settings: ScoreSettings, *, is_part: bool = False
+) -> Report:
+    """Score tables, files or NAME=FILE, against a manifest or a CSV `FileName,EmoClass`.
+
+    Args:
+        tables: the tables.
+        manifest: the truth.
+        settings: what to score by, and what to show.
+        is_part: whether the tables are known to cover a part of the truth, which then is not said.
+    """
+    from abhinaya.evaluation.scoring import (
+        absent_notes,
+        mean_and_sd,
+        read_with_truth,
+        score_table,
+    )
 
     read, truth = read_with_truth(tables, manifest)
     results = [
@@ -48,6 +66,7 @@ def run_score(tables: Sequence[str], manifest: Path, settings: ScoreSettings) ->
             n_resamples=settings.resamples,
             seed=settings.seed,
             by_speaker=settings.by_speaker,
+            classes=settings.classes,
         )
         for table in read
     ]
@@ -55,7 +74,7 @@ def run_score(tables: Sequence[str], manifest: Path, settings: ScoreSettings) ->
     if settings.mean:
         means = {
             key: mean_and_sd([getattr(result.scores, key) for result in results])
-            for key in ("macro_f1", "accuracy", "uar")
+            for key in _METRICS
         }
     more = []
     for result in results:
@@ -76,15 +95,31 @@ def run_score(tables: Sequence[str], manifest: Path, settings: ScoreSettings) ->
                 )
             )
     notes = []
-    for count in sorted({result.n_not_in_table for result in results} - {0}):
+    uncovered = set() if is_part else {result.n_not_in_table for result in results}
+    for count in sorted(uncovered - {0}):
         names = ", ".join(r.name for r in results if r.n_not_in_table == count)
         notes.append(
             f"{count} labelled utterances of {manifest} are not covered and were not scored: "
             f"{names}."
         )
+    # Tables may cover different utterances, and so different classes.
+    for absent in dict.fromkeys(result.absent for result in results):
+        names = ", ".join(r.name for r in results if r.absent == absent)
+        of = "" if len(results) == 1 else f"{names}: "
+        notes += [f"{of}{note}" for note in absent_notes(absent, settings.classes)]
     return Report(
         None,
-        ["table", "rows", "macro-F1", "95 % interval", "accuracy", "UAR", "dropped", "abstained"],
+        [
+            "table",
+            "rows",
+            "macro-F1",
+            "95 % interval",
+            "accuracy",
+            "UAR",
+            "weighted F1",
+            "dropped",
+            "abstained",
+        ],
         _overview(results, means),
         notes=tuple(notes),
         more=tuple(more),
@@ -101,15 +136,16 @@ def _overview(results: Sequence[TableScore], means: _Means) -> list[list[Cell]]:
             interval_text(result.interval),
             result.scores.accuracy,
             result.scores.uar,
+            result.scores.weighted_f1,
             result.n_dropped,
             result.scores.n_abstained,
         ]
         for result in results
     ]
     if means:
-        macro_f1, accuracy, uar = (means[key] for key in ("macro_f1", "accuracy", "uar"))
-        rows.append(["mean", None, macro_f1[0], None, accuracy[0], uar[0], None, None])
-        rows.append(["sd", None, macro_f1[1], None, accuracy[1], uar[1], None, None])
+        for idx, name in enumerate(("mean", "sd")):
+            macro_f1, *others = (means[key][idx] for key in _METRICS)
+            rows.append([name, None, macro_f1, None, *others, None, None])
     return rows
 
 
@@ -151,6 +187,9 @@ def _as_json(
             "interval": list(result.interval),
             "accuracy": scores.accuracy,
             "uar": scores.uar,
+            "weighted_f1": scores.weighted_f1,
+            "classes": settings.classes,
+            "absent_classes": list(result.absent),
             "n_dropped": result.n_dropped,
             "n_abstained": scores.n_abstained,
             "n_not_in_table": result.n_not_in_table,

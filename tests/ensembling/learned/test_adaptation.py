@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -255,6 +256,32 @@ def test_gate_wrong_input_raises():
         ADAPTATION.fit(aligned, truth, speakers, {"variants": "standardize"})
     with pytest.raises(UnknownNameError, match="option of the rule 'adaptation' 'variant'"):
         ADAPTATION.fit(aligned, truth, speakers, {"variant": "prior"})
+
+
+@pytest.mark.parametrize(
+    ("n_speakers", "clips_per_speaker", "there", "what", "needed"),
+    [
+        # Half of the speakers, as a fold leaves them.
+        (2, 1.5, "8 labelled utterances of 1", "no balanced pseudo-test can be drawn", 3),
+        (3, 12.5, "8 labelled utterances of 1", "the pseudo-tests have one speaker only", 2),
+        # Room for two clips of each of two speakers, and four classes: seldom enough.
+        (2, 1.01, "16 labelled utterances of 2", "no balanced pseudo-test can be drawn", 4),
+    ],
+)
+def test_gate_on_too_small_a_selection_says_how_many_are_needed(
+    n_speakers, clips_per_speaker, there, what, needed
+):
+    """It said that no speaker is known of 0 utterances, which were the pseudo-test's."""
+    table, _, speakers = draw_table(n_speakers=n_speakers, n_clips=8)
+    truth = Truth(table.utterances, np.arange(len(table)) % 4, EMOTIONS, tuple(speakers))
+    options = {**FAST, "clips_per_speaker": clips_per_speaker}
+    with pytest.raises(BadValueError, match="too few for the adaptation gate") as caught:
+        fit_recipe("adaptation", [table], truth, options=options, n_folds=2, n_resamples=1)
+    message = str(caught.value)
+    assert re.match(f"{there} known speakers? in table 'm' are too few for the", message)
+    assert what in message
+    assert f"At least {needed} speakers are needed who between them have every class" in message
+    assert message.endswith("or with more --folds, which leave out fewer speakers at a time.")
 
 
 def test_adapt_hands_its_seed_to_the_clustering():

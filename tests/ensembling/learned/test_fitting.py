@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import permutations
 
 import numpy as np
 import pytest
 from sklearn.metrics import f1_score
 
 from abhinaya.data.labels import ABSTAIN, EmotionSet
+from abhinaya.data.predictions import PredictionTable
 from abhinaya.errors import BadValueError, ClassOrderError, UnknownNameError
 from abhinaya.evaluation.scoring import Truth
 from ensembling.aligned import align_predictions
@@ -14,6 +16,7 @@ from ensembling.learned.cross_fitting import cross_fit, speaker_folds
 from ensembling.learned.fitting import apply_recipe, fit_recipe
 from ensembling.learned.recipes import read_recipe, write_recipe
 from ensembling.learned.rules import LEARNED, load_learned
+from ensembling.voting.vote_tables import vote_tables
 from ensembling.voting.votes import plurality
 
 ON_PROBABILITIES = ("log-odds", "stacking", "temperature", "thresholds", "weights")
@@ -106,6 +109,67 @@ def test_fit_is_the_same_twice_and_with_tables_in_other_rows_order(corpus):
         for given in (tables, tables, [tables[0], *(t.take(shuffled) for t in tables[1:])])
     ]
     assert recipes[0] == recipes[1] == recipes[2]
+
+
+def test_fit_is_the_same_in_whatever_order_the_tables_are_listed(make_corpus):
+    """The plain vote's ties went to the table listed first, so the gain hung on the listing."""
+    tables, labels, speakers = make_corpus(strengths=(0.5, 1.0, 0.5, 2.0))
+    truth = truth_of(tables, labels, speakers)
+    listings = list(permutations(tables))[::5]
+    votes = [vote_tables(listing).labels for listing in listings]
+    assert len({macro_f1(labels, vote) for vote in votes}) > 1  # here the listing matters
+    for rule in ("weights", "stacking"):
+        results = [fit_recipe(rule, given, truth, n_resamples=5) for given in listings]
+        assert len(results) == 5
+        for result in results:
+            assert (result.recipe, result.scores) == (results[0].recipe, results[0].scores)
+            assert result.out_of_fold.utterances == results[0].out_of_fold.utterances
+            np.testing.assert_array_equal(result.out_of_fold.labels, results[0].out_of_fold.labels)
+
+
+def test_fit_compares_with_the_vote_that_one_would_submit(make_corpus):
+    tables, labels, speakers = make_corpus(strengths=(0.5, 1.0, 0.5, 2.0))
+    truth = truth_of(tables, labels, speakers)
+    single = {table.name: macro_f1(labels, table.labels) for table in tables}
+    best_first = sorted(single, key=lambda name: -single[name])
+    assert best_first[0] == "m3"
+    for tiebreakers in ([], ["m2"], ["m2", "m0"]):
+        found = fit_recipe("weights", tables, truth, tiebreakers=tiebreakers, n_resamples=5)
+        in_line = list(dict.fromkeys([*tiebreakers, *best_first]))
+        assert found.recipe.facts["tiebreakers"] == in_line
+        vote = vote_tables(tables, tiebreakers=in_line)
+        assert found.scores[1].macro_f1 == pytest.approx(macro_f1(labels, vote.labels), rel=1e-12)
+    with pytest.raises(UnknownNameError, match=r"Unknown tiebreaker 'm4'\. .*m0, m1, m2, m3"):
+        fit_recipe("weights", tables, truth, tiebreakers=["m4"])
+    with pytest.raises(BadValueError, match="'m1' is given more than once"):
+        fit_recipe("weights", tables, truth, tiebreakers=["m1", "m1"])
+
+
+def test_of_members_with_shared_errors_pools_and_stacks_beat_a_vote_and_weights_do_not():
+    """What the help of `fit` says; the vote's ties go to the best member."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(800) % 4
+    shared = rng.normal(size=(800, 4))
+    tables = []
+    for number, strength in enumerate((1.6, 1.4, 1.2, 1.0, 0.8)):
+        # 30 % of the noise's variance is common to all members.
+        logits = 0.3**0.5 * shared + 0.7**0.5 * rng.normal(size=(800, 4))
+        logits[np.arange(800), labels] += strength
+        probs = np.exp(strength * logits)
+        probs /= probs.sum(axis=1, keepdims=True)
+        names = tuple(f"u{idx}" for idx in range(800))
+        emotions = EmotionSet.from_codes("ACDF")
+        table = PredictionTable(f"m{number}", emotions, names, probs.argmax(axis=1), probs=probs)
+        tables.append(table)
+    truth = truth_of(tables, labels, [f"s{idx % 50}" for idx in range(800)])
+    gains = {}
+    for rule in ("weights", "log-odds", "temperature", "stacking"):
+        options = {"mean": "geometric"} if rule == "temperature" else {}
+        settings = {"options": options, "tiebreakers": ["m0"], "n_resamples": 1}
+        fitted, vote, *_ = fit_recipe(rule, tables, truth, **settings).scores
+        gains[rule] = fitted.macro_f1 - vote.macro_f1
+    assert gains.pop("weights") < 0.01
+    assert min(gains.values()) > 0.02
 
 
 def test_fit_drops_and_counts_rows_without_a_label(corpus):
