@@ -16,7 +16,16 @@ from abhinaya.config import apply_overrides, check_config
 from abhinaya.errors import BadValueError, ProblemsError
 from abhinaya.pipeline.stages.settings import Settings, bare_type, flag_of
 
-__all__ = ["AsJson", "AudioRoot", "Format", "Overrides", "Tables", "Truth", "takes_settings"]
+__all__ = [
+    "AsJson",
+    "AudioRoot",
+    "Format",
+    "IncludeTrainingRows",
+    "Overrides",
+    "Tables",
+    "Truth",
+    "takes_settings",
+]
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 """Of every command that prints a table."""
@@ -43,6 +52,13 @@ Truth = Annotated[
     Path, typer.Option(help="True labels: a manifest, or a CSV with FileName and EmoClass.")
 ]
 """Of every command that needs true labels."""
+
+
+IncludeTrainingRows = Annotated[
+    bool,
+    typer.Option("--include-training-rows", help="Also score rows that tables were trained on."),
+]
+"""Of every command that compares scores of tables."""
 
 
 def takes_settings(command: Callable[..., None]) -> Callable[..., None]:

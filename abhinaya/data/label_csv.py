@@ -6,23 +6,31 @@ import csv
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from abhinaya.data.labels import ABSTAIN, MSP_PODCAST, EmotionSet
 from abhinaya.errors import BadValueError, MissingFileError, ProblemsError, list_some
+from abhinaya.files import write_csv
+
+if TYPE_CHECKING:
+    from abhinaya.data.predictions import PredictionTable
 
 __all__ = [
     "FILE_COLUMN",
     "LABEL_COLUMN",
+    "MARK_COLUMN",
     "PROB_TOLERANCE",
     "classes_in_headers",
     "csv_header",
     "find_contradictions",
+    "read_csv_columns",
     "read_csv_rows",
     "read_probabilities",
     "repeated_columns",
+    "write_csv_table",
 ]
 
 FILE_COLUMN = "FileName"
@@ -33,6 +41,9 @@ PROB_TOLERANCE = 1e-3
 
 LABEL_COLUMN = "EmoClass"
 """Column of the class code; an empty cell means that there is no label."""
+
+MARK_COLUMN = "trained_on"
+"""Column that says `true` where the weights were trained on the row; without it nothing was."""
 
 
 def read_csv_rows(
@@ -157,6 +168,92 @@ def classes_in_headers(paths: Sequence[Path]) -> EmotionSet:
         if codes and sorted(codes) != sorted(MSP_PODCAST.codes):
             return EmotionSet.from_codes(codes)
     return MSP_PODCAST
+
+
+def write_csv_table(table: PredictionTable, path: Path) -> None:
+    """Write the labels of a table, and where there are any its probabilities and marks."""
+    columns: dict[str, Sequence[object]] = {
+        FILE_COLUMN: table.utterances,
+        LABEL_COLUMN: table.emotions.decode(table.labels),
+    }
+    if table.probs is not None:
+        shown = table.has_probs
+        # Nobody could tell a label that a rule decided against them from a mistake.
+        shown[find_contradictions(table.labels, table.probs)] = False
+        for code, probs in zip(table.emotions.codes, table.probs.T.tolist(), strict=True):
+            columns[f"prob_{code}"] = [
+                p if is_shown else None for p, is_shown in zip(probs, shown, strict=True)
+            ]
+    if table.trained_on is not None and table.trained_on.any():
+        columns[MARK_COLUMN] = [str(is_marked).lower() for is_marked in table.trained_on]
+    write_csv(path, list(columns), zip(*columns.values(), strict=True))
+
+
+def read_csv_columns(path: Path, emotions: EmotionSet) -> dict[str, Any]:
+    """Read what `PredictionTable` takes but name and emotions.
+
+    Raises:
+        MissingFileError: if the file is not there.
+        ProblemsError: if its content is wrong.
+    """
+    header, rows = read_csv_rows(path)
+    problems: list[str] = []
+    prob_codes = [name.removeprefix("prob_") for name in header if name.startswith("prob_")]
+    if prob_codes and sorted(prob_codes) != sorted(emotions.codes):
+        problems.append(
+            f"the probability columns are for {' '.join(prob_codes)}, "
+            f"expected one each for {' '.join(emotions.codes)}"
+        )
+    labels = [row[LABEL_COLUMN] or None for row in rows]
+    unknown = [
+        f"{label} ({row[FILE_COLUMN]})"
+        for label, row in zip(labels, rows, strict=True)
+        if label is not None and label not in emotions.codes
+    ]
+    if unknown:
+        problems.append(
+            f"{len(unknown)} rows have an {LABEL_COLUMN} outside {' '.join(emotions.codes)}: "
+            f"{list_some(unknown)}; a CSV has the classes of a Parquet table or manifest beside "
+            "it, else of its prob_ columns, else MSP-Podcast's"
+        )
+    probs = None
+    if prob_codes and not problems:
+        # Columns are named, so any order in the file is read into the set's order.
+        probs = read_probabilities(rows, emotions.codes, problems)
+    trained_on = _read_marks(rows, problems) if MARK_COLUMN in header else None
+    if problems:
+        raise ProblemsError(str(path), problems)
+    encoded = emotions.encode(labels)
+    wrong = find_contradictions(encoded, probs).tolist()
+    if wrong and probs is not None:
+        shown = [
+            f"{rows[idx][FILE_COLUMN]}: {labels[idx]}, but {emotions.codes[probs[idx].argmax()]} "
+            f"has {probs[idx].max():.3g}"
+            for idx in wrong
+        ]
+        raise ProblemsError(
+            str(path),
+            [
+                f"{len(wrong)} rows have another label than their highest probability: "
+                f"{list_some(shown)}; correct one of the two, or leave the probabilities of these "
+                "rows empty"
+            ],
+        )
+    return {
+        "utterances": tuple(row[FILE_COLUMN] for row in rows),
+        "labels": encoded,
+        "reasons": tuple("empty in the CSV" if label is None else None for label in labels),
+        "probs": probs,
+        "trained_on": trained_on,
+    }
+
+
+def _read_marks(rows: Sequence[Mapping[str, str]], problems: list[str]) -> NDArray[np.bool_]:
+    marks = [row[MARK_COLUMN].strip().lower() for row in rows]
+    wrong = sorted({mark for mark in marks if mark not in ("true", "false")})
+    if wrong:
+        problems.append(f"{MARK_COLUMN} is {list_some(wrong)}, expected true or false")
+    return np.array([mark == "true" for mark in marks], dtype=bool)
 
 
 def _read_lines(path: Path, *, first_only: bool = False) -> list[tuple[int, list[str]]]:

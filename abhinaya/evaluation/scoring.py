@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -30,7 +30,9 @@ __all__ = [
     "mean_and_sd",
     "read_truth",
     "read_with_truth",
+    "require_unseen",
     "score_table",
+    "training_notes",
 ]
 
 
@@ -64,6 +66,8 @@ class TableScore:
         interval: 95 % bootstrap interval of macro-F1, lower and upper end.
         n_dropped: rows of the table without a true label inside the set; they are not scored.
         n_not_in_table: utterances with a true label inside the set that the table does not cover.
+        n_trained_on: scored rows that the table's weights were trained on.
+        unseen_macro_f1: macro-F1 without these; None where nothing is left, or nothing differs.
     """
 
     name: str
@@ -72,6 +76,8 @@ class TableScore:
     interval: tuple[float, float]
     n_dropped: int
     n_not_in_table: int
+    n_trained_on: int = 0
+    unseen_macro_f1: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -184,6 +190,9 @@ def score_table(
     )
     rows = labelled_rows(table.utterances, truth, by_speaker=by_speaker, of=f"table {table.name!r}")
     predicted, n_classes = table.labels[rows.indices], len(truth.emotions)
+    marks = np.zeros(len(table), dtype=bool) if table.trained_on is None else table.trained_on
+    unseen = ~marks[rows.indices]
+    some_unseen = unseen.any() and not unseen.all()
     return TableScore(
         name=table.name,
         emotions=truth.emotions,
@@ -198,7 +207,52 @@ def score_table(
         ),
         n_dropped=rows.n_dropped,
         n_not_in_table=rows.n_not_in_tables,
+        n_trained_on=int((~unseen).sum()),
+        unseen_macro_f1=(
+            scores(rows.labels[unseen], predicted[unseen], n_classes).macro_f1
+            if some_unseen
+            else None
+        ),
     )
+
+
+def training_notes(scored: Iterable[TableScore]) -> list[str]:
+    """Return a sentence for each score that rows flatter on which the table was trained."""
+    return [
+        f"{one.n_trained_on} of the {one.scores.n_utts} scored rows of {one.name} were trained on; "
+        + (
+            "no other row is left to say how good it is."
+            if one.unseen_macro_f1 is None
+            else f"without them: macro-F1 {one.unseen_macro_f1:.4f}."
+        )
+        for one in scored
+        if one.n_trained_on
+    ]
+
+
+def require_unseen(tables: Sequence[PredictionTable], utterances: Sequence[str]) -> None:
+    """Refuse tables that were trained on rows which are to be scored.
+
+    Args:
+        tables: the tables.
+        utterances: what is scored.
+
+    Raises:
+        BadValueError: if there are such rows.
+    """
+    scored = set(utterances)
+    counts = {
+        table.name: sum(u in scored for u in np.array(table.utterances)[table.trained_on])
+        for table in tables
+        if table.trained_on is not None
+    }
+    flattered = [f"{name} on {count}" for name, count in counts.items() if count]
+    if flattered:
+        raise BadValueError(
+            f"Tables were trained on some of the {len(scored)} scored rows: "
+            f"{', '.join(flattered)}. That flatters them. Give tables of other rows, or "
+            "--include-training-rows."
+        )
 
 
 def align_truth(

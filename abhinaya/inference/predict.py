@@ -29,7 +29,7 @@ from abhinaya.loading.dataset import SegmentLoader, fresh_loader
 from abhinaya.loading.features import FeatureStore
 from abhinaya.member import PredictRequest
 from abhinaya.nn.build import ClassifierBuilder, build_classifier
-from abhinaya.nn.checkpoint import WEIGHTS, load_weights, read_info
+from abhinaya.nn.checkpoint import WEIGHTS, load_weights, read_info, read_training_rows
 from abhinaya.nn.classifier import EmotionClassifier
 from abhinaya.nn.classifier_config import ClassifierConfig
 
@@ -88,6 +88,7 @@ def predict_classifier(
     clips.sort(key=lambda clip: (-clip.size, clip.utterance))
     with (checkpoint / WEIGHTS).open("rb") as file:
         weights = hashlib.file_digest(file, "sha256").hexdigest()
+    trained_on = read_training_rows(checkpoint, info.facts)
     plan = plan_table(
         config,
         request,
@@ -97,7 +98,11 @@ def predict_classifier(
         features=config.cache.dtype if config.cache else "float32",
         clips=digest_clips(clips),
         with_embedding=request.with_embedding,
+        # A table from before such lists were kept is made again; a run without one keeps its.
+        **({} if trained_on is None else {"training_rows": info.facts["training_rows"]}),
     )
+    if trained_on is not None:
+        plan = replace(plan, trained_on=np.isin(plan.utterances, trained_on))
     found = find_table(plan)
     if found is not None:
         return found

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from torch import Tensor
 from abhinaya.config import config_digest, dump_yaml, load_yaml
 from abhinaya.data.labels import MSP_PODCAST, EmotionSet
 from abhinaya.errors import CheckpointError, MissingFileError
-from abhinaya.files import atomic_folder, digest_of, write_json, write_text
+from abhinaya.files import atomic_folder, digest_of, parse_json, read_text, write_json, write_text
 from abhinaya.nn.build import ClassifierBuilder, build_classifier
 from abhinaya.nn.classifier import EmotionClassifier
 from abhinaya.nn.classifier_config import ClassifierConfig
@@ -35,10 +35,15 @@ __all__ = [
     "load_weights",
     "published_run",
     "read_info",
+    "read_training_rows",
     "save_checkpoint",
+    "write_training_rows",
 ]
 
 WEIGHTS = "model.safetensors"
+
+TRAINING_ROWS = "training_rows.json"
+"""The names of the utterances that the weights were trained on."""
 
 HEAD_NAMES = {"ln": "backbone.norm", "pool": "pooling", "fc": "head.fc", "out": "head.out"}
 """Modules of the public classifiers over a language model, and ours."""
@@ -109,6 +114,37 @@ def read_info(folder: Path) -> CheckpointInfo:
         metrics=json.loads((folder / "metrics.json").read_text(encoding="utf-8")),
         facts=json.loads((folder / "facts.json").read_text(encoding="utf-8")),
     )
+
+
+def write_training_rows(folder: Path, utterances: Iterable[str]) -> str:
+    """Write the utterances that a checkpoint was trained on; return the digest for its facts."""
+    names = sorted(set(utterances))
+    write_json(folder / TRAINING_ROWS, names)
+    return digest_of(names)
+
+
+def read_training_rows(folder: Path, facts: Mapping[str, Any]) -> list[str] | None:
+    """Read the utterances that a checkpoint was trained on; None where nobody noted them.
+
+    Args:
+        folder: the checkpoint.
+        facts: what it says of itself; it holds the digest of the list.
+
+    Raises:
+        CheckpointError: if the list is not there or another one.
+    """
+    digest = facts.get("training_rows")
+    if digest is None:
+        return None
+    file = folder / TRAINING_ROWS
+    names = parse_json(read_text(file), repr(str(file))) if file.is_file() else None
+    if not isinstance(names, list) or digest_of(names) != digest:
+        found = "is missing" if names is None else "holds other names than facts.json stands for"
+        raise CheckpointError(
+            f"{str(file)!r}, the utterances that the weights were trained on, {found}. "
+            "Copy the folder again as a whole."
+        )
+    return names
 
 
 def load_weights(folder: Path, model: EmotionClassifier) -> None:

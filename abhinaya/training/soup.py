@@ -21,6 +21,7 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,13 @@ from abhinaya.config import MemberConfig, dump_yaml
 from abhinaya.errors import BadValueError, CheckpointError
 from abhinaya.files import atomic_folder, digest_of, write_json, write_text
 from abhinaya.member_config import check_member_config
-from abhinaya.nn.checkpoint import WEIGHTS, CheckpointInfo, read_info
+from abhinaya.nn.checkpoint import (
+    WEIGHTS,
+    CheckpointInfo,
+    read_info,
+    read_training_rows,
+    write_training_rows,
+)
 from abhinaya.training.run_directory import RunDirectory
 
 __all__ = [
@@ -230,7 +237,7 @@ def write_soup(
     run = RunDirectory(out, digest)
     run.begin(config_yaml)
     used = [(part, weight) for part, weight in zip(parts, weights, strict=True) if weight > 0]
-    facts = {
+    facts: dict[str, Any] = {
         "digest": digest,
         "absorbed_prior": first.info.facts.get("absorbed_prior"),
         "class_counts": first.info.facts.get("class_counts"),
@@ -249,7 +256,11 @@ def write_soup(
         "versions": {"abhinaya": abhinaya.__version__, "torch": torch.__version__},
     }
     names = [WEIGHTS, _ADAPTER] if (first.checkpoint / _ADAPTER).is_file() else [WEIGHTS]
+    trained_on = [read_training_rows(part.checkpoint, part.info.facts) for part, _ in used]
+    known = [rows for rows in trained_on if rows is not None]
     with atomic_folder(run.best) as folder:
+        if known:
+            facts["training_rows"] = write_training_rows(folder, chain.from_iterable(known))
         for name in names:
             means = average_weights([p.checkpoint / name for p, _ in used], [w for _, w in used])
             (folder / name).parent.mkdir(exist_ok=True)

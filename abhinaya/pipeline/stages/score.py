@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +39,12 @@ class ScoreSettings(Settings):
 
 def run_score(tables: Sequence[str], manifest: Path, settings: ScoreSettings) -> Report:
     """Score tables, files or NAME=FILE, against a manifest or a CSV `FileName,EmoClass`."""
-    from abhinaya.evaluation.scoring import mean_and_sd, read_with_truth, score_table
+    from abhinaya.evaluation.scoring import (
+        mean_and_sd,
+        read_with_truth,
+        score_table,
+        training_notes,
+    )
 
     read, truth = read_with_truth(tables, manifest)
     results = [
@@ -75,17 +81,24 @@ def run_score(tables: Sequence[str], manifest: Path, settings: ScoreSettings) ->
                     _confusion_rows(result),
                 )
             )
-    notes = []
+    notes = training_notes(results)
     for count in sorted({result.n_not_in_table for result in results} - {0}):
         names = ", ".join(r.name for r in results if r.n_not_in_table == count)
         notes.append(
             f"{count} labelled utterances of {manifest} are not covered and were not scored: "
             f"{names}."
         )
+    columns = ["table", "rows", "macro-F1", "95 % interval", "accuracy", "UAR"]
+    columns += ["dropped", "abstained"]
+    rows = _overview(results, means)
+    if any(result.n_trained_on for result in results):
+        columns += ["trained on", "macro-F1 without"]
+        for row, result in zip_longest(rows, results):
+            row += [result.n_trained_on, result.unseen_macro_f1] if result else [None, None]
     return Report(
         None,
-        ["table", "rows", "macro-F1", "95 % interval", "accuracy", "UAR", "dropped", "abstained"],
-        _overview(results, means),
+        columns,
+        rows,
         notes=tuple(notes),
         more=tuple(more),
         data=_as_json(results, means, settings),
@@ -154,6 +167,8 @@ def _as_json(
             "n_dropped": result.n_dropped,
             "n_abstained": scores.n_abstained,
             "n_not_in_table": result.n_not_in_table,
+            "n_trained_on": result.n_trained_on,
+            "unseen_macro_f1": result.unseen_macro_f1,
         }
         if settings.per_class:
             keys = ("class", "name", "precision", "recall", "f1", "support")

@@ -76,7 +76,7 @@ def run_smooth(table: str, manifest: Path, out: Path, settings: SmoothSettings) 
     """
     from abhinaya.data.labels import ABSTAIN
     from abhinaya.data.predictions import read_tables, write_table
-    from abhinaya.evaluation.scoring import read_with_truth, score_table
+    from abhinaya.evaluation.scoring import read_with_truth, score_table, training_notes
     from ensembling.speakers.smooth_tables import smooth_table
 
     (before,), truth = read_with_truth([table], manifest, speaker_column=settings.speakers)
@@ -117,6 +117,7 @@ def run_smooth(table: str, manifest: Path, out: Path, settings: SmoothSettings) 
         ["rows", "speakers", "utterances", "changed"],
         [[status, *counts] for status, counts in report.counts.items()],
         files=(out,),
+        notes=tuple(training_notes(scored)),
         more=(_score_report(scored),) if scored else (),
         data=_as_json(report.counts, scored),
     )
