@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from accelerate import PartialState
 
-from abhinaya.config import apply_overrides, check_config
+from abhinaya.config import apply_overrides, check_config, locate_weights
 from abhinaya.data.labels import ABSTAIN, EmotionSet
 from abhinaya.data.predictions import PredictionTable
 from abhinaya.inference.sharding import (
@@ -70,10 +70,15 @@ def predict_classifier(
     check_ending(request)
     checkpoint = run_dir / "best" if (run_dir / "best").is_dir() else run_dir
     info = read_info(checkpoint)
-    config = check_config(
-        apply_overrides(info.config, request.overrides),
-        member.config_class,
-        str(checkpoint / "config.yaml"),
+    located = locate_weights(info.config, checkpoint, info.facts.get("weights", {}))
+    # Where the weights lie now decides nothing, so the table's digest has their stored place.
+    stored, config = (
+        check_config(
+            apply_overrides(content, request.overrides),
+            member.config_class,
+            str(checkpoint / "config.yaml"),
+        )
+        for content in (info.config, located)
     )
     manifest = request.manifest
     info.emotions.require_same_order(
@@ -90,7 +95,7 @@ def predict_classifier(
         weights = hashlib.file_digest(file, "sha256").hexdigest()
     trained_on = read_training_rows(checkpoint, info.facts)
     plan = plan_table(
-        config,
+        stored,
         request,
         without=_NOT_IN_DIGEST,
         weights=weights,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from abhinaya.config import config_digest, dump_yaml, load_yaml
+from abhinaya.config import config_digest, dump_yaml, load_yaml, locate_weights, weights_from
 from abhinaya.data.labels import MSP_PODCAST, EmotionSet
 from abhinaya.errors import CheckpointError, MissingFileError
 from abhinaya.files import atomic_folder, digest_of, parse_json, read_text, write_json, write_text
@@ -196,9 +197,9 @@ def published_run(
         MissingFileError: if there is no such classifier.
         CheckpointError: if the folder holds another run.
     """
-    digest = _digest(config, classifier)
     best = config.run_dir / "best"
     is_there = best.is_dir()
+    digest = _digest(_with_stored_places(config, best) if is_there else config, classifier)
     # A training leaves digest.json from its start on.
     if (config.run_dir / "digest.json").is_file() or (
         is_there and read_info(best).facts.get("digest") != digest
@@ -223,10 +224,28 @@ def published_run(
                     config_yaml=config_yaml,
                     emotions=MSP_PODCAST,
                     metrics={},
-                    facts={"digest": digest, "absorbed_prior": prior},
+                    facts={
+                        "digest": digest,
+                        "absorbed_prior": prior,
+                        "weights": weights_from(best, config),
+                    },
                 )
     state.wait_for_everyone()
     return config.run_dir
+
+
+def _with_stored_places(config: ClassifierConfig, best: Path) -> ClassifierConfig:
+    """Return the config as it was when `best/` was written, where it names the same weights."""
+    info = read_info(best)
+    places = info.facts.get("weights", {})
+    stored = locate_weights(info.config, best, places)
+    same = {}
+    for key in places:
+        ours, theirs = getattr(config, key, None), stored.get(key)
+        if ours and theirs and os.path.exists(ours) and os.path.exists(theirs):
+            if os.path.samefile(ours, theirs):
+                same[key] = type(ours)(info.config[key])
+    return config.model_copy(update=same)
 
 
 def _digest(config: ClassifierConfig, classifier: Path) -> str:

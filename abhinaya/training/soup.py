@@ -31,7 +31,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import abhinaya
-from abhinaya.config import MemberConfig, dump_yaml
+from abhinaya.config import MemberConfig, dump_yaml, locate_weights, weights_from
 from abhinaya.errors import BadValueError, CheckpointError
 from abhinaya.files import atomic_folder, digest_of, write_json, write_text
 from abhinaya.member_config import check_member_config
@@ -206,7 +206,9 @@ def soup_config(parts: Sequence[Part], out: Path, name: str) -> MemberConfig:
     Raises:
         ProblemsError: if no run can have that name.
     """
-    content = parts[0].config.model_dump(mode="json")
+    first = parts[0]
+    content = first.config.model_dump(mode="json")
+    content = locate_weights(content, first.checkpoint, first.info.facts.get("weights", {}))
     return check_member_config({**content, "name": name, "run_dir": str(out)}, "the soup")
 
 
@@ -241,6 +243,7 @@ def write_soup(
         "digest": digest,
         "absorbed_prior": first.info.facts.get("absorbed_prior"),
         "class_counts": first.info.facts.get("class_counts"),
+        "weights": weights_from(run.best, config),
         "soup": {
             "kind": kind,
             "parts": [

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from transformers import EvalPrediction, set_seed
 
 import abhinaya
-from abhinaya.config import config_digest, dump_yaml
+from abhinaya.config import config_digest, dump_yaml, weights_from
 from abhinaya.data.labels import ABSTAIN, EmotionSet
 from abhinaya.data.manifest import Manifest
 from abhinaya.data.problems import PROBLEMS, Problem, write_problems
@@ -349,6 +349,7 @@ def _write_best(
         "digest": run.digest,
         "absorbed_prior": absorbed_prior(config.loss, counts),
         "class_counts": counts,
+        "weights": weights_from(run.best, config),
         "versions": {
             "abhinaya": abhinaya.__version__,
             "torch": torch.__version__,
