@@ -24,6 +24,7 @@ __all__ = [
     "Overrides",
     "Tables",
     "Truth",
+    "read_pairs",
     "takes_settings",
 ]
 
@@ -135,7 +136,7 @@ def _read_settings(kind: type[Settings], given: dict[str, Any]) -> Settings:
         if value is None or value == []:
             continue
         if typing.get_origin(bare_type(field)) is dict:
-            value = _read_pairs(name, typing.get_args(bare_type(field))[1], value)
+            value = read_pairs(name, typing.get_args(bare_type(field))[1], value)
         values[name] = value
     try:
         return check_config(values, kind, "the command line")
@@ -143,7 +144,7 @@ def _read_settings(kind: type[Settings], given: dict[str, Any]) -> Settings:
         raise typer.BadParameter("; ".join(err.problems)) from err
 
 
-def _read_pairs(name: str, kind: Any, given: Sequence[str]) -> dict[str, Any]:
+def read_pairs(name: str, kind: Any, given: Sequence[str]) -> dict[str, Any]:
     """Return what repeated options NAME=VALUE say, each name once."""
     if kind is Any:
         return apply_overrides({}, given)
@@ -164,11 +165,10 @@ def _read_pairs(name: str, kind: Any, given: Sequence[str]) -> dict[str, Any]:
                     f"{entry!r} is not NAME=W with a number, or names a table again.",
                     param_hint=f"--{name}",
                 )
-            right = (
-                "OURS=THEIRS, each of ours once, such as file=filename,label=emotion"
-                if kind is str
-                else "NAME=FILE, each name once, such as whisper-large-v3=whisper.csv"
-            )
+            right = {
+                "columns": "OURS=THEIRS, each of ours once, such as file=filename,label=emotion",
+                "labels": "THEIRS=OURS, each of theirs once, such as anger=A,joy=H",
+            }.get(name, "NAME=FILE, each name once, such as whisper-large-v3=whisper.csv")
             raise BadValueError(f"--{name} {entry!r} must be {right}.")
         pairs[key] = value
     return pairs

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,12 +22,17 @@ __all__ = [
     "FILE_COLUMN",
     "LABEL_COLUMN",
     "MARK_COLUMN",
+    "OTHER_NAMES",
     "PROB_TOLERANCE",
     "classes_in_headers",
     "csv_header",
     "find_contradictions",
+    "find_ending",
+    "find_shape",
+    "find_spelling",
     "read_csv_columns",
     "read_csv_rows",
+    "read_lines",
     "read_probabilities",
     "repeated_columns",
     "write_csv_table",
@@ -35,6 +40,12 @@ __all__ = [
 
 FILE_COLUMN = "FileName"
 """Column of the utterance, the ending such as .wav included."""
+
+OTHER_NAMES = {
+    "file": ("filename", "file_name", "path", "wav", "audio", "audio_path", "clip", "file"),
+    "label": ("emotion", "emoclass", "class", "category", "target", "label"),
+}
+"""What other tools call the columns of names and labels, in lower case."""
 
 PROB_TOLERANCE = 1e-3
 """How far probabilities may be off: other tools round them."""
@@ -65,12 +76,17 @@ def read_csv_rows(
         ProblemsError: if a column is missing or stands there twice, a row has too few or too many
             cells, or no name.
     """
-    lines = _read_lines(path)
+    lines = read_lines(path)
     header = lines[0][1] if lines else []
     missing = [name for name in required if name not in header]
     if missing:
         raise ProblemsError(
-            str(path), [f"the column {name!r} is missing, got {header!r}" for name in missing]
+            str(path),
+            [
+                f"the column {name!r} is missing, got {header!r}"
+                + (find_shape(path, header) if name == missing[-1] else "")
+                for name in missing
+            ],
         )
     problems = repeated_columns(header)
     uneven = [number for number, cells in lines[1:] if len(cells) != len(header)]
@@ -92,6 +108,41 @@ def read_csv_rows(
     if problems:
         raise ProblemsError(str(path), problems)
     return header, rows
+
+
+def find_shape(path: Path, header: Sequence[str]) -> str:
+    """Return how a table with the columns of other tools is read, or an empty string."""
+    options = ""
+    for sign, given in ((";", "';'"), ("\t", "tab")):
+        if len(header) == 1 and sign in header[0]:
+            header, options = header[0].split(sign), f" --separator {given}"
+    theirs = []
+    for ours, column in (("file", FILE_COLUMN), ("label", LABEL_COLUMN)):
+        near = [name for name in header if name.strip().lower() in OTHER_NAMES[ours]]
+        if column not in header and near:
+            theirs.append(f"{ours}={near[0].strip()}")
+    options += f" --columns {','.join(theirs)}" if theirs else ""
+    return f"; it is read after abhinaya convert {path} --out NEW.csv{options}" if options else ""
+
+
+def find_spelling(labels: Iterable[str], codes: Container[str]) -> str:
+    """Return how labels with blanks or as words become codes, or an empty string."""
+    texts = [label.strip() for label in labels if label not in codes]
+    if any(text in codes for text in texts):
+        return "; they have blanks around them, which abhinaya convert removes"
+    if any(text.lower() in MSP_PODCAST.names for text in texts):
+        return "; words become letters with abhinaya convert --words"
+    return ""
+
+
+def find_ending(names: Iterable[str], others: Iterable[str]) -> str:
+    """Return how names and others that do not match will, by blanks or .wav, or an empty string."""
+    ours, theirs = ({name.strip() for name in side} for side in (names, others))
+    if ours & theirs:
+        return "; some have blanks around them, which abhinaya convert removes"
+    if {n.removesuffix(".wav") for n in ours} & {n.removesuffix(".wav") for n in theirs}:
+        return "; names without .wav get it with abhinaya convert --ending .wav"
+    return ""
 
 
 def repeated_columns(header: Sequence[str]) -> list[str]:
@@ -156,7 +207,7 @@ def find_contradictions(
 
 def csv_header(path: Path) -> list[str]:
     """Return the column names of a CSV file; an empty list for an empty file."""
-    lines = _read_lines(path, first_only=True)
+    lines = read_lines(path, first_only=True)
     return lines[0][1] if lines else []
 
 
@@ -213,8 +264,9 @@ def read_csv_columns(path: Path, emotions: EmotionSet) -> dict[str, Any]:
     if unknown:
         problems.append(
             f"{len(unknown)} rows have an {LABEL_COLUMN} outside {' '.join(emotions.codes)}: "
-            f"{list_some(unknown)}; a CSV has the classes of a Parquet table or manifest beside "
-            "it, else of its prob_ columns, else MSP-Podcast's"
+            f"{list_some(unknown)}"
+            f"{find_spelling(filter(None, labels), emotions.codes)}; a CSV has the classes of a "
+            "Parquet table or manifest beside it, else of its prob_ columns, else MSP-Podcast's"
         )
     probs = None
     if prob_codes and not problems:
@@ -256,20 +308,31 @@ def _read_marks(rows: Sequence[Mapping[str, str]], problems: list[str]) -> NDArr
     return np.array([mark == "true" for mark in marks], dtype=bool)
 
 
-def _read_lines(path: Path, *, first_only: bool = False) -> list[tuple[int, list[str]]]:
-    """Yield line number and cells of every line that is not blank."""
+def read_lines(
+    path: Path, separator: str = ",", *, first_only: bool = False
+) -> list[tuple[int, list[str]]]:
+    """Return line number and cells of every line that is not blank.
+
+    Raises:
+        MissingFileError: if the file is not there.
+        BadValueError: if it is no UTF-8 text, or the separator no single sign.
+    """
     if not path.is_file():
         raise MissingFileError(f"There is no file {str(path)!r}. Correct the path.")
     lines: list[tuple[int, list[str]]] = []
     try:
         # A byte-order mark, which spreadsheets write, would become part of the first column's name.
         with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file)
+            reader = csv.reader(file, delimiter=separator)
             for cells in reader:
                 if cells:
                     lines.append((reader.line_num, cells))
                     if first_only:
                         break
+    except TypeError as err:
+        raise BadValueError(
+            f"The separator is {separator!r}, expected one sign, such as ';'."
+        ) from err
     except (UnicodeDecodeError, csv.Error) as err:
         raise BadValueError(
             f"{str(path)!r} cannot be read as CSV: {err}. Save it as comma-separated UTF-8 text."

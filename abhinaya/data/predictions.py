@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from abhinaya.data.label_csv import (
     PROB_TOLERANCE,
     classes_in_headers,
+    find_ending,
     read_csv_columns,
     write_csv_table,
 )
@@ -306,9 +307,10 @@ def align_tables(tables: Sequence[PredictionTable], *, rows: str = "same") -> li
             extra = [u for u in table.utterances if u not in shared]
             parts = [f"lacks {len(missing)}: {list_some(missing)}"] if missing else []
             parts += [f"has {len(extra)} more: {list_some(extra)}"] if extra else []
+            hint = find_ending(extra, missing)
             raise BadValueError(
                 f"Table {table.name!r} does not cover the same utterances as {tables[0].name!r}: "
-                f"it {'; it '.join(parts)}. Predict the same selection with both, "
+                f"it {'; it '.join(parts)}{hint}. Predict the same selection with both, "
                 "or use --rows intersection."
             )
         shared &= others

@@ -13,7 +13,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from abhinaya.data.label_csv import FILE_COLUMN, LABEL_COLUMN, csv_header, read_csv_rows
+from abhinaya.data.label_csv import (
+    FILE_COLUMN,
+    LABEL_COLUMN,
+    csv_header,
+    find_ending,
+    find_spelling,
+    read_csv_rows,
+)
 from abhinaya.data.labels import ABSTAIN, MSP_PODCAST, EmotionSet
 from abhinaya.data.manifest import read_manifest
 from abhinaya.data.predictions import PredictionTable, read_tables
@@ -139,9 +146,11 @@ def read_truth(
         ProblemsError: if the file's content is wrong.
     """
     path = Path(path)
-    if path.suffix == ".csv" and FILE_COLUMN in csv_header(path):
+    # A CSV that is neither hears what is missing for the simpler one.
+    header = csv_header(path) if path.suffix == ".csv" else []
+    if FILE_COLUMN in header or (header and "utterance" not in header):
         if speaker_column != "speaker":
-            raise UnknownNameError(f"column of {str(path)!r}", speaker_column, csv_header(path))
+            raise UnknownNameError(f"column of {str(path)!r}", speaker_column, header)
         return _read_label_csv(path, emotions or MSP_PODCAST)
     manifest = read_manifest(path)
     if emotions is not None:
@@ -277,7 +286,8 @@ def align_truth(
     if unknown:
         raise BadValueError(
             f"{len(unknown)} of {len(utterances)} utterances of {of} are not in {truth.where}: "
-            f"{list_some(unknown)}. Give the manifest that was predicted from."
+            f"{list_some(unknown)}{find_ending(unknown, place)}. "
+            "Give the manifest that was predicted from."
         )
     idx = np.array([place[utterance] for utterance in utterances], dtype=np.int64)
     return truth.labels[idx], tuple(truth.speakers[i] for i in idx)
@@ -371,6 +381,7 @@ def _read_label_csv(path: Path, emotions: EmotionSet) -> Truth:
         problems.append(
             f"{len(unknown)} rows have an unknown {LABEL_COLUMN}: {list_some(unknown)}, expected "
             f"one of {' '.join(emotions.data_labels)} or an empty cell"
+            f"{find_spelling(filter(None, labels), emotions.data_labels)}"
         )
     if problems:
         raise ProblemsError(str(path), problems)
