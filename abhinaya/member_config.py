@@ -6,13 +6,27 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from abhinaya.config import MemberConfig, apply_overrides, check_config, load_yaml, merge
+from abhinaya.config import (
+    WEIGHT_KEYS,
+    MemberConfig,
+    apply_overrides,
+    check_config,
+    load_yaml,
+    locate_weights,
+    merge,
+)
 from abhinaya.errors import MissingFileError, ProblemsError
 from abhinaya.member import Member
 from abhinaya.registry import load_member, member_names
 from abhinaya.resources import find_config
 
-__all__ = ["check_member_config", "find_config_class", "find_predictor", "load_member_config"]
+__all__ = [
+    "check_member_config",
+    "find_config_class",
+    "find_predictor",
+    "load_member_config",
+    "read_member_yaml",
+]
 
 
 def load_member_config(config: str | Path, overrides: Sequence[str] = ()) -> MemberConfig:
@@ -28,7 +42,24 @@ def load_member_config(config: str | Path, overrides: Sequence[str] = ()) -> Mem
         UnknownNameError: if its member is not registered.
     """
     path = find_config(config)
-    return check_member_config(apply_overrides(load_yaml(path), overrides), str(path))
+    return check_member_config(apply_overrides(read_member_yaml(path), overrides), str(path))
+
+
+def read_member_yaml(path: Path) -> dict[str, Any]:
+    """Read the keys of a member's YAML; weights that lie beside it are found from anywhere.
+
+    A relative path is looked up from the folder of the file, then from the working directory. What
+    lies in neither is a hub id, or a mistake that loading will name.
+
+    Raises:
+        MissingFileError: if the file is not there.
+        ProblemsError: if it is not YAML, or no mapping.
+    """
+    content = load_yaml(path)
+    given = {
+        key: value for key in WEIGHT_KEYS if isinstance(value := content.get(key), str) and value
+    }
+    return locate_weights(content, path.parent, given)
 
 
 def check_member_config(content: Mapping[str, Any], where: str) -> MemberConfig:
@@ -74,7 +105,7 @@ def find_predictor(
     path = Path(source)
     if not path.is_dir():
         file = find_config(source)
-        content = apply_overrides(load_yaml(file), overrides)
+        content = apply_overrides(read_member_yaml(file), overrides)
         if manifest is not None:
             content = merge({"data": {"manifest": str(manifest)}}, content)
         config = check_member_config(content, str(file))

@@ -31,6 +31,8 @@ class AlignedTables:
         metas: the tables' metadata (`absorbed_prior`, `head`, ...), length M.
         embeddings: per member the input of its head's last linear layer, shape (U, D), with NaN
             rows where there is none; None for a member without any.
+        trained_on: True where any member was trained on the utterance, shape (U,); None where that
+            is known of none.
     """
 
     names: tuple[str, ...]
@@ -40,6 +42,7 @@ class AlignedTables:
     probs: NDArray[np.float64]
     metas: tuple[Mapping[str, Any], ...]
     embeddings: tuple[NDArray[np.floating[Any]] | None, ...]
+    trained_on: NDArray[np.bool_] | None = None
 
     def __len__(self) -> int:
         return len(self.utterances)
@@ -63,6 +66,7 @@ class AlignedTables:
             labels=self.labels[:, idx],
             probs=self.probs[:, idx],
             embeddings=tuple(None if e is None else e[idx] for e in self.embeddings),
+            trained_on=None if self.trained_on is None else self.trained_on[idx],
         )
 
     def with_probs(self, probs: NDArray[np.float64]) -> AlignedTables:
@@ -115,6 +119,7 @@ def align_predictions(tables: Sequence[PredictionTable], *, rows: str = "same") 
     for idx, table in enumerate(aligned):
         if table.probs is not None:
             probs[idx] = table.probs
+    marks = [table.trained_on for table in aligned if table.trained_on is not None]
     return AlignedTables(
         names=names,
         emotions=emotions,
@@ -123,4 +128,5 @@ def align_predictions(tables: Sequence[PredictionTable], *, rows: str = "same") 
         probs=probs,
         metas=tuple(table.meta for table in aligned),
         embeddings=tuple(table.embeddings for table in aligned),
+        trained_on=np.logical_or.reduce(marks) if marks else None,
     )

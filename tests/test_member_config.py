@@ -6,9 +6,11 @@ from typing import Any
 import pytest
 import yaml
 
+from abhinaya.cli import main
 from abhinaya.config import dump_yaml, load_yaml
 from abhinaya.errors import MissingFileError, ProblemsError, UnknownNameError
 from abhinaya.member_config import check_member_config, find_predictor, load_member_config
+from abhinaya.pipeline.config import load_pipeline
 from members.wavlm.config import WavLMConfig
 
 CONTENT: dict[str, Any] = {
@@ -109,3 +111,48 @@ def test_find_predictor_other_folder_raises(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("title: the config of something else\n")
     with pytest.raises(MissingFileError, match="Name the folder that abhinaya train wrote"):
         find_predictor(tmp_path)
+
+
+def test_relative_base_is_looked_up_from_the_configs_folder_first(
+    tmp_path: Path, config_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def base_of(path: Path | str) -> Any:
+        return getattr(load_member_config(path), "base", None)
+
+    here, beside = tmp_path / "here", tmp_path / "weights" / "wavlm"
+    (here / "weights" / "wavlm").mkdir(parents=True)
+    monkeypatch.chdir(here)
+    # Nothing is beside the config: as ever, that of the working directory.
+    assert base_of(config_file) == "weights/wavlm"
+    beside.mkdir(parents=True)
+    assert base_of(config_file) == str(beside)
+    # From its own folder it is what the file says, so that digests stay.
+    monkeypatch.chdir(tmp_path)
+    assert base_of("wavlm.yaml") == "weights/wavlm"
+
+
+@pytest.mark.parametrize("base", ["microsoft/wavlm-large", "gpt2", "/absent/weights", "weights/no"])
+def test_hub_id_or_absent_base_stays_what_it_is(config_file: Path, base: str) -> None:
+    config_file.write_text(yaml.safe_dump(CONTENT | {"base": base}))
+    assert getattr(load_member_config(config_file), "base", None) == base
+
+
+def test_doctor_and_chain_find_weights_beside_the_members_config(
+    tmp_path: Path,
+    config_file: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    beside = tmp_path / "weights" / "wavlm"
+    beside.mkdir(parents=True)
+    chain = {"name": "c", "out": "out", "manifest": "m", "predict": {"test": "test"}}
+    chain["members"] = {"one": {"config": str(config_file)}}
+    (tmp_path / "chain.yaml").write_text(yaml.safe_dump(chain))
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    (member,) = load_pipeline(tmp_path / "chain.yaml").members
+    assert getattr(member, "base", None) == str(beside)
+    with pytest.raises(SystemExit):
+        main(["doctor", str(config_file), "--json"])
+    assert f'"{beside}"' in capsys.readouterr().out

@@ -25,6 +25,7 @@ COMMANDS = {
     "transcribe": "stages",
     "train": "stages",
     "predict": "stages",
+    "convert": "convert",
     "vote": "stages",
     "ablate": "ablate",
     "fit": "stages",

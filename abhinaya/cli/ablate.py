@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from abhinaya.cli.options import AsJson, Format, Tables, Truth
+from abhinaya.cli.options import AsJson, Format, IncludeTrainingRows, Tables, Truth
 from abhinaya.cli.tables import Cell, TableFormat, show_json, show_table
 
 if TYPE_CHECKING:
@@ -59,6 +59,7 @@ def ablate(
         int, typer.Option(min=1, help="Resamples behind intervals, and halves behind the drop.")
     ] = 1_000,
     seed: Annotated[int, typer.Option(min=0, help="Seed of all draws.")] = 0,
+    include_training_rows: IncludeTrainingRows = False,
     as_json: AsJson = False,
     table_format: Format = TableFormat.TEXT,
 ) -> None:
@@ -83,6 +84,7 @@ def ablate(
         beam_width=beam,
         combinations=named,
         by_speaker=by_speaker,
+        include_training_rows=include_training_rows,
         n_resamples=resamples,
         seed=seed,
     )
@@ -97,6 +99,12 @@ def ablate(
         typer.echo(
             f"Note: {result.n_not_in_tables} labelled utterances of {manifest} are not covered and "
             "were not scored.",
+            err=True,
+        )
+    if result.n_trained_on:
+        typer.echo(
+            f"Note: {result.n_trained_on} of the {result.n_utts} scored rows were trained on by a "
+            "table, which flatters it.",
             err=True,
         )
     if result.search == "beam":
@@ -215,6 +223,7 @@ def _as_json(result: Ablation) -> dict[str, Any]:
         "n_dropped": result.n_dropped,
         "n_not_in_tables": result.n_not_in_tables,
         "absent_classes": result.absent,
+        "n_trained_on": result.n_trained_on,
         "search": result.search,
         "beam_width": result.beam_width,
         "max_size": result.max_size,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from abhinaya.cli.options import AsJson, Format, Truth
+from abhinaya.cli.options import AsJson, Format, IncludeTrainingRows, Truth
 from abhinaya.cli.tables import Cell, TableFormat, show_json, show_table
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ def compare(
         int, typer.Option(min=1, help="Resamples behind every interval and every test.")
     ] = 10_000,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the resamples.")] = 0,
+    include_training_rows: IncludeTrainingRows = False,
     as_json: AsJson = False,
     table_format: Format = TableFormat.TEXT,
 ) -> None:
@@ -57,6 +58,7 @@ def compare(
         truth,
         all_pairs=all_pairs,
         by_speaker=by_speaker,
+        include_training_rows=include_training_rows,
         rows=rows,
         n_resamples=resamples,
         seed=seed,
@@ -122,6 +124,8 @@ def _range(interval: tuple[float, float], *, signed: bool = False) -> str:
 
 def _note(report: ComparisonReport, manifest: Path) -> None:
     """Say what was left out, on stderr, so that a table for a paper stays clean."""
+    from abhinaya.evaluation.scoring import training_notes
+
     first = report.scores[0]
     if first.n_dropped:
         typer.echo(
@@ -135,6 +139,8 @@ def _note(report: ComparisonReport, manifest: Path) -> None:
             "were not compared.",
             err=True,
         )
+    for note in training_notes(report.scores):
+        typer.echo(f"Note: {note}", err=True)
     if report.unit == "speaker" and report.n_unknown:
         typer.echo(
             f"Note: {report.n_unknown} of {first.scores.n_utts} utterances have no speaker in "

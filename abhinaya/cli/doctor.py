@@ -65,12 +65,12 @@ def _check_config(config: str, overrides: Sequence[str]) -> Sequence[Finding]:
 
 def _load(config: str, overrides: Sequence[str]) -> MemberConfig:
     """Return the config, without a manifest too: weights often come before the corpus."""
-    from abhinaya.config import apply_overrides, load_yaml
-    from abhinaya.member_config import check_member_config
+    from abhinaya.config import apply_overrides
+    from abhinaya.member_config import check_member_config, read_member_yaml
     from abhinaya.resources import find_config
 
     path = find_config(config)
-    content = apply_overrides(load_yaml(path), overrides)
+    content = apply_overrides(read_member_yaml(path), overrides)
     data = content.get("data")
     if data is None or (isinstance(data, dict) and data.get("manifest") is None):
         content["data"] = {**(data or {}), "manifest": "(not given)"}

@@ -17,7 +17,17 @@ from abhinaya.config import apply_overrides, check_config
 from abhinaya.errors import BadValueError, ProblemsError
 from abhinaya.pipeline.stages.settings import Settings, bare_type, flag_of
 
-__all__ = ["AsJson", "AudioRoot", "Format", "Overrides", "Tables", "Truth", "takes_settings"]
+__all__ = [
+    "AsJson",
+    "AudioRoot",
+    "Format",
+    "IncludeTrainingRows",
+    "Overrides",
+    "Tables",
+    "Truth",
+    "read_pairs",
+    "takes_settings",
+]
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 """Of every command that prints a table."""
@@ -44,6 +54,13 @@ Truth = Annotated[
     Path, typer.Option(help="True labels: a manifest, or a CSV with FileName and EmoClass.")
 ]
 """Of every command that needs true labels."""
+
+
+IncludeTrainingRows = Annotated[
+    bool,
+    typer.Option("--include-training-rows", help="Also score rows that tables were trained on."),
+]
+"""Of every command that compares scores of tables."""
 
 
 def takes_settings(command: Callable[..., None]) -> Callable[..., None]:
@@ -120,7 +137,7 @@ def _read_settings(kind: type[Settings], given: dict[str, Any]) -> Settings:
         if value is None or value == []:
             continue
         if typing.get_origin(bare_type(field)) is dict:
-            value = _read_pairs(name, typing.get_args(bare_type(field))[1], value)
+            value = read_pairs(name, typing.get_args(bare_type(field))[1], value)
         values[name] = value
     try:
         return check_config(values, kind, "the command line")
@@ -140,7 +157,7 @@ def _as_typed(problem: str, kind: type[Settings]) -> str:
     return re.sub(r"^\w+(, \w+)*", lambda fields: re.sub(r"\w+", typed, fields[0]), problem)
 
 
-def _read_pairs(name: str, kind: Any, given: Sequence[str]) -> dict[str, Any]:
+def read_pairs(name: str, kind: Any, given: Sequence[str]) -> dict[str, Any]:
     """Return what repeated options NAME=VALUE say, each name once."""
     if kind is Any:
         return apply_overrides({}, given)
@@ -161,11 +178,10 @@ def _read_pairs(name: str, kind: Any, given: Sequence[str]) -> dict[str, Any]:
                     f"{entry!r} is not NAME=W with a number, or names a table again.",
                     param_hint=f"--{name}",
                 )
-            right = (
-                "OURS=THEIRS, each of ours once, such as file=filename,label=emotion"
-                if kind is str
-                else "NAME=FILE, each name once, such as whisper-large-v3=whisper.csv"
-            )
+            right = {
+                "columns": "OURS=THEIRS, each of ours once, such as file=filename,label=emotion",
+                "labels": "THEIRS=OURS, each of theirs once, such as anger=A,joy=H",
+            }.get(name, "NAME=FILE, each name once, such as whisper-large-v3=whisper.csv")
             raise BadValueError(f"--{name} {entry!r} must be {right}.")
         pairs[key] = value
     return pairs

@@ -192,7 +192,7 @@ def fit(
     highest macro-F1 here, and so on.
 
     Which rule: where members share their errors, weights gain nothing on a vote with a good
-    tiebreaker, or lose up to .8 points; pools of log probabilities (log-odds, temperature with
+    tiebreaker, or lose; pools of log probabilities (log-odds, temperature with
     mean=geometric) and stacking gain.
 
     Options of the rules: thresholds and temperature have mean (arithmetic, geometric); weights has

@@ -20,7 +20,7 @@ from abhinaya.corpora.base import (
     names_in,
     read_csv_text,
 )
-from abhinaya.data.label_csv import repeated_columns
+from abhinaya.data.label_csv import OTHER_NAMES, repeated_columns
 from abhinaya.data.labels import EmotionSet
 from abhinaya.data.manifest_cells import known_or_none
 from abhinaya.data.transcripts import HUMAN
@@ -38,11 +38,6 @@ FACTS = CorpusFacts(
 )
 
 _TABLE = "labels.csv"
-# What other tools call our two columns, in lower case.
-_OTHER_NAMES = {
-    "file": ("filename", "file_name", "path", "wav", "audio", "audio_path", "clip", "file"),
-    "label": ("emotion", "emoclass", "class", "category", "target", "label"),
-}
 _UNKNOWABLE = ("speaker", "gender", "language")
 
 
@@ -106,7 +101,7 @@ def _shape_of(name: str, columns: list[str]) -> str:
     if len(columns) == 1 and (";" in columns[0] or "\t" in columns[0]):
         return " The cells have semicolons or tabs between them: save the table with commas."
     for column in columns:
-        if column.strip().lower() in _OTHER_NAMES[name]:
+        if column.strip().lower() in OTHER_NAMES[name]:
             return f" Read it with --columns {name}={column}."
     return ""
 

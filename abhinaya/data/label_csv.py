@@ -4,35 +4,57 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from abhinaya.data.labels import ABSTAIN, MSP_PODCAST, EmotionSet
 from abhinaya.errors import BadValueError, MissingFileError, ProblemsError, list_some
+from abhinaya.files import write_csv
+
+if TYPE_CHECKING:
+    from abhinaya.data.predictions import PredictionTable
 
 __all__ = [
     "FILE_COLUMN",
     "LABEL_COLUMN",
+    "MARK_COLUMN",
+    "OTHER_NAMES",
     "PROB_TOLERANCE",
     "classes_in_headers",
     "csv_header",
     "find_contradictions",
+    "find_ending",
+    "find_shape",
+    "find_spelling",
+    "read_csv_columns",
     "read_csv_rows",
+    "read_lines",
     "read_probabilities",
     "repeated_columns",
+    "write_csv_table",
 ]
 
 FILE_COLUMN = "FileName"
 """Column of the utterance, the ending such as .wav included."""
+
+OTHER_NAMES = {
+    "file": ("filename", "file_name", "path", "wav", "audio", "audio_path", "clip", "file"),
+    "label": ("emotion", "emoclass", "class", "category", "target", "label"),
+}
+"""What other tools call the columns of names and labels, in lower case."""
 
 PROB_TOLERANCE = 1e-3
 """How far probabilities may be off: other tools round them."""
 
 LABEL_COLUMN = "EmoClass"
 """Column of the class code; an empty cell means that there is no label."""
+
+MARK_COLUMN = "trained_on"
+"""Column that says `true` where the weights were trained on the row; without it nothing was."""
 
 
 def read_csv_rows(
@@ -54,12 +76,17 @@ def read_csv_rows(
         ProblemsError: if a column is missing or stands there twice, a row has too few or too many
             cells, or no name.
     """
-    lines = _read_lines(path)
+    lines = read_lines(path)
     header = lines[0][1] if lines else []
     missing = [name for name in required if name not in header]
     if missing:
         raise ProblemsError(
-            str(path), [f"the column {name!r} is missing, got {header!r}" for name in missing]
+            str(path),
+            [
+                f"the column {name!r} is missing, got {header!r}"
+                + (find_shape(path, header) if name == missing[-1] else "")
+                for name in missing
+            ],
         )
     problems = repeated_columns(header)
     uneven = [number for number, cells in lines[1:] if len(cells) != len(header)]
@@ -81,6 +108,41 @@ def read_csv_rows(
     if problems:
         raise ProblemsError(str(path), problems)
     return header, rows
+
+
+def find_shape(path: Path, header: Sequence[str]) -> str:
+    """Return how a table with the columns of other tools is read, or an empty string."""
+    options = ""
+    for sign, given in ((";", "';'"), ("\t", "tab")):
+        if len(header) == 1 and sign in header[0]:
+            header, options = header[0].split(sign), f" --separator {given}"
+    theirs = []
+    for ours, column in (("file", FILE_COLUMN), ("label", LABEL_COLUMN)):
+        near = [name for name in header if name.strip().lower() in OTHER_NAMES[ours]]
+        if column not in header and near:
+            theirs.append(f"{ours}={near[0].strip()}")
+    options += f" --columns {','.join(theirs)}" if theirs else ""
+    return f"; it is read after abhinaya convert {path} --out NEW.csv{options}" if options else ""
+
+
+def find_spelling(labels: Iterable[str], codes: Container[str]) -> str:
+    """Return how labels with blanks or as words become codes, or an empty string."""
+    texts = [label.strip() for label in labels if label not in codes]
+    if any(text in codes for text in texts):
+        return "; they have blanks around them, which abhinaya convert removes"
+    if any(text.lower() in MSP_PODCAST.names for text in texts):
+        return "; words become letters with abhinaya convert --words"
+    return ""
+
+
+def find_ending(names: Iterable[str], others: Iterable[str]) -> str:
+    """Return how names and others that do not match will, by blanks or .wav, or an empty string."""
+    ours, theirs = ({name.strip() for name in side} for side in (names, others))
+    if ours & theirs:
+        return "; some have blanks around them, which abhinaya convert removes"
+    if {n.removesuffix(".wav") for n in ours} & {n.removesuffix(".wav") for n in theirs}:
+        return "; names without .wav get it with abhinaya convert --ending .wav"
+    return ""
 
 
 def repeated_columns(header: Sequence[str]) -> list[str]:
@@ -145,7 +207,7 @@ def find_contradictions(
 
 def csv_header(path: Path) -> list[str]:
     """Return the column names of a CSV file; an empty list for an empty file."""
-    lines = _read_lines(path, first_only=True)
+    lines = read_lines(path, first_only=True)
     return lines[0][1] if lines else []
 
 
@@ -159,20 +221,118 @@ def classes_in_headers(paths: Sequence[Path]) -> EmotionSet:
     return MSP_PODCAST
 
 
-def _read_lines(path: Path, *, first_only: bool = False) -> list[tuple[int, list[str]]]:
-    """Yield line number and cells of every line that is not blank."""
+def write_csv_table(table: PredictionTable, path: Path) -> None:
+    """Write the labels of a table, and where there are any its probabilities and marks."""
+    columns: dict[str, Sequence[object]] = {
+        FILE_COLUMN: table.utterances,
+        LABEL_COLUMN: table.emotions.decode(table.labels),
+    }
+    if table.probs is not None:
+        shown = table.has_probs
+        # Nobody could tell a label that a rule decided against them from a mistake.
+        shown[find_contradictions(table.labels, table.probs)] = False
+        for code, probs in zip(table.emotions.codes, table.probs.T.tolist(), strict=True):
+            columns[f"prob_{code}"] = [
+                p if is_shown else None for p, is_shown in zip(probs, shown, strict=True)
+            ]
+    if table.trained_on is not None and table.trained_on.any():
+        columns[MARK_COLUMN] = [str(is_marked).lower() for is_marked in table.trained_on]
+    write_csv(path, list(columns), zip(*columns.values(), strict=True))
+
+
+def read_csv_columns(path: Path, emotions: EmotionSet) -> dict[str, Any]:
+    """Read what `PredictionTable` takes but name and emotions.
+
+    Raises:
+        MissingFileError: if the file is not there.
+        ProblemsError: if its content is wrong.
+    """
+    header, rows = read_csv_rows(path)
+    problems: list[str] = []
+    prob_codes = [name.removeprefix("prob_") for name in header if name.startswith("prob_")]
+    if prob_codes and sorted(prob_codes) != sorted(emotions.codes):
+        problems.append(
+            f"the probability columns are for {' '.join(prob_codes)}, "
+            f"expected one each for {' '.join(emotions.codes)}"
+        )
+    labels = [row[LABEL_COLUMN] or None for row in rows]
+    unknown = [
+        f"{label} ({row[FILE_COLUMN]})"
+        for label, row in zip(labels, rows, strict=True)
+        if label is not None and label not in emotions.codes
+    ]
+    if unknown:
+        problems.append(
+            f"{len(unknown)} rows have an {LABEL_COLUMN} outside {' '.join(emotions.codes)}: "
+            f"{list_some(unknown)}"
+            f"{find_spelling(filter(None, labels), emotions.codes)}; a CSV has the classes of a "
+            "Parquet table or manifest beside it, else of its prob_ columns, else MSP-Podcast's"
+        )
+    probs = None
+    if prob_codes and not problems:
+        # Columns are named, so any order in the file is read into the set's order.
+        probs = read_probabilities(rows, emotions.codes, problems)
+    trained_on = _read_marks(rows, problems) if MARK_COLUMN in header else None
+    if problems:
+        raise ProblemsError(str(path), problems)
+    encoded = emotions.encode(labels)
+    wrong = find_contradictions(encoded, probs).tolist()
+    if wrong and probs is not None:
+        shown = [
+            f"{rows[idx][FILE_COLUMN]}: {labels[idx]}, but {emotions.codes[probs[idx].argmax()]} "
+            f"has {probs[idx].max():.3g}"
+            for idx in wrong
+        ]
+        raise ProblemsError(
+            str(path),
+            [
+                f"{len(wrong)} rows have another label than their highest probability: "
+                f"{list_some(shown)}; correct one of the two, or leave the probabilities of these "
+                "rows empty"
+            ],
+        )
+    return {
+        "utterances": tuple(row[FILE_COLUMN] for row in rows),
+        "labels": encoded,
+        "reasons": tuple("empty in the CSV" if label is None else None for label in labels),
+        "probs": probs,
+        "trained_on": trained_on,
+    }
+
+
+def _read_marks(rows: Sequence[Mapping[str, str]], problems: list[str]) -> NDArray[np.bool_]:
+    marks = [row[MARK_COLUMN].strip().lower() for row in rows]
+    wrong = sorted({mark for mark in marks if mark not in ("true", "false")})
+    if wrong:
+        problems.append(f"{MARK_COLUMN} is {list_some(wrong)}, expected true or false")
+    return np.array([mark == "true" for mark in marks], dtype=bool)
+
+
+def read_lines(
+    path: Path, separator: str = ",", *, first_only: bool = False
+) -> list[tuple[int, list[str]]]:
+    """Return line number and cells of every line that is not blank.
+
+    Raises:
+        MissingFileError: if the file is not there.
+        BadValueError: if it is no UTF-8 text, or the separator no single sign.
+    """
     if not path.is_file():
         raise MissingFileError(f"There is no file {str(path)!r}. Correct the path.")
     lines: list[tuple[int, list[str]]] = []
     try:
         # A byte-order mark, which spreadsheets write, would become part of the first column's name.
         with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file)
+            reader = csv.reader(file, delimiter=separator)
             for cells in reader:
                 if cells:
                     lines.append((reader.line_num, cells))
                     if first_only:
                         break
+    except TypeError as err:
+        raise BadValueError(
+            f"The separator is {separator!r}, expected one sign, such as ';'."
+        ) from err
     except (UnicodeDecodeError, csv.Error) as err:
         raise BadValueError(
             f"{str(path)!r} cannot be read as CSV: {err}. Save it as comma-separated UTF-8 text."

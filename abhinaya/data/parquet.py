@@ -78,6 +78,7 @@ def check_columns(
     *,
     facts: Mapping[str, type],
     texts: Mapping[str, bool] | None = None,
+    flags: tuple[str, ...] = (),
     matrices: tuple[str, ...] = (),
 ) -> None:
     """Refuse a file that lacks something, or holds it in another form; all faults at once.
@@ -88,6 +89,7 @@ def check_columns(
         path: for messages.
         facts: keys that the metadata must have, and their types.
         texts: columns of text; true for those that must be there.
+        flags: columns of true or false, checked where they are there.
         matrices: columns of lists of one length, checked where they are there.
 
     Raises:
@@ -108,6 +110,11 @@ def check_columns(
             problems.append(f"{name!r} holds {table.column(name).type}, expected text")
         elif name == "utterance" and table.column(name).null_count:
             problems.append(f"{table.column(name).null_count} rows have no utterance")
+    for name in flags:
+        if name in table.column_names:
+            column = table.column(name)
+            if not pa.types.is_boolean(column.type) or column.null_count:
+                problems.append(f"{name!r} holds {column.type}, expected true or false in each row")
     for name in matrices:
         if name in table.column_names and not _is_matrix(table.column(name).type):
             problems.append(

@@ -20,13 +20,11 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from abhinaya.data.label_csv import (
-    FILE_COLUMN,
-    LABEL_COLUMN,
     PROB_TOLERANCE,
     classes_in_headers,
-    find_contradictions,
-    read_csv_rows,
-    read_probabilities,
+    find_ending,
+    read_csv_columns,
+    write_csv_table,
 )
 from abhinaya.data.labels import ABSTAIN, MSP_PODCAST, EmotionSet
 from abhinaya.data.parquet import (
@@ -38,7 +36,7 @@ from abhinaya.data.parquet import (
     stored_facts,
 )
 from abhinaya.errors import BadShapeError, BadValueError, MissingFileError, ProblemsError, list_some
-from abhinaya.files import atomic_path, write_csv
+from abhinaya.files import atomic_path
 
 __all__ = ["PredictionTable", "align_tables", "read_table", "read_tables", "write_table"]
 
@@ -57,6 +55,8 @@ class PredictionTable:
         embeddings: input of the head's last linear layer, shape (U, D); NaN rows where none.
         raw: what a language model answered, U texts or None.
         decided_by: `majority` or the run that broke a tie, U texts or None; vote results have it.
+        trained_on: True where the weights, of a fusion any table's, were trained on the row, shape
+            (U,); None where that is not known, or nothing was trained.
         meta: member kind, class prior that the loss absorbed, last linear layer of the head
             (`head`: weight (K, D) and bias (K,) as lists), config digest, checkpoint, seed,
             version.
@@ -75,6 +75,7 @@ class PredictionTable:
     embeddings: NDArray[np.float32] | None = None
     raw: tuple[str | None, ...] | None = None
     decided_by: tuple[str | None, ...] | None = None
+    trained_on: NDArray[np.bool_] | None = None
     meta: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -86,7 +87,7 @@ class PredictionTable:
             shapes["probs"] = self.probs.shape
         if self.embeddings is not None:
             shapes["embeddings"] = self.embeddings.shape
-        for key in ("raw", "decided_by"):
+        for key in ("raw", "decided_by", "trained_on"):
             column = getattr(self, key)
             if column is not None:
                 shapes[key] = (len(column),)
@@ -148,6 +149,7 @@ class PredictionTable:
             embeddings=None if self.embeddings is None else self.embeddings[idx],
             raw=pick(self.raw),
             decided_by=pick(self.decided_by),
+            trained_on=None if self.trained_on is None else self.trained_on[idx],
         )
 
 
@@ -157,29 +159,13 @@ def write_table(table: PredictionTable, path: Path) -> None:
     Raises:
         BadValueError: if the ending is neither.
     """
-    codes = table.emotions.decode(table.labels)
     if path.suffix == ".csv":
-        header = [FILE_COLUMN, LABEL_COLUMN]
-        if table.probs is not None:
-            header += [f"prob_{code}" for code in table.emotions.codes]
-        has_probs = table.has_probs
-        # Nobody could tell a label that a rule decided against them from a mistake.
-        has_probs[find_contradictions(table.labels, table.probs)] = False
-        rows: list[list[object]] = []
-        for idx, (utterance, code) in enumerate(zip(table.utterances, codes, strict=True)):
-            row: list[object] = [utterance, code]
-            if table.probs is not None:
-                probs = (
-                    table.probs[idx].tolist() if has_probs[idx] else [None] * len(table.emotions)
-                )
-                row += probs
-            rows.append(row)
-        write_csv(path, header, rows)
+        write_csv_table(table, path)
         return
     _require_ending(path)
     columns: dict[str, pa.Array] = {
         "utterance": pa.array(table.utterances, type=pa.string()),
-        "label": pa.array(codes, type=pa.string()),
+        "label": pa.array(table.emotions.decode(table.labels), type=pa.string()),
         "reason": pa.array(table.reasons, type=pa.string()),
     }
     if table.probs is not None:
@@ -189,6 +175,8 @@ def write_table(table: PredictionTable, path: Path) -> None:
     for key in ("raw", "decided_by"):
         if getattr(table, key) is not None:
             columns[key] = pa.array(getattr(table, key), type=pa.string())
+    if table.trained_on is not None:
+        columns["trained_on"] = pa.array(table.trained_on)
     stored = {
         "kind": "predictions",
         "name": table.name,
@@ -219,7 +207,8 @@ def read_table(path: Path, *, emotions: EmotionSet | None = None) -> PredictionT
             f"There is no table {str(path)!r}. Make one with: abhinaya predict RUN --out TABLE."
         )
     if path.suffix == ".csv":
-        return _read_csv(path, emotions or MSP_PODCAST)
+        emotions = emotions or MSP_PODCAST
+        return PredictionTable(path.stem, emotions, **read_csv_columns(path, emotions))
     _require_ending(path)
     arrow = read_parquet(path)
     stored = stored_facts(arrow, path)
@@ -234,6 +223,7 @@ def read_table(path: Path, *, emotions: EmotionSet | None = None) -> PredictionT
         path,
         facts={"emotions": str, "name": str, "meta": dict},
         texts={"utterance": True, "label": True, "reason": True, "raw": False, "decided_by": False},
+        flags=("trained_on",),
         matrices=("probs", "embedding"),
     )
     found = EmotionSet.from_json(stored["emotions"], where=f"'emotions' of {str(path)!r}")
@@ -254,6 +244,9 @@ def read_table(path: Path, *, emotions: EmotionSet | None = None) -> PredictionT
             embeddings=matrix_of(arrow, "embedding"),
             raw=texts["raw"],
             decided_by=texts["decided_by"],
+            trained_on=arrow.column("trained_on").to_numpy()
+            if "trained_on" in arrow.column_names
+            else None,
             meta=stored["meta"],
         )
     except BadValueError as err:
@@ -314,9 +307,10 @@ def align_tables(tables: Sequence[PredictionTable], *, rows: str = "same") -> li
             extra = [u for u in table.utterances if u not in shared]
             parts = [f"lacks {len(missing)}: {list_some(missing)}"] if missing else []
             parts += [f"has {len(extra)} more: {list_some(extra)}"] if extra else []
+            hint = find_ending(extra, missing)
             raise BadValueError(
                 f"Table {table.name!r} does not cover the same utterances as {tables[0].name!r}: "
-                f"it {'; it '.join(parts)}. Predict the same selection with both, "
+                f"it {'; it '.join(parts)}{hint}. Predict the same selection with both, "
                 "or use --rows intersection."
             )
         shared &= others
@@ -338,59 +332,6 @@ def _split_name(source: str) -> tuple[str | None, Path]:
     if separator and "/" not in name and not Path(source).exists():
         return name, Path(path)
     return None, Path(source)
-
-
-def _read_csv(path: Path, emotions: EmotionSet) -> PredictionTable:
-    header, rows = read_csv_rows(path)
-    problems: list[str] = []
-    prob_codes = [name.removeprefix("prob_") for name in header if name.startswith("prob_")]
-    if prob_codes and sorted(prob_codes) != sorted(emotions.codes):
-        problems.append(
-            f"the probability columns are for {' '.join(prob_codes)}, "
-            f"expected one each for {' '.join(emotions.codes)}"
-        )
-    labels = [row[LABEL_COLUMN] or None for row in rows]
-    unknown = [
-        f"{label} ({row[FILE_COLUMN]})"
-        for label, row in zip(labels, rows, strict=True)
-        if label is not None and label not in emotions.codes
-    ]
-    if unknown:
-        problems.append(
-            f"{len(unknown)} rows have an {LABEL_COLUMN} outside {' '.join(emotions.codes)}: "
-            f"{list_some(unknown)}; a CSV has the classes of a Parquet table or manifest beside "
-            "it, else of its prob_ columns, else MSP-Podcast's"
-        )
-    probs = None
-    if prob_codes and not problems:
-        # Columns are named, so any order in the file is read into the set's order.
-        probs = read_probabilities(rows, emotions.codes, problems)
-    if problems:
-        raise ProblemsError(str(path), problems)
-    table = PredictionTable(
-        name=path.stem,
-        emotions=emotions,
-        utterances=tuple(row[FILE_COLUMN] for row in rows),
-        labels=emotions.encode(labels),
-        reasons=tuple("empty in the CSV" if label is None else None for label in labels),
-        probs=probs,
-    )
-    wrong = find_contradictions(table.labels, table.probs).tolist()
-    if wrong and probs is not None:
-        shown = [
-            f"{rows[idx][FILE_COLUMN]}: {labels[idx]}, but {emotions.codes[probs[idx].argmax()]} "
-            f"has {probs[idx].max():.3g}"
-            for idx in wrong
-        ]
-        raise ProblemsError(
-            str(path),
-            [
-                f"{len(wrong)} rows have another label than their highest probability: "
-                f"{list_some(shown)}; correct one of the two, or leave the probabilities of these "
-                "rows empty"
-            ],
-        )
-    return table
 
 
 def _require_ending(path: Path) -> None:

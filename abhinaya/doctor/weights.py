@@ -35,9 +35,6 @@ _HUB_ID = re.compile(r"\w[\w.-]*(/[\w.-]+)?")
 _PLAIN_NAMES = ("llama", "mistral", "qwen2", "qwen3")
 """Types of models whose files have the names of transformers' classes, without a conversion."""
 
-_COMPUTED = ("rotary_emb.inv_freq", "position_ids")
-"""Ends of the names of tensors that old files store although they are computed."""
-
 
 def find_model(base: str) -> Path | None:
     """Find the file or folder of a model, without going online.
@@ -112,7 +109,7 @@ def _find(what: str, base: str, findings: Findings) -> Path | None:
 
 
 def check_language_model(
-    base: str, findings: Findings, *, family: str | None = None
+    base: str, findings: Findings, *, family: str | None = None, head: bool = False
 ) -> PreTrainedModel | None:
     """Build the bare model of a folder's config.json, without memory for its weights.
 
@@ -123,6 +120,7 @@ def check_language_model(
         base: folder or hub id.
         findings: get its sizes, or what is wrong with it.
         family: the only type of model that the member can use, such as "llama".
+        head: whether it is to predict tokens, so that the files must hold the matrix for that.
 
     Returns:
         None if it cannot be used, or is not on this disk.
@@ -138,7 +136,7 @@ def check_language_model(
         # What hides behind the first mistake.
         findings.attempt("base", base, lambda: weight_files(path))
         return None
-    model = findings.attempt("base", base, lambda: _empty_model(path, stored, family))
+    model = findings.attempt("base", base, lambda: _empty_model(path, stored, family, head))
     if model is not None:
         config: Any = model.config
         known = "is whole" if config.model_type in _PLAIN_NAMES else "has all its files"
@@ -153,12 +151,12 @@ def check_language_model(
 
 
 def _empty_model(
-    folder: Path, stored: dict[str, tuple[int, ...]], family: str | None
+    folder: Path, stored: dict[str, tuple[int, ...]], family: str | None, head: bool
 ) -> PreTrainedModel:
     """Build the model of config.json, after a look whether the files fit it."""
     from transformers import AutoConfig
 
-    from abhinaya.nn.language_model import empty_language_model
+    from abhinaya.nn.language_model import empty_language_model, is_left_over
     from abhinaya.nn.weight_files import check_fit
 
     if family is not None:
@@ -170,14 +168,19 @@ def _empty_model(
             )
     model = empty_language_model(str(folder))
     if model.config.model_type in _PLAIN_NAMES:
+        config: Any = model.config
+        head = head and not config.tie_word_embeddings
+        expected = shapes_of(model)
+        if head:
+            expected["lm_head.weight"] = (config.vocab_size, config.hidden_size)
         prefix = f"{model.base_model_prefix}."
         got = {
             key.removeprefix(prefix): shape
             for key, shape in stored.items()
-            if not key.startswith("lm_head.") and not key.endswith(_COMPUTED)
+            if not is_left_over(key, head=head)
         }
         what = f"the {type(model).__name__} of its config.json"
-        check_fit(shapes_of(model), got, what=what, where=str(folder))
+        check_fit(expected, got, what=what, where=str(folder))
     return model
 
 

@@ -67,6 +67,7 @@ def compare_tables(
     all_pairs: bool = False,
     by_speaker: bool = False,
     rows: str = "same",
+    include_training_rows: bool = False,
     n_resamples: int = 10_000,
     seed: int = 0,
 ) -> ComparisonReport:
@@ -80,17 +81,19 @@ def compare_tables(
         by_speaker: take speakers instead of utterances for independent, see `compare_labels`.
         rows: `same` demands that all tables cover the same utterances; `intersection` keeps those
             that are in all.
+        include_training_rows: also score rows that tables were trained on.
         n_resamples: bootstrap resamples behind each interval, and random assignments behind each
             test.
         seed: the same seed gives the same report, whatever other tables are compared.
 
     Raises:
         BadValueError: if there are fewer than two tables, two have one name, their utterances
-            differ, one is not in the truth, or speakers are asked for but unknown.
+            differ, one is not in the truth, a table was trained on what is scored, or speakers are
+            asked for but unknown.
         ClassOrderError: if tables and truth differ in class order.
     """
     from abhinaya.data.predictions import align_tables
-    from abhinaya.evaluation.scoring import labelled_rows, score_table
+    from abhinaya.evaluation.scoring import labelled_rows, require_unseen, score_table
 
     _check_names([table.name for table in tables])
     for table in tables[1:]:
@@ -103,6 +106,8 @@ def compare_tables(
 
     # The utterances of all tables are the same now.
     scored = labelled_rows(aligned[0].utterances, truth, by_speaker=by_speaker)
+    if not include_training_rows:
+        require_unseen(aligned, [aligned[0].utterances[idx] for idx in scored.indices])
     true, n_classes = scored.labels, len(truth.emotions)
     labels = [table.labels[scored.indices] for table in aligned]
     settings["groups"] = scored.groups

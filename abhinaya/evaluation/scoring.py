@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -13,7 +13,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from abhinaya.data.label_csv import FILE_COLUMN, LABEL_COLUMN, csv_header, read_csv_rows
+from abhinaya.data.label_csv import (
+    FILE_COLUMN,
+    LABEL_COLUMN,
+    csv_header,
+    find_ending,
+    find_spelling,
+    read_csv_rows,
+)
 from abhinaya.data.labels import ABSTAIN, MSP_PODCAST, EmotionSet
 from abhinaya.data.manifest import read_manifest
 from abhinaya.data.predictions import PredictionTable, read_tables
@@ -32,7 +39,9 @@ __all__ = [
     "mean_and_sd",
     "read_truth",
     "read_with_truth",
+    "require_unseen",
     "score_table",
+    "training_notes",
 ]
 
 
@@ -67,6 +76,8 @@ class TableScore:
         n_dropped: rows of the table without a true label inside the set; they are not scored.
         n_not_in_table: utterances with a true label inside the set that the table does not cover.
         absent: codes of the classes that no scored utterance truly has.
+        n_trained_on: scored rows that the table's weights were trained on.
+        unseen_macro_f1: macro-F1 without these; None where nothing is left, or nothing differs.
     """
 
     name: str
@@ -76,6 +87,8 @@ class TableScore:
     n_dropped: int
     n_not_in_table: int
     absent: tuple[str, ...]
+    n_trained_on: int = 0
+    unseen_macro_f1: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,9 +150,11 @@ def read_truth(
         ProblemsError: if the file's content is wrong.
     """
     path = Path(path)
-    if path.suffix == ".csv" and FILE_COLUMN in csv_header(path):
+    # A CSV that is neither hears what is missing for the simpler one.
+    header = csv_header(path) if path.suffix == ".csv" else []
+    if FILE_COLUMN in header or (header and "utterance" not in header):
         if speaker_column != "speaker":
-            raise UnknownNameError(f"column of {str(path)!r}", speaker_column, csv_header(path))
+            raise UnknownNameError(f"column of {str(path)!r}", speaker_column, header)
         return _read_label_csv(path, emotions or MSP_PODCAST)
     manifest = read_manifest(path)
     if emotions is not None:
@@ -190,6 +205,9 @@ def score_table(
     )
     rows = labelled_rows(table.utterances, truth, by_speaker=by_speaker, of=f"table {table.name!r}")
     predicted, n_classes = table.labels[rows.indices], len(truth.emotions)
+    marks = np.zeros(len(table), dtype=bool) if table.trained_on is None else table.trained_on
+    unseen = ~marks[rows.indices]
+    some_unseen = unseen.any() and not unseen.all()
     return TableScore(
         name=table.name,
         emotions=truth.emotions,
@@ -206,6 +224,12 @@ def score_table(
         n_dropped=rows.n_dropped,
         n_not_in_table=rows.n_not_in_tables,
         absent=absent_classes(rows.labels, truth.emotions),
+        n_trained_on=int((~unseen).sum()),
+        unseen_macro_f1=(
+            scores(rows.labels[unseen], predicted[unseen], n_classes, classes=classes).macro_f1
+            if some_unseen
+            else None
+        ),
     )
 
 
@@ -224,6 +248,45 @@ def absent_notes(absent: Sequence[str], classes: Classes = "all") -> tuple[str, 
         "present": "macro-F1 and UAR leave them out; abhinaya score --classes all counts each as 0",
     }[classes]
     return (f"No scored utterance is truly {', '.join(absent)}: {what}.",)
+
+
+def training_notes(scored: Iterable[TableScore]) -> list[str]:
+    """Return a sentence for each score that rows flatter on which the table was trained."""
+    return [
+        f"{one.n_trained_on} of the {one.scores.n_utts} scored rows of {one.name} were trained on; "
+        + (
+            "no other row is left to say how good it is."
+            if one.unseen_macro_f1 is None
+            else f"without them: macro-F1 {one.unseen_macro_f1:.4f}."
+        )
+        for one in scored
+        if one.n_trained_on
+    ]
+
+
+def require_unseen(tables: Sequence[PredictionTable], utterances: Sequence[str]) -> None:
+    """Refuse tables that were trained on rows which are to be scored.
+
+    Args:
+        tables: the tables.
+        utterances: what is scored.
+
+    Raises:
+        BadValueError: if there are such rows.
+    """
+    scored = set(utterances)
+    counts = {
+        table.name: sum(u in scored for u in np.array(table.utterances)[table.trained_on])
+        for table in tables
+        if table.trained_on is not None
+    }
+    flattered = [f"{name} on {count}" for name, count in counts.items() if count]
+    if flattered:
+        raise BadValueError(
+            f"Tables were trained on some of the {len(scored)} scored rows: "
+            f"{', '.join(flattered)}. That flatters them. Give tables of other rows, or "
+            "--include-training-rows."
+        )
 
 
 def align_truth(
@@ -248,7 +311,8 @@ def align_truth(
     if unknown:
         raise BadValueError(
             f"{len(unknown)} of {len(utterances)} utterances of {of} are not in {truth.where}: "
-            f"{list_some(unknown)}. Give the manifest that was predicted from."
+            f"{list_some(unknown)}{find_ending(unknown, place)}. "
+            "Give the manifest that was predicted from."
         )
     idx = np.array([place[utterance] for utterance in utterances], dtype=np.int64)
     return truth.labels[idx], tuple(truth.speakers[i] for i in idx)
@@ -342,6 +406,7 @@ def _read_label_csv(path: Path, emotions: EmotionSet) -> Truth:
         problems.append(
             f"{len(unknown)} rows have an unknown {LABEL_COLUMN}: {list_some(unknown)}, expected "
             f"one of {' '.join(emotions.data_labels)} or an empty cell"
+            f"{find_spelling(filter(None, labels), emotions.data_labels)}"
         )
     if problems:
         raise ProblemsError(str(path), problems)

@@ -16,7 +16,14 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from abhinaya.data.label_csv import FILE_COLUMN, LABEL_COLUMN, csv_header, read_csv_rows
+from abhinaya.data.label_csv import (
+    FILE_COLUMN,
+    LABEL_COLUMN,
+    csv_header,
+    find_ending,
+    find_spelling,
+    read_csv_rows,
+)
 from abhinaya.data.labels import MSP_PODCAST, EmotionSet
 from abhinaya.data.manifest import ALL, read_manifest
 from abhinaya.data.predictions import PredictionTable, read_table
@@ -274,7 +281,10 @@ def _problems(
             "predict these too"
         )
     if extra:
-        problems.append(f"{len(extra)} names are not expected: {list_some(extra)}; remove them")
+        problems.append(
+            f"{len(extra)} names are not expected: {list_some(extra)}"
+            f"{find_ending(extra, expected) or '; remove them'}"
+        )
     if repeated:
         problems.append(
             f"{len(repeated)} names appear more than once: {list_some(repeated)}; "
@@ -289,6 +299,7 @@ def _problems(
         problems.append(
             f"{len(invalid)} rows have a label that cannot be predicted: {list_some(invalid)}; "
             f"write one of {codes}"
+            f"{find_spelling((label for _, label in rows if label), emotions.codes)}"
         )
     return problems
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from accelerate import PartialState
 
-from abhinaya.config import apply_overrides, check_config
+from abhinaya.config import apply_overrides, check_config, locate_weights
 from abhinaya.data.labels import ABSTAIN, EmotionSet
 from abhinaya.data.predictions import PredictionTable
 from abhinaya.inference.sharding import (
@@ -29,7 +29,7 @@ from abhinaya.loading.dataset import SegmentLoader, fresh_loader
 from abhinaya.loading.features import FeatureStore
 from abhinaya.member import PredictRequest
 from abhinaya.nn.build import ClassifierBuilder, build_classifier
-from abhinaya.nn.checkpoint import WEIGHTS, load_weights, read_info
+from abhinaya.nn.checkpoint import WEIGHTS, load_weights, read_info, read_training_rows
 from abhinaya.nn.classifier import EmotionClassifier
 from abhinaya.nn.classifier_config import ClassifierConfig
 
@@ -70,10 +70,15 @@ def predict_classifier(
     check_ending(request)
     checkpoint = run_dir / "best" if (run_dir / "best").is_dir() else run_dir
     info = read_info(checkpoint)
-    config = check_config(
-        apply_overrides(info.config, request.overrides),
-        member.config_class,
-        str(checkpoint / "config.yaml"),
+    located = locate_weights(info.config, checkpoint, info.facts.get("weights", {}))
+    # Where the weights lie now decides nothing, so the table's digest has their stored place.
+    stored, config = (
+        check_config(
+            apply_overrides(content, request.overrides),
+            member.config_class,
+            str(checkpoint / "config.yaml"),
+        )
+        for content in (info.config, located)
     )
     manifest = request.manifest
     info.emotions.require_same_order(
@@ -88,8 +93,9 @@ def predict_classifier(
     clips.sort(key=lambda clip: (-clip.size, clip.utterance))
     with (checkpoint / WEIGHTS).open("rb") as file:
         weights = hashlib.file_digest(file, "sha256").hexdigest()
+    trained_on = read_training_rows(checkpoint, info.facts)
     plan = plan_table(
-        config,
+        stored,
         request,
         without=_NOT_IN_DIGEST,
         weights=weights,
@@ -97,7 +103,11 @@ def predict_classifier(
         features=config.cache.dtype if config.cache else "float32",
         clips=digest_clips(clips),
         with_embedding=request.with_embedding,
+        # A table from before such lists were kept is made again; a run without one keeps its.
+        **({} if trained_on is None else {"training_rows": info.facts["training_rows"]}),
     )
+    if trained_on is not None:
+        plan = replace(plan, trained_on=np.isin(plan.utterances, trained_on))
     found = find_table(plan)
     if found is not None:
         return found

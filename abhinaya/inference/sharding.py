@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from accelerate import PartialState
+from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
 from abhinaya import __version__
@@ -52,6 +53,7 @@ class TablePlan:
         utterances: every row, in the manifest's order.
         request: where it goes.
         meta: of the table; its `digest` names the shards.
+        trained_on: see `PredictionTable`.
     """
 
     name: str
@@ -59,6 +61,7 @@ class TablePlan:
     utterances: tuple[str, ...]
     request: PredictRequest
     meta: Mapping[str, Any]
+    trained_on: NDArray[np.bool_] | None = None
 
     def with_meta(self, **facts: Any) -> TablePlan:
         """Return the plan with more to tell in the table's metadata."""
@@ -273,6 +276,7 @@ def _merge(
         labels=labels,
         reasons=tuple(reasons),
         raw=tuple(raw) if any(shard.raw is not None for shard in shards) else None,
+        trained_on=plan.trained_on,
         meta=dict(plan.meta),
         **numbers,
     )

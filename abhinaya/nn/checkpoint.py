@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from abhinaya.config import config_digest, dump_yaml, load_yaml
+from abhinaya.config import config_digest, dump_yaml, load_yaml, locate_weights, weights_from
 from abhinaya.data.labels import MSP_PODCAST, EmotionSet
 from abhinaya.errors import CheckpointError, MissingFileError
-from abhinaya.files import atomic_folder, digest_of, write_json, write_text
+from abhinaya.files import atomic_folder, digest_of, parse_json, read_text, write_json, write_text
 from abhinaya.nn.build import ClassifierBuilder, build_classifier
 from abhinaya.nn.classifier import EmotionClassifier
 from abhinaya.nn.classifier_config import ClassifierConfig
@@ -35,10 +36,15 @@ __all__ = [
     "load_weights",
     "published_run",
     "read_info",
+    "read_training_rows",
     "save_checkpoint",
+    "write_training_rows",
 ]
 
 WEIGHTS = "model.safetensors"
+
+TRAINING_ROWS = "training_rows.json"
+"""The names of the utterances that the weights were trained on."""
 
 HEAD_NAMES = {"ln": "backbone.norm", "pool": "pooling", "fc": "head.fc", "out": "head.out"}
 """Modules of the public classifiers over a language model, and ours."""
@@ -111,6 +117,37 @@ def read_info(folder: Path) -> CheckpointInfo:
     )
 
 
+def write_training_rows(folder: Path, utterances: Iterable[str]) -> str:
+    """Write the utterances that a checkpoint was trained on; return the digest for its facts."""
+    names = sorted(set(utterances))
+    write_json(folder / TRAINING_ROWS, names)
+    return digest_of(names)
+
+
+def read_training_rows(folder: Path, facts: Mapping[str, Any]) -> list[str] | None:
+    """Read the utterances that a checkpoint was trained on; None where nobody noted them.
+
+    Args:
+        folder: the checkpoint.
+        facts: what it says of itself; it holds the digest of the list.
+
+    Raises:
+        CheckpointError: if the list is not there or another one.
+    """
+    digest = facts.get("training_rows")
+    if digest is None:
+        return None
+    file = folder / TRAINING_ROWS
+    names = parse_json(read_text(file), repr(str(file))) if file.is_file() else None
+    if not isinstance(names, list) or digest_of(names) != digest:
+        found = "is missing" if names is None else "holds other names than facts.json stands for"
+        raise CheckpointError(
+            f"{str(file)!r}, the utterances that the weights were trained on, {found}. "
+            "Copy the folder again as a whole."
+        )
+    return names
+
+
 def load_weights(folder: Path, model: EmotionClassifier) -> None:
     """Load the trained weights of a checkpoint into a model built from the same config.
 
@@ -160,9 +197,9 @@ def published_run(
         MissingFileError: if there is no such classifier.
         CheckpointError: if the folder holds another run.
     """
-    digest = _digest(config, classifier)
     best = config.run_dir / "best"
     is_there = best.is_dir()
+    digest = _digest(_with_stored_places(config, best) if is_there else config, classifier)
     # A training leaves digest.json from its start on.
     if (config.run_dir / "digest.json").is_file() or (
         is_there and read_info(best).facts.get("digest") != digest
@@ -187,10 +224,28 @@ def published_run(
                     config_yaml=config_yaml,
                     emotions=MSP_PODCAST,
                     metrics={},
-                    facts={"digest": digest, "absorbed_prior": prior},
+                    facts={
+                        "digest": digest,
+                        "absorbed_prior": prior,
+                        "weights": weights_from(best, config),
+                    },
                 )
     state.wait_for_everyone()
     return config.run_dir
+
+
+def _with_stored_places(config: ClassifierConfig, best: Path) -> ClassifierConfig:
+    """Return the config as it was when `best/` was written, where it names the same weights."""
+    info = read_info(best)
+    places = info.facts.get("weights", {})
+    stored = locate_weights(info.config, best, places)
+    same = {}
+    for key in places:
+        ours, theirs = getattr(config, key, None), stored.get(key)
+        if ours and theirs and os.path.exists(ours) and os.path.exists(theirs):
+            if os.path.samefile(ours, theirs):
+                same[key] = type(ours)(info.config[key])
+    return config.model_copy(update=same)
 
 
 def _digest(config: ClassifierConfig, classifier: Path) -> str:

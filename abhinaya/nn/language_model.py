@@ -39,6 +39,7 @@ __all__ = [
     "Weights",
     "empty_language_model",
     "hidden_size_of",
+    "is_left_over",
     "language_model_shapes",
     "load_language_model",
     "load_tokenizer",
@@ -121,13 +122,16 @@ def load_language_model(
         report,
         model,
         base,
-        may_be_left_over=lambda key: (
-            key.endswith(_MAY_BE_LEFT_OVER) or (not head and key.startswith(_HEAD_PREFIXES))
-        ),
+        may_be_left_over=lambda key: is_left_over(key, head=head),
         misshapen=_misshapen(model),
     )
     model.requires_grad_(False)
     return cast("PreTrainedModel", model.eval())
+
+
+def is_left_over(key: str, *, head: bool) -> bool:
+    """Tell whether a tensor may be in the files of a model, with a head or without, unused."""
+    return key.endswith(_MAY_BE_LEFT_OVER) or (not head and key.startswith(_HEAD_PREFIXES))
 
 
 def empty_language_model(base: str) -> PreTrainedModel:

@@ -21,7 +21,7 @@ from abhinaya.config import (
     merge,
 )
 from abhinaya.errors import AbhinayaError, ProblemsError, list_some
-from abhinaya.member_config import find_config_class
+from abhinaya.member_config import find_config_class, read_member_yaml
 from abhinaya.pipeline.stages.fit import FitSettings
 from abhinaya.pipeline.stages.fuse import ApplySettings, VoteSettings
 from abhinaya.pipeline.stages.prepare import PrepareSettings
@@ -327,7 +327,7 @@ def _load_member(name: str, entry: MemberEntry, config: PipelineConfig) -> Membe
     data: dict[str, Any] = {"manifest": str(config.manifest_path)}
     if config.audio_root is not None:
         data["audio_root"] = str(config.audio_root)
-    content = merge(load_yaml(path), {"name": name, "data": data})
+    content = merge(read_member_yaml(path), {"name": name, "data": data})
     content = merge(merge(content, config.set), entry.set)
     config_class = find_config_class(content, str(path))
     if issubclass(config_class, TrainedConfig) and "run_dir" not in {**config.set, **entry.set}:

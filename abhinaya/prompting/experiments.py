@@ -18,7 +18,6 @@ from abhinaya.config import (
     Selection,
     TrainedConfig,
     dump_yaml,
-    load_yaml,
     merge,
 )
 from abhinaya.data.manifest import Manifest
@@ -36,7 +35,7 @@ from abhinaya.errors import (
 )
 from abhinaya.files import write_text
 from abhinaya.member import Member, PredictRequest
-from abhinaya.member_config import check_member_config, find_config_class
+from abhinaya.member_config import check_member_config, find_config_class, read_member_yaml
 from abhinaya.prompting.prompts import Prompt, load_prompt
 from abhinaya.prompting.rendering import FillingConfig, PromptFiller, find_lacks
 from abhinaya.registry import load_member
@@ -235,7 +234,7 @@ def _read_model(model: str) -> tuple[str, dict[str, Any], str]:
     if not separator or "/" in name:
         name, given = "", model
     path = find_config(given)
-    content = load_yaml(path)
+    content = read_member_yaml(path)
     return name or str(content.get("name", path.stem)), content, str(path)
 
 

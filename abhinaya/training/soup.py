@@ -18,6 +18,7 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,17 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import abhinaya
-from abhinaya.config import MemberConfig, dump_yaml
+from abhinaya.config import MemberConfig, dump_yaml, locate_weights, weights_from
 from abhinaya.errors import BadValueError, CheckpointError
 from abhinaya.files import atomic_folder, digest_of, write_json, write_text
 from abhinaya.member_config import check_member_config
-from abhinaya.nn.checkpoint import WEIGHTS, CheckpointInfo, read_info
+from abhinaya.nn.checkpoint import (
+    WEIGHTS,
+    CheckpointInfo,
+    read_info,
+    read_training_rows,
+    write_training_rows,
+)
 from abhinaya.nn.weight_files import open_safetensors
 from abhinaya.training.run_directory import RunDirectory
 
@@ -156,25 +163,32 @@ def write_soup(
         ProblemsError: if no run can have the folder's name.
     """
     first, used = parts[0], [parts[idx] for idx in chosen]
-    content = {**first.config.model_dump(mode="json"), "name": out.name, "run_dir": str(out)}
-    config_yaml = dump_yaml(check_member_config(content, "the soup"))
+    content = first.config.model_dump(mode="json")
+    content = locate_weights(content, first.checkpoint, first.info.facts.get("weights", {}))
+    content |= {"name": out.name, "run_dir": str(out)}
+    config = check_member_config(content, "the soup")
     run = RunDirectory(out, digest)
-    run.begin(config_yaml)
-    facts = {
+    run.begin(dump_yaml(config))
+    facts: dict[str, Any] = {
         "digest": digest,
         "absorbed_prior": first.info.facts.get("absorbed_prior"),
         "class_counts": first.info.facts.get("class_counts"),
+        "weights": weights_from(run.best, config),
         "soup": [{"run": str(p.run), "digest": p.info.facts.get("digest")} for p in used],
         "versions": {"abhinaya": abhinaya.__version__, "torch": torch.__version__},
     }
+    trained_on = [read_training_rows(part.checkpoint, part.info.facts) for part in used]
+    known = [rows for rows in trained_on if rows is not None]
     with atomic_folder(run.best) as folder:
+        if known:
+            facts["training_rows"] = write_training_rows(folder, chain.from_iterable(known))
         for name in _weight_files(first):
             (folder / name).parent.mkdir(exist_ok=True)
             means = average_weights([part.checkpoint / name for part in used])
             save_file(means, folder / name, metadata={"format": "pt"})
         if (first.checkpoint / _ADAPTER_CONFIG).is_file():
             shutil.copyfile(first.checkpoint / _ADAPTER_CONFIG, folder / _ADAPTER_CONFIG)
-        write_text(folder / "config.yaml", config_yaml)
+        write_text(folder / "config.yaml", dump_yaml(config))
         write_text(folder / "classes.json", first.info.emotions.to_json() + "\n")
         write_json(folder / "metrics.json", {"macro_f1": macro_f1, "step": None, "n_steps": None})
         write_json(folder / "facts.json", facts)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from transformers import EvalPrediction, set_seed
 
 import abhinaya
-from abhinaya.config import config_digest, dump_yaml
+from abhinaya.config import config_digest, dump_yaml, weights_from
 from abhinaya.data.labels import ABSTAIN, EmotionSet
 from abhinaya.data.manifest import Manifest
 from abhinaya.data.problems import PROBLEMS, Problem, write_problems
@@ -31,7 +31,7 @@ from abhinaya.loading.targets import hard_targets, soft_targets
 from abhinaya.member import InputBuilder
 from abhinaya.nn.backbone import LayerMix
 from abhinaya.nn.build import ClassifierBuilder, build_classifier
-from abhinaya.nn.checkpoint import save_checkpoint
+from abhinaya.nn.checkpoint import save_checkpoint, write_training_rows
 from abhinaya.nn.classifier import EmotionClassifier
 from abhinaya.nn.classifier_config import ClassifierConfig
 from abhinaya.nn.loss_config import absorbed_prior
@@ -175,7 +175,8 @@ def train_classifier(
     )
     if state.is_main_process:
         _write_log(run.path / "log.csv", trainer.state.log_history)
-        _write_best(run, model, config, manifest.emotions, trainer, counts.tolist())
+        rows = [clip.utterance for clip in train.clips]
+        _write_best(run, model, config, manifest.emotions, trainer, counts.tolist(), rows)
     state.wait_for_everyone()
     return run.path
 
@@ -342,6 +343,7 @@ def _write_best(
     emotions: EmotionSet,
     trainer: EmotionTrainer,
     counts: list[int],
+    rows: list[str],
 ) -> None:
     state = trainer.state
     metrics: Mapping[str, Any] = {
@@ -349,10 +351,11 @@ def _write_best(
         "step": state.best_global_step if state.best_metric is not None else state.global_step,
         "n_steps": state.global_step,
     }
-    facts = {
+    facts: dict[str, Any] = {
         "digest": run.digest,
         "absorbed_prior": absorbed_prior(config.loss, counts),
         "class_counts": counts,
+        "weights": weights_from(run.best, config),
         "versions": {
             "abhinaya": abhinaya.__version__,
             "torch": torch.__version__,
@@ -360,6 +363,7 @@ def _write_best(
         },
     }
     with atomic_folder(run.best) as folder:
+        facts["training_rows"] = write_training_rows(folder, rows)
         save_checkpoint(
             folder,
             model,

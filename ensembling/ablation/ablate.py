@@ -15,7 +15,12 @@ from abhinaya import __version__
 from abhinaya.data.labels import EmotionSet
 from abhinaya.errors import BadValueError, UnknownNameError
 from abhinaya.evaluation.bootstrap import bootstrap_interval
-from abhinaya.evaluation.scoring import Truth, absent_classes, labelled_rows
+from abhinaya.evaluation.scoring import (
+    Truth,
+    absent_classes,
+    labelled_rows,
+    require_unseen,
+)
 from abhinaya.files import atomic_path
 from ensembling.ablation.combinations import check_combinations
 from ensembling.ablation.diversity import Diversity, diversity, oracle_labels
@@ -94,6 +99,7 @@ class Ablation:
         n_dropped: utterances of the tables without one.
         n_not_in_tables: utterances with a true label inside the set that the tables do not cover.
         absent: codes of the classes that no scored utterance truly has.
+        n_trained_on: of the scored ones those that a table was trained on.
         search: `exhaustive` if `subsets` has all of at most `max_size`, else `beam`.
         beam_width: how many subsets of each size the beam search kept; None without one.
         max_size: size of the largest subsets.
@@ -115,6 +121,7 @@ class Ablation:
     n_dropped: int
     n_not_in_tables: int
     absent: tuple[str, ...]
+    n_trained_on: int
     search: Literal["exhaustive", "beam"]
     beam_width: int | None
     max_size: int
@@ -138,6 +145,7 @@ def ablate_tables(
     beam_width: int | None = None,
     combinations: Mapping[str, Sequence[str]] | None = None,
     by_speaker: bool = False,
+    include_training_rows: bool = False,
     n_resamples: int = 1_000,
     seed: int = 0,
 ) -> Ablation:
@@ -160,13 +168,14 @@ def ablate_tables(
         combinations: names of tables by name of the combination.
         by_speaker: draw speakers instead of utterances for intervals and optimism; an utterance of
             an unknown speaker then stands for itself.
+        include_training_rows: also score rows that tables were trained on.
         n_resamples: bootstrap resamples behind each interval, and halves behind the optimism.
         seed: of all draws.
 
     Raises:
         BadValueError: if there are no tables, their utterances differ or are not in the truth, none
-            has a true label, a tiebreaker is given twice, a number is out of range, or speakers are
-            asked for but unknown.
+            has a true label, a table was trained on what is scored, a tiebreaker is given twice, a
+            number is out of range, or speakers are asked for but unknown.
         ClassOrderError: if tables or truth differ in class order.
         ProblemsError: if combinations name tables that are not there.
         UnknownNameError: if a tiebreaker is not the name of a table.
@@ -185,6 +194,8 @@ def ablate_tables(
     check_combinations(combinations or {}, names)
 
     scored = labelled_rows(aligned.utterances, truth, by_speaker=by_speaker)
+    if not include_training_rows:
+        require_unseen(tables, [aligned.utterances[idx] for idx in scored.indices])
     work = _Work(
         names,
         Ballots(
@@ -218,6 +229,9 @@ def ablate_tables(
         n_dropped=scored.n_dropped,
         n_not_in_tables=scored.n_not_in_tables,
         absent=absent_classes(scored.labels, emotions),
+        n_trained_on=0
+        if aligned.trained_on is None
+        else int(aligned.trained_on[scored.indices].sum()),
         search="exhaustive" if beam_width is None else "beam",
         beam_width=beam_width,
         max_size=largest,

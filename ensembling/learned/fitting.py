@@ -275,5 +275,6 @@ def _as_table(
             "every member abstained" if label == ABSTAIN else None for label in fused.labels
         ),
         probs=None if fused.probs is None else fused.probs.astype(np.float32),
+        trained_on=aligned.trained_on,
         meta=meta,
     )

@@ -21,7 +21,7 @@ class _Weights:
 
     Each member's F1 is taken over the utterances on which it did not abstain. Works on labels, so
     also for tables without probabilities. Where members share their errors it gains nothing on a
-    vote with a good tiebreaker, or loses up to .8 points; the rules on probabilities gain.
+    vote with a good tiebreaker, or loses; the rules on probabilities gain.
 
     Options:
         per: `class` weighs a ballot by its member's F1 of that class, `member` by its macro-F1.

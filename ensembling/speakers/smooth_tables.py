@@ -93,12 +93,18 @@ def smooth_table(
     else:
         settings |= {"strength": strength, "training_prior": training_prior}
         adapted = reestimate_rows(rows, **settings)
+    trained_on = table.trained_on
+    if embeddings is not None and embeddings.trained_on is not None:
+        lent = np.array(embeddings.utterances)[embeddings.trained_on]
+        theirs = np.isin(table.utterances, lent)
+        trained_on = theirs if trained_on is None else trained_on | theirs
     smoothed = replace(
         table,
         name=name or f"{table.name}-smooth",
         labels=adapted.labels,
         probs=None if adapted.probs is None else adapted.probs.astype(np.float32),
         embeddings=None,
+        trained_on=trained_on,
         decided_by=tuple(method if status == ADAPTED else None for status in adapted.status),
         meta={
             "rule": "smooth",

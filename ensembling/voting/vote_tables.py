@@ -107,6 +107,7 @@ def vote_tables(
         labels=labels,
         probs=probs,
         decided_by=tuple(decided_by),
+        trained_on=aligned.trained_on,
         meta={
             "rule": "vote" if rule == "plurality" else rule,
             "tables": list(names),

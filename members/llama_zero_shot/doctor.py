@@ -83,7 +83,7 @@ def _check_model(config: LlamaZeroShotConfig, findings: Findings) -> None:
         )
     else:
         check_quantization("transformers.weights", config.transformers.weights, findings)
-    model = check_language_model(config.base, findings)
+    model = check_language_model(config.base, findings, head=True)
     tokenizer = check_tokenizer(config.base, findings, model.config.vocab_size if model else None)
     if tokenizer is not None and not tokenizer.chat_template:
         findings.add(

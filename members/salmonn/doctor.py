@@ -61,7 +61,8 @@ def check_salmonn(
     findings = Findings()
     whisper = check_whisper(config.whisper, findings, config.audio.max_audio_s)
     beats = _check_beats(config, findings)
-    model = check_language_model(config.base, findings, family="llama")
+    head = not isinstance(config, SalmonnConfig)  # then it answers in words
+    model = check_language_model(config.base, findings, family="llama", head=head)
     llm: Shapes | None = None if model is None else shapes_of(model)
     n_rows = llm["embed_tokens.weight"][0] if llm else None
     signs = ("bos_token", "eos_token")

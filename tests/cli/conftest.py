@@ -30,13 +30,19 @@ def run_cli(capsys):
 
 @pytest.fixture
 def save_table(tmp_path):
-    """A function that writes a table of one letter per utterance u0, u1, ...; "-" abstains."""
+    """A function that writes a table of one letter per utterance u0, u1, ...; "-" abstains.
 
-    def save(name, letters):
+    `marks` has an x for each row that was trained on.
+    """
+
+    def save(name, letters, marks=None):
         labels = MSP_PODCAST.encode(None if letter == "-" else letter for letter in letters)
         utterances = tuple(f"u{idx}" for idx in range(len(letters)))
         path = tmp_path / f"{name}.parquet"
-        write_table(PredictionTable(name, MSP_PODCAST, utterances, np.array(labels)), path)
+        trained_on = None if marks is None else np.array([mark == "x" for mark in marks])
+        write_table(
+            PredictionTable(name, MSP_PODCAST, utterances, labels, trained_on=trained_on), path
+        )
         return path
 
     return save

@@ -201,3 +201,57 @@ def test_score_csv_takes_its_classes_from_the_manifest(run_cli, tmp_path):
     assert result.code == 0, result.err
     # L: precision 1/2, recall 1, F1 2/3; W: 0. Macro 1/3.
     assert json.loads(result.out)["tables"][0]["macro_f1"] == pytest.approx(1 / 3)
+
+
+def test_score_marks_tables_that_were_trained_on_what_is_scored(run_cli, save_table, truth):
+    """Members once printed .94 to 1.00 on their own training clips."""
+    # seen: u0 to u2 are right and trained on, u4 is O and not scored. Of u3 alone H has F1 0.
+    tables = [save_table("seen", "AAHAA", "xxx-x"), save_table("other", "AHHAA")]
+    arguments = ["score", *tables, "--manifest", truth, "--resamples", 50]
+    result = run_cli(*arguments, "--mean")
+    heading, seen, other, mean, _ = result.out.splitlines()
+    assert heading.endswith("trained on  macro-F1 without")
+    assert seen.split()[-2:] == ["3", "0.0000"]
+    assert other.split()[-1] == "0"
+    assert len(mean.split()) == 4
+    note = "3 of the 4 scored rows of seen were trained on; without them: macro-F1 0.0000.\n"
+    assert f"Note: {note}" in result.err
+    first, second = json.loads(run_cli(*arguments, "--json").out)["tables"]
+    assert (first["n_trained_on"], first["unseen_macro_f1"]) == (3, 0.0)
+    assert (second["n_trained_on"], second["unseen_macro_f1"]) == (0, None)
+
+
+def test_score_of_nothing_but_training_rows_says_so(run_cli, save_table, truth):
+    table = save_table("seen", "AAHH", "xxxx")
+    result = run_cli("score", table, "--manifest", truth, "--resamples", 50)
+    assert result.out.splitlines()[1].split()[-1] == "4"
+    assert "4 of the 4 scored rows of seen were trained on; no other row is left" in result.err
+
+
+@pytest.mark.parametrize("command", ["ablate", "compare"])
+def test_tables_trained_on_what_is_scored_are_refused_unless_asked_for(
+    run_cli, save_table, truth, command
+):
+    tables = [save_table("seen", "AAHHA", "x-x-x"), save_table("other", "AHHAA", "-----")]
+    arguments = [command, *tables, "--manifest", truth, "--resamples", 50]
+    result = run_cli(*arguments)
+    assert (result.code, result.out) == (1, "")
+    assert result.err == (
+        "Error: Tables were trained on some of the 4 scored rows: seen on 2. That flatters them. "
+        "Give tables of other rows, or --include-training-rows.\n"
+    )
+    asked = run_cli(*arguments, "--include-training-rows")
+    assert asked.code == 0, asked.err
+    assert "2 of the 4 scored rows" in asked.err
+    # A mark on a row without a label, here of an O, flatters nobody.
+    unscored = save_table("seen", "AAHHA", "----x")
+    assert run_cli(command, unscored, *arguments[2:]).code == 0
+
+
+def test_vote_keeps_the_marks_of_its_tables_in_either_format(run_cli, save_table, tmp_path, truth):
+    tables = [save_table("a", "AAHHA", "x----"), save_table("b", "AHHAA", "--x--")]
+    for ending in ("parquet", "csv"):
+        out = tmp_path / f"vote.{ending}"
+        run_cli("vote", *tables, "--out", out)
+        scored = run_cli("score", out, "--manifest", truth, "--resamples", 50)
+        assert "2 of the 4 scored rows of vote were trained on" in scored.err

@@ -65,6 +65,8 @@ def test_parquet_with_wrong_metadata_raises_one_line(tmp_path, metadata, expecte
         ({"label": [["a"]]}, "'label' holds list.*, expected text"),
         ({"raw": [2.5]}, "'raw' holds double, expected text"),
         ({"decided_by": [True]}, "'decided_by' holds bool, expected text"),
+        ({"trained_on": ["x"]}, "'trained_on' holds string, expected true or false"),
+        ({"trained_on": pa.array([None], pa.bool_())}, "'trained_on' .* true or false in each row"),
         ({"label": ["z"]}, "Unknown label 'z'"),
         ({"probs": [[0.5, 0.5]]}, "'probs' holds list.*, expected lists of one length"),
         ({"probs": ["0.5 0.5"]}, "'probs' holds string, expected lists of one length"),
@@ -74,7 +76,7 @@ def test_parquet_with_wrong_metadata_raises_one_line(tmp_path, metadata, expecte
             "'probs' holds fixed_size_list.*string.*, expected lists of one length",
         ),
     ],
-    ids=range(12),
+    ids=range(14),
 )
 def test_parquet_with_wrong_columns_raises_one_line(tmp_path, columns, expected):
     """Each of these ended in a traceback."""

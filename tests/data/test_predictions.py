@@ -56,6 +56,24 @@ def test_parquet_round_trip_keeps_every_column_and_gap(tmp_path):
         assert getattr(read, column) == getattr(table, column)
 
 
+@pytest.mark.parametrize("ending", ["parquet", "csv"])
+def test_marks_of_training_rows_survive_either_format(tmp_path, ending):
+    path = tmp_path / f"t.{ending}"
+    write_table(table_of(trained_on=np.array([False, True])), path)
+    table = read_table(path, emotions=AB)
+    assert table.trained_on.tolist() == [False, True]
+    assert table.take([1]).trained_on.tolist() == [True]
+    write_table(table_of(), path)
+    assert read_table(path, emotions=AB).trained_on is None
+
+
+def test_csv_mark_that_says_neither_yes_nor_no_raises(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("FileName,EmoClass,trained_on\nu,a,TRUE\nv,b,maybe\n")
+    with pytest.raises(ProblemsError, match="trained_on is 'maybe', expected true or false"):
+        read_table(path, emotions=AB)
+
+
 def test_parquet_columns_are_those_of_the_contract(tmp_path):
     write_table(full_table(), tmp_path / "t.parquet")
     arrow = pq.read_table(tmp_path / "t.parquet")

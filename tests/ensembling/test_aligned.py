@@ -79,3 +79,13 @@ def test_duplicated_utterances_and_wrong_probabilities_are_never_aligned():
     for row in ([0.9, 0.9, 0.9], [np.nan, 0.5, 0.5], [-0.5, 1.0, 0.5], [np.inf, 0, 0]):
         with pytest.raises(BadValueError, match="negative or do not sum to one"):
             table("p", "A", "u", [row])
+
+
+def test_align_unites_the_marks_of_training_rows():
+    p = table("p", "AHN", "uvw", trained_on=np.array([True, False, False]))
+    q = table("q", "AHN", "uvw", trained_on=np.array([False, False, True]))
+    unknown = table("old", "AHN", "wvu")
+    aligned = align_predictions([unknown, p, q])
+    assert aligned.trained_on.tolist() == [True, False, True]
+    assert aligned.take([1, 2]).trained_on.tolist() == [False, True]
+    assert align_predictions([unknown]).trained_on is None

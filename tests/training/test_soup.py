@@ -15,9 +15,16 @@ from abhinaya.config import apply_overrides, dump_yaml
 from abhinaya.data.labels import MSP_PODCAST, EmotionSet
 from abhinaya.demo.checkpoints.encoders import write_wavlm, write_whisper
 from abhinaya.errors import BadValueError, CheckpointError, MissingFileError, ProblemsError
+from abhinaya.files import write_json
 from abhinaya.member_config import check_member_config
 from abhinaya.nn.build import build_classifier
-from abhinaya.nn.checkpoint import load_weights, read_info, save_checkpoint
+from abhinaya.nn.checkpoint import (
+    load_weights,
+    read_info,
+    read_training_rows,
+    save_checkpoint,
+    write_training_rows,
+)
 from abhinaya.registry import load_member
 from abhinaya.training.soup import (
     average_weights,
@@ -285,6 +292,19 @@ def test_greedy_choice_by_hand() -> None:
 
     assert greedy_choice([0.4, 0.3, 0.5, 0.4], score_of) == ([2, 3, 1], 0.55)
     assert asked == [[2, 0], [2, 3], [2, 3, 1]]
+
+
+def test_write_soup_was_trained_on_what_its_parts_were(make_run: MakeRun, tmp_path: Path) -> None:
+    runs = [make_run(name) for name in ("one", "two", "old", "unused")]
+    for run, names in ((runs[0], ["b", "a"]), (runs[1], ["c", "b"]), (runs[3], ["d"])):
+        facts = dict(read_info(run / "best").facts)
+        facts["training_rows"] = write_training_rows(run / "best", names)
+        write_json(run / "best" / "facts.json", facts)
+    out = tmp_path / "mix"
+    write_soup(read_parts(runs), [0, 1, 2], out, digest="d")
+    assert read_training_rows(out / "best", read_info(out / "best").facts) == ["a", "b", "c"]
+    same = write([runs[2], make_run("older")], tmp_path / "unknown")
+    assert read_training_rows(same / "best", read_info(same / "best").facts) is None
 
 
 def test_greedy_choice_may_stay_with_the_best_run() -> None:

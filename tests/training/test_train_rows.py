@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import logging
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,8 +14,12 @@ import pytest
 import soundfile
 
 from abhinaya.data.manifest import Manifest
-from abhinaya.errors import BadValueError
+from abhinaya.data.predictions import read_table, write_table
+from abhinaya.errors import BadValueError, CheckpointError
+from abhinaya.files import write_json
+from abhinaya.member import PredictRequest
 from abhinaya.nn.checkpoint import read_info
+from abhinaya.registry import load_member
 
 Train = Callable[..., Path]
 
@@ -120,3 +125,35 @@ def test_train_validation_without_a_class_raises(train: Train) -> None:
         BadValueError, match=r"No row of data\.validation 'development:X' has a label .*, or null"
     ):
         train("data.validation=development:X", "loss.name=soft-cross-entropy")
+
+
+def test_predicted_rows_that_a_run_was_trained_on_are_marked(
+    trained: Train, manifest: Manifest, tmp_path: Path
+) -> None:
+    """Scores on them flatter, and a table did not say which they are."""
+    run = trained(*QUICK)
+    request = PredictRequest(manifest, ("all",), tmp_path / "all.parquet")
+    table = load_member("wavlm").predict(run, request)
+    rows = manifest.select("train")
+    used = set(rows.loc[~rows["label"].isin(["O", "X"]), "utterance"])
+    assert table.trained_on is not None
+    assert set(np.array(table.utterances)[table.trained_on]) == used
+    # The table was made before such lists were kept: it is made again, now with marks.
+    write_table(replace(table, trained_on=None, meta={**table.meta, "digest": "old"}), request.out)
+    load_member("wavlm").predict(run, request)
+    again = read_table(request.out)
+    assert again.trained_on is not None
+    assert again.trained_on.tolist() == table.trained_on.tolist()
+
+    old = tmp_path / "old"
+    shutil.copytree(run, old)
+    (old / "best" / "training_rows.json").write_text('["another.wav"]')
+    with pytest.raises(CheckpointError, match=r"training_rows.json'.*holds other names"):
+        load_member("wavlm").predict(old, request)
+    (old / "best" / "training_rows.json").unlink()
+    with pytest.raises(CheckpointError, match=r"training_rows.json'.*is missing.* as a whole"):
+        load_member("wavlm").predict(old, request)
+    # A run from before then knows nothing, and predicts as it did.
+    facts = read_info(old / "best").facts
+    write_json(old / "best" / "facts.json", {k: v for k, v in facts.items() if "rows" not in k})
+    assert load_member("wavlm").predict(old, request).trained_on is None

@@ -92,6 +92,12 @@ def run_fit(
     write_recipe(result.recipe, out)
     facts = result.recipe.facts
     notes = []
+    marks = result.out_of_fold.trained_on
+    if marks is not None and marks.any():
+        notes.append(
+            f"{int(marks.sum())} of {len(marks)} rows were trained on by a table. What is learned "
+            "from them, and the score, flatter; fit on other rows."
+        )
     if facts["n_dropped"]:
         notes.append(f"{facts['n_dropped']} rows without a true label were not used.")
     if facts["n_unknown_speakers"]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -56,6 +57,7 @@ def run_score(
         mean_and_sd,
         read_with_truth,
         score_table,
+        training_notes,
     )
 
     read, truth = read_with_truth(tables, manifest)
@@ -94,7 +96,7 @@ def run_score(
                     _confusion_rows(result),
                 )
             )
-    notes = []
+    notes = training_notes(results)
     uncovered = set() if is_part else {result.n_not_in_table for result in results}
     for count in sorted(uncovered - {0}):
         names = ", ".join(r.name for r in results if r.n_not_in_table == count)
@@ -107,20 +109,17 @@ def run_score(
         names = ", ".join(r.name for r in results if r.absent == absent)
         of = "" if len(results) == 1 else f"{names}: "
         notes += [f"{of}{note}" for note in absent_notes(absent, settings.classes)]
+    columns = ["table", "rows", "macro-F1", "95 % interval", "accuracy", "UAR", "weighted F1"]
+    columns += ["dropped", "abstained"]
+    rows = _overview(results, means)
+    if any(result.n_trained_on for result in results):
+        columns += ["trained on", "macro-F1 without"]
+        for row, result in zip_longest(rows, results):
+            row += [result.n_trained_on, result.unseen_macro_f1] if result else [None, None]
     return Report(
         None,
-        [
-            "table",
-            "rows",
-            "macro-F1",
-            "95 % interval",
-            "accuracy",
-            "UAR",
-            "weighted F1",
-            "dropped",
-            "abstained",
-        ],
-        _overview(results, means),
+        columns,
+        rows,
         notes=tuple(notes),
         more=tuple(more),
         data=_as_json(results, means, settings),
@@ -193,6 +192,8 @@ def _as_json(
             "n_dropped": result.n_dropped,
             "n_abstained": scores.n_abstained,
             "n_not_in_table": result.n_not_in_table,
+            "n_trained_on": result.n_trained_on,
+            "unseen_macro_f1": result.unseen_macro_f1,
         }
         if settings.per_class:
             keys = ("class", "name", "precision", "recall", "f1", "support")

@@ -76,7 +76,12 @@ def run_smooth(table: str, manifest: Path, out: Path, settings: SmoothSettings) 
     """
     from abhinaya.data.labels import ABSTAIN
     from abhinaya.data.predictions import read_tables, write_table
-    from abhinaya.evaluation.scoring import absent_notes, read_with_truth, score_table
+    from abhinaya.evaluation.scoring import (
+        absent_notes,
+        read_with_truth,
+        score_table,
+        training_notes,
+    )
     from ensembling.speakers.smooth_tables import smooth_table
 
     (before,), truth = read_with_truth([table], manifest, speaker_column=settings.speakers)
@@ -117,7 +122,7 @@ def run_smooth(table: str, manifest: Path, out: Path, settings: SmoothSettings) 
         ["rows", "speakers", "utterances", "changed"],
         [[status, *counts] for status, counts in report.counts.items()],
         files=(out,),
-        notes=absent_notes(scored[0].absent) if scored else (),
+        notes=(*training_notes(scored), *(absent_notes(scored[0].absent) if scored else ())),
         more=(_score_report(scored),) if scored else (),
         data=_as_json(report.counts, scored),
     )

@@ -323,3 +323,13 @@ def test_a_rule_gets_speakers_from_the_truth_and_may_give_labels_only(
     assert apply_recipe(result.recipe, fresh).labels.tolist() == [0] * 60
     known = truth_of(fresh, labels, speakers)
     assert apply_recipe(result.recipe, fresh, truth=known).labels.tolist() == [1] * 60
+
+
+def test_fit_and_apply_keep_the_marks_of_training_rows(corpus):
+    tables, truth = corpus
+    marks = np.arange(len(tables[0])) < 5
+    marked = [replace(tables[0], trained_on=marks), *tables[1:]]
+    result = fit_recipe("weights", marked, truth, n_resamples=10, n_folds=3)
+    assert result.out_of_fold.trained_on.tolist() == marks.tolist()
+    applied = apply_recipe(result.recipe, marked, allow_fitted_rows=True)
+    assert applied.trained_on.tolist() == marks.tolist()

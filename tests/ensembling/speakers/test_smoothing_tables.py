@@ -159,3 +159,16 @@ def test_smooth_table_wrong_input_raises():
     for error, arguments, options, match in cases:
         with pytest.raises(error, match=match):
             smooth_table(*arguments, **options)
+
+
+def test_smooth_table_unites_its_marks_with_those_of_the_lender():
+    table = member(trained_on=np.arange(8) == 1)
+    lender = member(trained_on=np.arange(8) == 2).take([2, 1, 0, 3, 4, 5, 6, 7])
+    for one, other, expected in [
+        (table, lender, [1, 2]),
+        (member(), lender, [2]),
+        (table, member(), [1]),
+        (table, None, [1]),
+    ]:
+        smoothed, _ = smooth_table(one, truth_of(table), embeddings=other)
+        assert np.flatnonzero(smoothed.trained_on).tolist() == expected

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 
@@ -15,6 +16,7 @@ from abhinaya.data.manifest import make_manifest
 from abhinaya.data.transcripts import write_transcripts
 from abhinaya.errors import BadValueError, CheckpointError, ClassOrderError, MissingFileError
 from abhinaya.member import PredictRequest
+from abhinaya.member_config import load_member_config
 from members.llama_lora.member import MEMBER
 from members.llama_lora.weights import read_classifier
 
@@ -92,6 +94,24 @@ def test_what_matters_in_prediction_alone_may_change(tmp_path, corpus):
     config = G.make_config(tmp_path, data=data, inference={"batch_size": 1})
     second = predict(config, other, tmp_path / "second.parquet")
     np.testing.assert_allclose(second.probs, first.probs, atol=1e-6)
+
+
+def test_weights_beside_the_config_are_found_from_anywhere(tmp_path, corpus, monkeypatch):
+    """Another working directory meant no base, and after the first run another run."""
+    project = tmp_path / "project"
+    config = G.make_config(tmp_path)
+    shutil.copytree(config.base, project / "base")
+    shutil.copyfile(config.classifier, project / "classifier.pth")
+    content = config.model_dump(mode="json") | {"base": "base", "classifier": "classifier.pth"}
+    (project / "t2.yaml").write_text(json.dumps(content))
+    monkeypatch.chdir(project)
+    first = predict(load_member_config("t2.yaml"), corpus, tmp_path / "1.parquet")
+    monkeypatch.chdir(tmp_path)
+    again = predict(load_member_config(project / "t2.yaml"), corpus, tmp_path / "2.parquet")
+    np.testing.assert_array_equal(again.probs, first.probs)
+    monkeypatch.chdir("/")
+    alone = predict(config.run_dir, corpus, tmp_path / "3.parquet")
+    np.testing.assert_array_equal(alone.probs, first.probs)
 
 
 LORA = "llama.base_model.model.model.layers.0.self_attn.q_proj.lora_A.default.weight"

@@ -1,0 +1,61 @@
+"""`abhinaya convert`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from abhinaya.cli.options import AsJson, Format, read_pairs
+from abhinaya.cli.tables import TableFormat, show_table
+
+__all__ = ["convert"]
+
+
+def convert(
+    table: Annotated[Path, typer.Argument(help="CSV of another tool.")],
+    out: Annotated[Path, typer.Option(help="CSV FileName,EmoClass to write.")],
+    columns: Annotated[
+        list[str] | None,
+        typer.Option(metavar="OURS=THEIRS,...", help="Columns, such as file=path,label=emotion."),
+    ] = None,
+    separator: Annotated[
+        str, typer.Option(help="What stands between cells, such as ';' or tab.")
+    ] = ",",
+    ending: Annotated[
+        str, typer.Option(help="Such as .wav: given to the file names that lack it.")
+    ] = "",
+    words: Annotated[
+        bool, typer.Option("--words", help="Read angry, sad, ... as the letters of MSP-Podcast.")
+    ] = False,
+    labels: Annotated[
+        list[str] | None,
+        typer.Option(metavar="THEIRS=OURS,...", help="Codes of labels, such as anger=A,joy=H."),
+    ] = None,
+    as_json: AsJson = False,
+    table_format: Format = TableFormat.TEXT,
+) -> None:
+    """Make a CSV of another tool one that vote, score and submit read.
+
+    Nothing is guessed: columns, separator, ending and labels are as given. Blanks around cells go,
+    further columns stay.
+    """
+    from abhinaya.data.foreign_csv import convert_csv
+
+    counts = convert_csv(
+        table,
+        out,
+        columns=read_pairs("columns", str, columns or []),
+        separator="\t" if separator == "tab" else separator,
+        ending=ending,
+        words=words,
+        labels=read_pairs("labels", str, labels or []),
+    )
+    show_table(
+        list(counts),
+        [list(counts.values())],
+        title=str(out),
+        as_json=as_json,
+        table_format=table_format,
+    )
