@@ -301,7 +301,7 @@ def score(
     as_json: AsJson = False,
     table_format: Format = TableFormat.TEXT,
 ) -> None:
-    """Score tables: macro-F1 over the whole emotion set, accuracy and unweighted average recall.
+    """Score tables: macro-F1, accuracy, unweighted average recall (UAR) and weighted F1.
 
     Rows without a true label inside the set are dropped and counted. Abstentions count as wrong.
     """

@@ -85,6 +85,17 @@ def test_smooth_writes_the_table_and_scores_before_and_after(
     assert read.name == "m-smooth"
 
 
+def test_smooth_names_classes_that_are_absent(run_cli, table, save_manifest, tmp_path):
+    manifest = save_manifest(speaker=[*"pppqqqr", None], label=["A"] * 8)
+    args = ("smooth", table, "--manifest", manifest, "--out", tmp_path / "s.parquet")
+    result = run_cli(*args, "--json")
+    assert "Note: No scored utterance is truly H: each counts as 0 in macro-F1" in result.err
+    before = json.loads(result.out)["scores"][0]
+    # 4 of 8 are said to be A, all in truth: F1 2/3 and recall 1/2, each over both classes.
+    assert (before["macro_f1"], before["uar"]) == pytest.approx((1 / 3, 1 / 4))
+    assert before["absent_classes"] == ["H"]
+
+
 def test_smooth_without_labels_does_not_score(run_cli, table, save_manifest, tmp_path):
     manifest = save_manifest(speaker=list("pppqqqrr"))
     result = run_cli("smooth", table, "--manifest", manifest, "--out", tmp_path / "s.csv", "--json")

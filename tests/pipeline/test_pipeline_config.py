@@ -7,6 +7,7 @@ import yaml
 
 from abhinaya.errors import MissingFileError, ProblemsError
 from abhinaya.pipeline.config import load_pipeline
+from abhinaya.pipeline.steps import build_steps
 from abhinaya.resources import configs_dir
 
 
@@ -48,6 +49,16 @@ def test_set_changes_every_member_and_a_members_own_comes_later(fresh, change):
     assert wave.training.arguments["num_train_epochs"] == 5
     assert wave.training.global_batch_size == 8
     assert mel.run_dir == Path("elsewhere")
+
+
+def test_training_reads_the_transcripts_of_its_rows_and_those_of_validation():
+    sources = "members.llama-lora.set.data.transcripts={train: human, validation: w, predict: p}"
+    without = "members.llama-lora.set.data.validation=null"
+    for more, read in (([], ("human", "w")), ([without], ("human",))):
+        steps = build_steps(load_pipeline("demo/demo.yaml", [sources, *more]))
+        found = {step.name: step.sources for step in steps}
+        assert found["train:llama-lora"] == read
+        assert found["predict:test:llama-lora"] == ("p",)
 
 
 def test_one_file_may_serve_two_members(fresh, change):
