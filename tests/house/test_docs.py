@@ -94,6 +94,8 @@ def test_readme_begins_with_the_commands_of_the_quick_start():
 
 
 def test_a_corpus_is_added_as_it_is_written(tmp_path, monkeypatch):
+    from abhinaya import corpora
+
     page = "add-a-corpus.md"
     ((path, code),) = files_in(page).items()
     name = re.search(r"abhinaya prepare (\w+) FOLDER", (DOCS / page).read_text("utf-8"))
@@ -101,9 +103,7 @@ def test_a_corpus_is_added_as_it_is_written(tmp_path, monkeypatch):
     module = Path(path).stem
     (tmp_path / f"{module}_from_docs.py").write_text(code, encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setitem(
-        sys.modules["abhinaya.corpora"].CORPORA, name.group(1), f"{module}_from_docs"
-    )
+    monkeypatch.setitem(corpora.CORPORA, name.group(1), f"{module}_from_docs")
     for idx, clip in enumerate(("03-01-06-01-02-01-12", "03-01-01-01-01-01-11", "readme")):
         write_noise(tmp_path / "source" / "Actor_12" / f"{clip}.wav", seed=idx)
     run(["prepare", name.group(1), str(tmp_path / "source"), "--out", str(tmp_path / "out")])
