@@ -34,7 +34,7 @@ from abhinaya.nn.build import ClassifierBuilder, build_classifier
 from abhinaya.nn.checkpoint import save_checkpoint
 from abhinaya.nn.classifier import EmotionClassifier
 from abhinaya.nn.classifier_config import ClassifierConfig
-from abhinaya.nn.loss_config import absorbed_prior
+from abhinaya.nn.losses import EmotionLoss, absorbed_prior, build_loss
 from abhinaya.training.arguments import training_arguments
 from abhinaya.training.run_directory import RunDirectory
 from abhinaya.training.trainer import EmotionTrainer
@@ -162,7 +162,9 @@ def train_classifier(
             else None
         ),
         data_collator=Collator(collate),
-        compute_metrics=_metrics(validation, len(manifest.emotions)) if validation else None,
+        compute_metrics=(
+            _metrics(validation, build_loss(config.loss, counts.tolist())) if validation else None
+        ),
     )
     last = run.last_checkpoint()
     trainer.train(
@@ -309,12 +311,24 @@ def _training_states(
             yield model.backbone.find_states(batch)
 
 
-def _metrics(validation: _Rows, n_classes: int) -> Any:
+def _metrics(validation: _Rows, loss: EmotionLoss) -> Any:
+    """Return what scores the logits of all validation rows, in their order and once each.
+
+    The loss is that of one batch of all rows: `loss.reduction` divides by their number, or by the
+    sum of their weights.
+    """
+    targets = torch.from_numpy(validation.targets)
+
     def compute(prediction: EvalPrediction) -> dict[str, float]:
         logits = np.asarray(prediction.predictions)
         assert len(logits) == len(validation.truth)  # the Trainer evaluates in order, once each
-        found = scores(validation.truth, logits.argmax(axis=1), n_classes)
-        return {"macro_f1": found.macro_f1, "accuracy": found.accuracy, "uar": found.uar}
+        found = scores(validation.truth, logits.argmax(axis=1), logits.shape[1])
+        return {
+            "loss": loss(torch.from_numpy(logits), targets).item(),
+            "macro_f1": found.macro_f1,
+            "accuracy": found.accuracy,
+            "uar": found.uar,
+        }
 
     return compute
 
