@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
-from accelerate import PartialState
 from numpy.typing import NDArray
 from transformers import EvalPrediction, set_seed
 
@@ -35,6 +34,7 @@ from abhinaya.nn.checkpoint import save_checkpoint
 from abhinaya.nn.classifier import EmotionClassifier
 from abhinaya.nn.classifier_config import ClassifierConfig
 from abhinaya.nn.losses import EmotionLoss, absorbed_prior, build_loss
+from abhinaya.processes import join_launch, meet
 from abhinaya.training.arguments import training_arguments
 from abhinaya.training.run_directory import RunDirectory
 from abhinaya.training.trainer import EmotionTrainer
@@ -112,10 +112,10 @@ def train_classifier(
         _logger.info("%s is trained already: %s", config.name, run.best)
         return run.path
     arguments = training_arguments(config, run.path)  # starts torch.distributed under a launcher
-    state = PartialState()
+    state = join_launch()
     if state.is_main_process:
         run.begin(dump_yaml(config))
-    state.wait_for_everyone()
+    meet()
 
     inputs = member.build_inputs(config)
     max_words = config.data.max_train_words
@@ -173,7 +173,7 @@ def train_classifier(
     if state.is_main_process:
         _write_log(run.path / "log.csv", trainer.state.log_history)
         _write_best(run, model, config, manifest.emotions, trainer, counts.tolist())
-    state.wait_for_everyone()
+    meet()
     return run.path
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from abhinaya.files import sole_outputs
 from abhinaya.pipeline.report import Cell, Report
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["run_soup"]
 
 
+@sole_outputs("out")
 def run_soup(
     runs: Sequence[Path],
     out: Path,
