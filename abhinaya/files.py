@@ -8,30 +8,39 @@ from __future__ import annotations
 
 import csv
 import fcntl
+import functools
 import hashlib
+import inspect
 import json
 import os
 import shutil
 import socket
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from abhinaya.errors import BadValueError
+from abhinaya.processes import is_main_process
 
 __all__ = [
     "atomic_folder",
     "atomic_path",
     "digest_of",
+    "drop_lock",
     "parse_json",
     "read_text",
+    "sole_outputs",
     "sole_writer",
     "take_lock",
     "write_csv",
     "write_json",
     "write_text",
 ]
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 
 
 @contextmanager
@@ -102,21 +111,23 @@ def parse_json(text: str | bytes, where: str) -> Any:
 
 
 def take_lock(path: Path, *, shared: bool = False) -> int | None:
-    """Take a lock that ends with the process, however it ends, or with `os.close` of the result.
+    """Take a lock that ends with the process, however it ends, or with `drop_lock` of the result.
 
     Args:
         path: the file that stands for what is locked; it holds the owner's process id and machine.
         shared: let others have it too, if theirs are shared.
 
     Returns:
-        The lock's file descriptor; None if another one has it. Where the file system knows no
-        locks, it is as if nobody had.
+        The lock, for `drop_lock`; None if another one has it. Where the file system knows no locks,
+        it is as if nobody had.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     except PermissionError:  # somebody else's file
+        if not path.exists():
+            raise
         descriptor, shared = os.open(path, os.O_RDONLY), True
     try:
         fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
@@ -124,36 +135,103 @@ def take_lock(path: Path, *, shared: bool = False) -> int | None:
         os.close(descriptor)
         return None
     except OSError:
-        return descriptor
+        shared = True
+    if not _is_still(path, descriptor):
+        os.close(descriptor)  # the owner before has just deleted it, and others see another file
+        return take_lock(path, shared=kind == fcntl.LOCK_SH)
+    _locks.add(descriptor)
     if not shared:
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
     return descriptor
 
 
+def _is_still(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+_locks: set[int] = set()
+"""What this process has locked."""
+
+
+def drop_lock(lock: int) -> None:
+    """Give up a lock of `take_lock`."""
+    _locks.discard(lock)
+    os.close(lock)
+
+
+def _leave_locks() -> None:
+    """Stop a forked child from holding locks: they would outlast a parent that is killed."""
+    while _locks:
+        os.close(_locks.pop())
+
+
+os.register_at_fork(after_in_child=_leave_locks)
+
+
 @contextmanager
-def sole_writer(path: Path, key: str) -> Iterator[None]:
+def sole_writer(path: Path, key: str, *, waits: bool = False) -> Iterator[None]:
     """Keep others from writing the same file or folder during a block.
+
+    In a launch the main process does so for all.
 
     Args:
         path: what is written.
         key: the option or key that names it, for the message.
+        waits: wait for the other one, who takes a moment, rather than refuse.
 
     Raises:
         BadValueError: if another process does so now; it is named.
     """
-    file = path.with_name(f".{path.name}.lock")
-    lock = take_lock(file)
-    if lock is None:
-        raise BadValueError(
-            f"{str(path)!r} is being written by {file.read_text(encoding='utf-8') or 'another'}. "
-            f"Wait for it and run again, or choose another {key}."
-        )
+    if not is_main_process():
+        yield
+        return
+    whole = path.resolve()
+    file = whole.with_name(f".{whole.name}.lock")
+    made = [folder for folder in file.parents if not folder.exists()]
+    while (lock := take_lock(file)) is None:
+        if not waits:
+            owner = file.read_text(encoding="utf-8") if file.exists() else ""
+            raise BadValueError(
+                f"{str(path)!r} is being written by {owner or 'another'}. "
+                f"Wait for it and run again, or choose another {key}."
+            )
+        time.sleep(0.05)
     try:
         yield
     finally:
         file.unlink(missing_ok=True)
-        os.close(lock)
+        drop_lock(lock)
+        with suppress(OSError):  # something was written
+            for folder in made:
+                folder.rmdir()
+
+
+def sole_outputs(*names: str) -> Callable[[Callable[_P, _T]], Callable[_P, _T]]:
+    """Keep others from writing what these arguments of a function name, while it runs.
+
+    None among them is no output. Raises what `sole_writer` does, before the function begins.
+    """
+
+    def mark(function: Callable[_P, _T]) -> Callable[_P, _T]:
+        signature = inspect.signature(function)
+
+        @functools.wraps(function)
+        def alone(*args: _P.args, **kwargs: _P.kwargs) -> _T:
+            given = signature.bind(*args, **kwargs).arguments
+            with ExitStack() as stack:
+                for name in names:
+                    if given.get(name) is not None:
+                        option = f"--{name.replace('_', '-')}"
+                        stack.enter_context(sole_writer(given[name], option))
+                return function(*args, **kwargs)
+
+        return alone
+
+    return mark
 
 
 def write_text(path: Path, text: str) -> None:

@@ -26,8 +26,9 @@ from abhinaya.data.transcripts import (
     write_transcripts,
 )
 from abhinaya.errors import BadValueError, UnknownNameError
-from abhinaya.files import digest_of
+from abhinaya.files import digest_of, sole_writer
 from abhinaya.loading.clips import Clip, Cropping, collect_clips
+from abhinaya.processes import join_launch, meet
 from abhinaya.progress import progress
 
 if TYPE_CHECKING:
@@ -119,9 +120,6 @@ def transcribe(
         UnknownNameError: if the language is unknown.
         AbhinayaError: as `load_whisper` and `DecodingSettings` do.
     """
-    import torch
-    from accelerate import PartialState
-
     from abhinaya.asr.model import fingerprint, halve_weights, load_whisper
 
     if batch_size < 1:
@@ -135,7 +133,7 @@ def transcribe(
         seed=seed,
     )
     source = _check_source(source or default_source(model))
-    state = PartialState(cpu=not torch.accelerator.is_available())
+    state = join_launch()
     in_half = state.device.type == "cuda" if in_half is None else in_half
     # One process downloads, then the others find the file.
     with state.main_process_first() if may_download else nullcontext():
@@ -157,19 +155,20 @@ def transcribe(
     )
     batches = [clips[at : at + batch_size] for at in range(0, len(clips), batch_size)]
     # Nobody may write a shard before everybody has read which there are.
-    state.wait_for_everyone()
+    meet()
     mine = [clip for batch in batches[state.process_index :: state.num_processes] for clip in batch]
     with progress(f"transcribing {source}", len(mine), shown=state.is_main_process) as advance:
         for finished in _transcribe_batches(mine, recognizer, inputs, batch_size, num_workers):
             run.write_shard(finished)
             advance(len(finished))
-    state.wait_for_everyone()
+    meet()
     utterances = rows["utterance"].tolist()
     new = run.read_parts()
-    state.wait_for_everyone()
+    meet()
     if state.is_main_process:
-        run.finish(new, problems, utterances)
-    state.wait_for_everyone()
+        with sole_writer(run.table, "--source", waits=True):  # others add other sources
+            run.finish(new, problems, utterances)
+    meet()
     return run.summarize(utterances, sum(row["text"] is not None for row in new.values()))
 
 
@@ -336,9 +335,8 @@ def _transcribe_batches(
     from abhinaya.loading.dataset import fresh_loader
 
     load = fresh_loader(inputs, Cropping("full", max_audio_s=1.0))
-    for read, segments, unread in read_batches(
-        clips, load, batch_size=batch_size, num_workers=num_workers
-    ):
+    (batches,) = read_batches([clips], load, batch_size=batch_size, num_workers=num_workers)
+    for read, segments, unread in batches:
         rows: list[dict[str, Any]] = [
             {"utterance": clips[idx].utterance, "text": None, _REASON: reason}
             for idx, reason in unread.items()

@@ -12,6 +12,7 @@ import typer
 
 from abhinaya.cli.options import AsJson, Format, IncludeTrainingRows, Tables, Truth
 from abhinaya.cli.tables import Cell, TableFormat, show_json, show_table
+from abhinaya.files import sole_outputs
 
 if TYPE_CHECKING:
     from ensembling.ablation.ablate import Ablation
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["ablate"]
 
 
+@sole_outputs("out")
 def ablate(
     tables: Tables,
     manifest: Truth,

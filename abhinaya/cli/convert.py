@@ -9,10 +9,12 @@ import typer
 
 from abhinaya.cli.options import AsJson, Format, read_pairs
 from abhinaya.cli.tables import TableFormat, show_table
+from abhinaya.files import sole_outputs
 
 __all__ = ["convert"]
 
 
+@sole_outputs("out")
 def convert(
     table: Annotated[Path, typer.Argument(help="CSV of another tool.")],
     out: Annotated[Path, typer.Option(help="CSV FileName,EmoClass to write.")],

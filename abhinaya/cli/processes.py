@@ -1,19 +1,15 @@
-"""What every process of `accelerate launch` does alike, and what only the main one prints."""
+"""What the processes of `accelerate launch` let through to the screen."""
 
 from __future__ import annotations
 
 import logging
-import os
 import sys
 import warnings
 from typing import Any
 
-__all__ = ["is_main_process", "quiet_libraries", "set_up_logging"]
+from abhinaya.processes import is_main_process
 
-
-def is_main_process() -> bool:
-    """Return True in the only process, or in the first one of a launch."""
-    return os.environ.get("RANK", "0") == "0"
+__all__ = ["quiet_libraries", "set_up_logging"]
 
 
 def set_up_logging() -> None:

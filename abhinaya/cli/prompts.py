@@ -150,9 +150,10 @@ def _run(
     All trials are checked before the first one is computed. Run again to go on after a stop: trials
     that are there already cost nothing.
     """
-    from abhinaya.cli.processes import is_main_process, quiet_libraries
+    from abhinaya.cli.processes import quiet_libraries
     from abhinaya.config import check_config, load_yaml
     from abhinaya.data.manifest import read_manifest
+    from abhinaya.processes import is_main_process
     from abhinaya.prompting.experiments import PromptExperiment, plan_trials, run_trials
     from abhinaya.resources import find_config
 

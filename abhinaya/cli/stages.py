@@ -90,9 +90,10 @@ def train(
 
     On several devices: accelerate launch -m abhinaya train CONFIG.
     """
-    from abhinaya.cli.processes import is_main_process, quiet_libraries
+    from abhinaya.cli.processes import quiet_libraries
     from abhinaya.member_config import load_member_config
     from abhinaya.pipeline.stages.train import report_run, run_train
+    from abhinaya.processes import is_main_process
 
     quiet_libraries()
     checked = load_member_config(config, overrides or [])

@@ -12,8 +12,8 @@ from enum import StrEnum
 
 import typer
 
-from abhinaya.cli.processes import is_main_process
 from abhinaya.pipeline.report import Cell, Report
+from abhinaya.processes import is_main_process
 
 __all__ = [
     "Cell",

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from abhinaya.errors import BadValueError, MissingFileError, UnknownNameError
+from abhinaya.files import sole_writer
 
 if TYPE_CHECKING:
     from abhinaya.corpora.base import CorpusFacts, Prepared, PrepareOptions
@@ -107,7 +108,8 @@ def prepare_corpus(
     manifest = replace(manifest, facts={**manifest.facts, "source": place})
     prepared = Prepared(move_root(manifest, Path(out)), texts, sorted(problems))
     sources = [*options.transcripts, options.text_source]
-    _write_texts(texts, sources, transcripts_path(Path(out)))
+    with sole_writer(transcripts_path(Path(out)), "--out", waits=True):
+        _write_texts(texts, sources, transcripts_path(Path(out)))
     write_problems(Path(out) / PROBLEMS, prepared.problems)
     write_manifest(prepared.manifest, Path(out) / MANIFEST)
     return prepared

@@ -34,7 +34,7 @@ from abhinaya.errors import (
     UnknownNameError,
     list_some,
 )
-from abhinaya.files import parse_json, read_text, write_csv, write_text
+from abhinaya.files import parse_json, read_text, sole_writer, write_csv, write_text
 
 __all__ = [
     "CHALLENGES",
@@ -167,21 +167,22 @@ def write_submission(
     if isinstance(source, Path) and source.suffix == ".csv":
         read_table(source, emotions=emotions)  # its probabilities may contradict its labels
     labels = dict(rows)
-    entries = read_ledger(out.parent)  # a damaged one is refused before anything is written
-    write_csv(out, [FILE_COLUMN, LABEL_COLUMN], [(name, labels[name]) for name in names])
-    digest = _digest(out)
-    if all(entry["sha256"] != digest for entry in entries):
-        entries.append(
-            {
-                "date": datetime.now(UTC).isoformat(timespec="seconds"),
-                "file": out.name,
-                "sha256": digest,
-                "challenge": challenge,
-                "tables": list(tables),
-                "score": None,
-            }
-        )
-        _write_ledger(out.parent, entries)
+    with sole_writer(out.parent / LEDGER_NAME, "--out", waits=True):
+        entries = read_ledger(out.parent)  # a damaged one is refused before anything is written
+        write_csv(out, [FILE_COLUMN, LABEL_COLUMN], [(name, labels[name]) for name in names])
+        digest = _digest(out)
+        if all(entry["sha256"] != digest for entry in entries):
+            entries.append(
+                {
+                    "date": datetime.now(UTC).isoformat(timespec="seconds"),
+                    "file": out.name,
+                    "sha256": digest,
+                    "challenge": challenge,
+                    "tables": list(tables),
+                    "score": None,
+                }
+            )
+            _write_ledger(out.parent, entries)
     return digest
 
 
@@ -206,16 +207,18 @@ def record_score(out: Path, score: float) -> None:
             "Write one with: abhinaya submit TABLE --out FILE."
         )
     digest = _digest(out)
-    entries = read_ledger(out.parent)
-    found = [entry for entry in entries if entry["sha256"] == digest]
-    if not found:
-        raise BadValueError(
-            f"{str(out)!r} is not in {str(out.parent / LEDGER_NAME)!r}: none of the "
-            f"{len(entries)} entries has its SHA-256 {digest[:12]}. It was changed after it was "
-            "written, or written elsewhere. Pass it through abhinaya submit first."
-        )
-    found[0]["score"] = score
-    _write_ledger(out.parent, entries)
+    ledger = out.parent / LEDGER_NAME
+    with sole_writer(ledger, "--out", waits=True):
+        entries = read_ledger(out.parent)
+        found = [entry for entry in entries if entry["sha256"] == digest]
+        if not found:
+            raise BadValueError(
+                f"{str(out)!r} is not in {str(ledger)!r}: none of the "
+                f"{len(entries)} entries has its SHA-256 {digest[:12]}. It was changed after it "
+                "was written, or written elsewhere. Pass it through abhinaya submit first."
+            )
+        found[0]["score"] = score
+        _write_ledger(out.parent, entries)
 
 
 def read_ledger(folder: Path) -> list[dict[str, Any]]:

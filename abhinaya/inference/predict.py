@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate import PartialState
 
 from abhinaya.config import apply_overrides, check_config, locate_weights
 from abhinaya.data.labels import ABSTAIN, EmotionSet
 from abhinaya.data.predictions import PredictionTable
 from abhinaya.inference.sharding import (
+    Batches,
     check_ending,
     cut,
     find_table,
@@ -32,6 +32,7 @@ from abhinaya.nn.build import ClassifierBuilder, build_classifier
 from abhinaya.nn.checkpoint import WEIGHTS, load_weights, read_info, read_training_rows
 from abhinaya.nn.classifier import EmotionClassifier
 from abhinaya.nn.classifier_config import ClassifierConfig
+from abhinaya.processes import join_launch
 
 __all__ = ["predict_classifier"]
 
@@ -112,7 +113,7 @@ def predict_classifier(
     if found is not None:
         return found
 
-    state = PartialState(cpu=not torch.accelerator.is_available())
+    state = join_launch()
     model = build_classifier(member, config, len(info.emotions))
     load_weights(checkpoint, model)
     model.to(state.device).eval()
@@ -130,8 +131,15 @@ def predict_classifier(
         chunks = [[clip for clip in chunk if clip.utterance not in bad] for chunk in chunks]
         load, collate = store.load, store.collate
 
-    def compute(chunk: Sequence[Clip]) -> PredictionTable:
-        return _predict_chunk(chunk, model, load, collate, config, info.emotions, state.device)
+    def compute(chunks: Sequence[Sequence[Clip]]) -> Iterator[PredictionTable]:
+        settings = config.inference
+        every = read_batches(
+            chunks, load, batch_size=settings.batch_size, num_workers=settings.num_workers
+        )
+        for chunk, batches in zip(chunks, every, strict=True):
+            yield _predict_chunk(
+                chunk, batches, model, collate, config, info.emotions, state.device
+            )
 
     plan = plan.with_meta(
         checkpoint=str(checkpoint),
@@ -152,8 +160,8 @@ def predict_classifier(
 @torch.inference_mode()
 def _predict_chunk(
     clips: Sequence[Clip],
+    batches: Batches,
     model: EmotionClassifier,
-    load: SegmentLoader,
     collate: Any,
     config: ClassifierConfig,
     emotions: EmotionSet,
@@ -165,12 +173,7 @@ def _predict_chunk(
     embeddings = np.full((len(clips), width), np.nan, dtype=np.float32)
     labels = np.full(len(clips), ABSTAIN, dtype=np.int64)
     reasons: list[str | None] = [None] * len(clips)
-    for idx, read, unread in read_batches(
-        clips,
-        load,
-        batch_size=config.inference.batch_size,
-        num_workers=config.inference.num_workers,
-    ):
+    for idx, read, unread in batches:
         for row, reason in unread.items():
             reasons[row] = reason
         if not read:

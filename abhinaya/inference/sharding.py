@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from accelerate import PartialState
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
@@ -20,14 +19,16 @@ from abhinaya.data.labels import ABSTAIN, EmotionSet
 from abhinaya.data.predictions import PredictionTable, read_table, write_table
 from abhinaya.data.problems import Problem, problems_beside, write_problems
 from abhinaya.errors import AudioError, BadValueError
-from abhinaya.files import digest_of, sole_writer
+from abhinaya.files import digest_of
 from abhinaya.loading.clips import Clip
 from abhinaya.loading.dataset import SegmentLoader, usable_workers
 from abhinaya.member import PredictRequest
+from abhinaya.processes import join_launch, meet
 from abhinaya.progress import progress
 
 __all__ = [
     "CHUNK_SIZE",
+    "Batches",
     "TablePlan",
     "check_ending",
     "cut",
@@ -137,54 +138,69 @@ def cut(clips: Sequence[Clip]) -> list[list[Clip]]:
     return [ordered[at : at + CHUNK_SIZE] for at in range(0, len(ordered), CHUNK_SIZE)]
 
 
+Batches = Iterator[tuple[list[int], list[list[dict[str, Any]]], dict[int, str]]]
+"""Of one shard: indices of the clips that could be read, their segments, and why the other clips of
+the batch could not, by index."""
+
+
 def read_batches(
-    clips: Sequence[Clip], load: SegmentLoader, *, batch_size: int, num_workers: int
-) -> Iterator[tuple[list[int], list[list[dict[str, Any]]], dict[int, str]]]:
-    """Yield batches of clips as a model takes them, read by processes beside this one.
+    chunks: Sequence[Sequence[Clip]], load: SegmentLoader, *, batch_size: int, num_workers: int
+) -> Iterator[Batches]:
+    """Yield the batches of each shard as a model takes them, read by processes beside this one.
+
+    The processes read ahead, from one shard into the next; no batch has clips of two.
 
     Args:
-        clips: clips of one shard.
+        chunks: the shards; the batches of one must be used up before the next one is asked for.
         load: gives the segments of a clip.
         batch_size: clips per batch.
         num_workers: processes.
-
-    Yields:
-        indices: of the clips that could be read.
-        segments: their segments.
-        reasons: why the other clips of the batch could not, by index.
     """
-    loader = DataLoader(
-        _Readable(clips, load),
-        batch_size=batch_size,
-        num_workers=usable_workers(num_workers),
-        collate_fn=list,
+    batches = [
+        [
+            [(number, idx) for idx in range(start, min(start + batch_size, len(chunk)))]
+            for start in range(0, len(chunk), batch_size)
+        ]
+        for number, chunk in enumerate(chunks)
+    ]
+    loader = iter(
+        DataLoader(
+            _Readable(chunks, load),
+            batch_sampler=[batch for of_chunk in batches for batch in of_chunk],
+            num_workers=usable_workers(num_workers),
+            collate_fn=list,
+        )
     )
-    for batch in loader:
-        read = [(idx, segments) for idx, segments in batch if not isinstance(segments, str)]
-        reasons = {idx: reason for idx, reason in batch if isinstance(reason, str)}
-        yield [idx for idx, _ in read], [segments for _, segments in read], reasons
+    for of_chunk in batches:
+        yield map(_split_unread, itertools.islice(loader, len(of_chunk)))
+
+
+def _split_unread(
+    batch: list[tuple[int, list[dict[str, Any]] | str]],
+) -> tuple[list[int], list[list[dict[str, Any]]], dict[int, str]]:
+    read = [(idx, segments) for idx, segments in batch if not isinstance(segments, str)]
+    reasons = {idx: reason for idx, reason in batch if isinstance(reason, str)}
+    return [idx for idx, _ in read], [segments for _, segments in read], reasons
 
 
 class _Readable(Dataset[tuple[int, list[dict[str, Any]] | str]]):
-    """Clips in their order; one that cannot be read yields its reason instead of segments."""
+    """Clips by shard and place in it; one that cannot be read yields its reason, not segments."""
 
-    def __init__(self, clips: Sequence[Clip], load: SegmentLoader) -> None:
-        self.clips = clips
+    def __init__(self, chunks: Sequence[Sequence[Clip]], load: SegmentLoader) -> None:
+        self.chunks = chunks
         self.load = load
 
-    def __len__(self) -> int:
-        return len(self.clips)
-
-    def __getitem__(self, idx: int) -> tuple[int, list[dict[str, Any]] | str]:
+    def __getitem__(self, key: tuple[int, int]) -> tuple[int, list[dict[str, Any]] | str]:
+        number, idx = key
         try:
-            return idx, self.load(self.clips[idx], None)
+            return idx, self.load(self.chunks[number][idx], None)
         except AudioError as err:
             return idx, str(err)
 
 
 def predict_in_shards(
     chunks: Sequence[Sequence[Clip]],
-    compute: Callable[[Sequence[Clip]], PredictionTable],
+    compute: Callable[[Sequence[Sequence[Clip]]], Iterator[PredictionTable]],
     problems: Sequence[Problem],
     plan: TablePlan,
 ) -> PredictionTable:
@@ -196,39 +212,26 @@ def predict_in_shards(
 
     Args:
         chunks: from `cut`.
-        compute: the table of one shard; its rows may be in any order.
+        compute: yields the table of each shard that it is given; rows may be in any order.
         problems: rows that are in no shard, and why; they abstain.
         plan: what the table will be.
-
-    Raises:
-        BadValueError: if another process writes the same table now.
     """
-    is_main = PartialState().is_main_process
-    with sole_writer(plan.request.out, "--out") if is_main else nullcontext():
-        return _predict_in_shards(chunks, compute, problems, plan)
-
-
-def _predict_in_shards(
-    chunks: Sequence[Sequence[Clip]],
-    compute: Callable[[Sequence[Clip]], PredictionTable],
-    problems: Sequence[Problem],
-    plan: TablePlan,
-) -> PredictionTable:
-    state = PartialState()
+    state = join_launch()
     request = plan.request
     shards = request.out.with_name(f".{request.out.name}.parts") / str(plan.meta["digest"])
     mine = range(state.process_index, len(chunks), state.num_processes)
     n_mine = sum(len(chunks[number]) for number in mine)
+    files = {number: shards / f"part-{number:05d}.parquet" for number in range(len(chunks))}
+    missing = [number for number in mine if not files[number].is_file()]
+    tables = compute([chunks[number] for number in missing])
     with progress(f"predicting {plan.name}", n_mine, shown=state.is_main_process) as advance:
         for number in mine:
-            shard = shards / f"part-{number:05d}.parquet"
-            if not shard.is_file():
-                write_table(compute(chunks[number]), shard)
+            if number in missing:
+                write_table(next(tables), files[number])
             advance(len(chunks[number]))
-    state.wait_for_everyone()
-    read = [read_table(shards / f"part-{number:05d}.parquet") for number in range(len(chunks))]
-    table = _merge(read, problems, plan)
-    state.wait_for_everyone()
+    meet()
+    table = _merge([read_table(file) for file in files.values()], problems, plan)
+    meet()
     if state.is_main_process:
         unusable = [
             Problem(utterance, reason)
@@ -239,7 +242,7 @@ def _predict_in_shards(
         write_table(table, request.out)
         # There are no shards where the manifest names no audio at all.
         shutil.rmtree(shards.parent, ignore_errors=True)
-    state.wait_for_everyone()
+    meet()
     return table
 
 

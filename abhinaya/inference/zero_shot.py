@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from abhinaya.data.manifest import Manifest
 from abhinaya.data.predictions import PredictionTable
 from abhinaya.data.problems import Problem
 from abhinaya.errors import BadValueError
+from abhinaya.files import sole_writer
 from abhinaya.loading.clips import Clip
 from abhinaya.member import PredictRequest
 
@@ -56,8 +57,9 @@ class ZeroShotMember(ABC):
         """Ask about every row of a selection, once it is clear that a table can come of it.
 
         Raises:
-            BadValueError: if `source` is no config of this member, embeddings are asked for, or a
-                file with the ending of `request.out` cannot hold the table.
+            BadValueError: if `source` is no config of this member, embeddings are asked for, a file
+                with the ending of `request.out` cannot hold the table, or another process writes
+                the same table now.
         """
         from abhinaya.inference.sharding import check_ending
 
@@ -71,7 +73,8 @@ class ZeroShotMember(ABC):
                 f"{self.name} gives labels without embeddings. Leave out --with embedding."
             )
         check_ending(request)
-        return self.ask(source, request)
+        with sole_writer(request.out, "--out"):
+            return self.ask(source, request)
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,7 @@ class Outcome:
 
 def predict_outcomes(
     clips: Sequence[Clip],
-    answer: Callable[[Sequence[Clip]], Sequence[Outcome]],
+    answer: Callable[[Sequence[Sequence[Clip]]], Iterator[Sequence[Outcome]]],
     problems: Sequence[Problem],
     plan: TablePlan,
 ) -> PredictionTable:
@@ -101,27 +104,28 @@ def predict_outcomes(
 
     Args:
         clips: what is asked about, in any order.
-        answer: the outcomes of one shard, in the order of its clips.
+        answer: yields the outcomes of each shard that it is given, in the order of its clips.
         problems: rows that are not asked about, and why; they abstain.
         plan: what the table will be.
     """
     from abhinaya.inference.sharding import cut, predict_in_shards
 
-    def compute(chunk: Sequence[Clip]) -> PredictionTable:
-        outcomes = answer(chunk)
-        nothing = (float("nan"),) * len(plan.emotions)
-        has_probs = any(outcome.probs is not None for outcome in outcomes)
-        return PredictionTable(
-            name=plan.name,
-            emotions=plan.emotions,
-            utterances=tuple(clip.utterance for clip in chunk),
-            labels=np.array([outcome.label for outcome in outcomes], dtype=np.int64),
-            reasons=tuple(outcome.reason for outcome in outcomes),
-            probs=np.array([outcome.probs or nothing for outcome in outcomes], dtype=np.float32)
-            if has_probs
-            else None,
-            raw=tuple(outcome.raw for outcome in outcomes),
-        )
+    nothing = (float("nan"),) * len(plan.emotions)
+
+    def compute(chunks: Sequence[Sequence[Clip]]) -> Iterator[PredictionTable]:
+        for chunk, outcomes in zip(chunks, answer(chunks), strict=True):
+            has_probs = any(outcome.probs is not None for outcome in outcomes)
+            yield PredictionTable(
+                name=plan.name,
+                emotions=plan.emotions,
+                utterances=tuple(clip.utterance for clip in chunk),
+                labels=np.array([outcome.label for outcome in outcomes], dtype=np.int64),
+                reasons=tuple(outcome.reason for outcome in outcomes),
+                probs=np.array([outcome.probs or nothing for outcome in outcomes], dtype=np.float32)
+                if has_probs
+                else None,
+                raw=tuple(outcome.raw for outcome in outcomes),
+            )
 
     # No loss has absorbed a class prior where nothing was trained.
     return predict_in_shards(cut(clips), compute, problems, plan.with_meta(absorbed_prior=None))

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -26,6 +25,7 @@ from abhinaya.data.problems import Problem
 from abhinaya.data.transcripts import read_transcripts, transcripts_path
 from abhinaya.errors import AudioError, BadValueError
 from abhinaya.member import InputBuilder, Utterance
+from abhinaya.processes import map_in_shares
 
 __all__ = [
     "Clip",
@@ -37,8 +37,6 @@ __all__ = [
     "split_readable",
     "window_bounds",
 ]
-
-_N_READERS = 8
 
 
 @dataclass(frozen=True)
@@ -134,8 +132,7 @@ def digest_clips(clips: Sequence[Clip]) -> list[tuple[str, str | None, str | Non
         except AudioError:
             return None  # it will abstain, until the file is there
 
-    with ThreadPoolExecutor(_N_READERS) as pool:
-        digests = list(pool.map(digest, clips))
+    digests = map_in_shares(digest, clips)
     return [(clip.utterance, clip.text, d) for clip, d in zip(clips, digests, strict=True)]
 
 
@@ -170,8 +167,7 @@ def split_readable(clips: Sequence[Clip]) -> tuple[list[Clip], list[Problem]]:
             return str(err)
         return None
 
-    with ThreadPoolExecutor(_N_READERS) as pool:
-        reasons = list(pool.map(check, clips))
+    reasons = map_in_shares(check, clips)
     readable = [clip for clip, reason in zip(clips, reasons, strict=True) if reason is None]
     problems = [
         Problem(clip.utterance, reason)
@@ -232,16 +228,18 @@ def draw_segment(utterance: str, n_segments: int, seed: int, epoch: int) -> int:
     return int(utterance_rng(seed, epoch, utterance).integers(n_segments))
 
 
-def _fill_durations(clips: Iterable[Clip]) -> list[Clip]:
+def _fill_durations(clips: Sequence[Clip]) -> list[Clip]:
     """Fill in durations from the files' headers where the manifest has none."""
 
-    def fill(clip: Clip) -> Clip:
-        if clip.path is None or clip.duration_s > 0:
-            return clip
+    def measure(path: Path) -> float:
         try:
-            return Clip(clip.utterance, clip.path, clip.text, audio_duration_s(clip.path))
+            return audio_duration_s(path)
         except AudioError:
-            return clip  # reported with its reason when the clip is read
+            return 0.0  # reported with its reason when the clip is read
 
-    with ThreadPoolExecutor(_N_READERS) as pool:
-        return list(pool.map(fill, clips))
+    paths = [clip.path for clip in clips if clip.path is not None and clip.duration_s == 0]
+    found = iter(map_in_shares(measure, paths))
+    return [
+        clip if clip.path is None or clip.duration_s > 0 else replace(clip, duration_s=next(found))
+        for clip in clips
+    ]

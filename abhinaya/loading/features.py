@@ -13,30 +13,27 @@ import logging
 import os
 import time
 from collections.abc import Collection, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import torch
-from accelerate import PartialState
 from torch import Tensor
 
 from abhinaya.data.audio import audio_digest, read_audio
 from abhinaya.data.problems import Problem
 from abhinaya.errors import AudioError, BadValueError
-from abhinaya.files import atomic_path, digest_of, take_lock
+from abhinaya.files import atomic_path, digest_of, drop_lock, take_lock
 from abhinaya.loading.clips import Clip, Cropping, draw_segment, load_segments
 from abhinaya.member import ContextBuilder, InputBuilder, Utterance
 from abhinaya.nn.backbone import Backbone
 from abhinaya.nn.classifier_config import CacheConfig
+from abhinaya.processes import join_launch, map_in_shares, meet
 from abhinaya.progress import progress
 
 __all__ = ["FeatureStore", "collate_features", "encoder_digest"]
 
 _logger = logging.getLogger(__name__)
-
-_N_READERS = 8
 
 # Of an encoder's config: where it lies, who wrote it, and what only matters in training.
 _NOT_IN_DIGEST = ("_name_or_path", "apply_spec_augment", "dtype", "transformers_version")
@@ -147,12 +144,11 @@ class FeatureStore:
             BadValueError: if the features of these clips and `keep` exceed the size limit, or
                 those of a sound clip are not there in the end.
         """
-        state = PartialState()
+        state = join_launch()
         if state.is_main_process:
             _hold(self.config.dir)
-        state.wait_for_everyone()  # nobody looks at what may still be deleted
-        with ThreadPoolExecutor(_N_READERS) as pool:
-            found = list(pool.map(self._locate, clips))
+        meet()  # nobody looks at what may still be deleted
+        found = map_in_shares(self._locate, clips)
         problems = [
             Problem(clip.utterance, place)
             for clip, place in zip(clips, found, strict=True)
@@ -178,7 +174,7 @@ class FeatureStore:
                 self._encode(batch, device)
                 is_checked = is_checked or self._check_size(batch, clips, keep)
                 advance(len(batch))
-        state.wait_for_everyone()
+        meet()
         for clip, file in located:
             if file.exists():
                 self._files[clip.utterance] = file
@@ -285,14 +281,14 @@ class FeatureStore:
         try:
             held = _held.pop(self.config.dir.resolve(), None)
             if held is not None:
-                os.close(held)
+                drop_lock(held)
             alone = take_lock(self.config.dir / ".in-use")
             if alone is not None:
                 self._delete_oldest(needed)
-                os.close(alone)
+                drop_lock(alone)
             _hold(self.config.dir)
         finally:
-            os.close(gate)
+            drop_lock(gate)
 
     def _delete_oldest(self, needed: Collection[Path]) -> None:
         files = []

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from accelerate import PartialState
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -27,6 +26,7 @@ from abhinaya.nn.classifier import EmotionClassifier
 from abhinaya.nn.classifier_config import ClassifierConfig
 from abhinaya.nn.loss_config import absorbed_prior
 from abhinaya.nn.weight_files import check_fit
+from abhinaya.processes import is_main_process, meet
 
 __all__ = [
     "HEAD_NAMES",
@@ -208,9 +208,8 @@ def published_run(
             f"{str(config.run_dir)!r} holds another run. Choose another run_dir for the classifier "
             f"{str(classifier)!r}, or predict from the run that is there."
         )
-    state = PartialState()
-    state.wait_for_everyone()  # every process has looked before one of them writes
-    if state.is_main_process:
+    meet()  # every process has looked before one of them writes
+    if is_main_process():
         config_yaml = dump_yaml(config.model_copy(update={"classifier": None}))
         if is_there:
             write_text(best / "config.yaml", config_yaml)
@@ -230,7 +229,7 @@ def published_run(
                         "weights": weights_from(best, config),
                     },
                 )
-    state.wait_for_everyone()
+    meet()
     return config.run_dir
 
 

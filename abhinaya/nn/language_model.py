@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
-from accelerate import PartialState
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -34,6 +33,7 @@ from abhinaya.errors import (
     list_some,
 )
 from abhinaya.nn.weight_files import check_loading_report, read_shapes
+from abhinaya.processes import join_launch
 
 __all__ = [
     "Weights",
@@ -98,7 +98,7 @@ def load_language_model(
     config = _read_config(base)
     options: dict[str, Any]
     if weights in ("int8", "nf4"):
-        device = device or PartialState().device
+        device = device or join_launch().device
         options = _quantization(weights, device)
     else:
         options = {"dtype": _DTYPES[weights]}

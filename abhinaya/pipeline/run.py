@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from abhinaya.errors import BadValueError, MissingFileError, UnknownNameError, list_some
-from abhinaya.files import digest_of, write_json
+from abhinaya.files import digest_of, sole_writer, write_json
 from abhinaya.pipeline.config import Pipeline
 from abhinaya.pipeline.stages.transcribe import TRANSCRIPTS
 from abhinaya.pipeline.steps import Report, Step, build_steps
@@ -86,8 +86,16 @@ def run_pipeline(
 
     Raises:
         MissingFileError: before anything is done, if a step needs a file that no step makes.
-        BadValueError: if a step of `only` needs a file that an earlier step has yet to make.
+        BadValueError: if a step of `only` needs a file that an earlier step has yet to make, or
+            another process runs a chain with the same `out` now.
     """
+    with sole_writer(pipeline.config.out / ".steps", "out"):
+        _do_steps(pipeline, report, only, start)
+
+
+def _do_steps(
+    pipeline: Pipeline, report: Callable[[Report], None], only: Sequence[str], start: str | None
+) -> None:
     planned = plan(pipeline, only=only, start=start)
     steps = build_steps(pipeline)
     _check_inputs(pipeline, steps, [entry.step for entry in planned])

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -24,13 +23,12 @@ from abhinaya.config import Config
 from abhinaya.data.audio import SAMPLE_RATE_HZ, read_audio
 from abhinaya.data.manifest import Manifest
 from abhinaya.errors import AudioError
-from abhinaya.progress import progress
+from abhinaya.processes import map_in_shares
 
 __all__ = ["Hints", "HintsConfig", "Voice", "describe_voice", "measure_voice", "track_pitch_hz"]
 
 FloatArray = NDArray[np.float64]
 
-_N_READERS = 4
 
 _FRAME = 1024  # 64 ms: about four periods of the lowest pitch
 _HOP = 256  # 16 ms
@@ -128,14 +126,7 @@ class Hints:
             except AudioError as err:
                 return str(err)
 
-        found: list[Voice | str] = []
-        with (
-            progress("measuring voices", len(entries)) as advance,
-            ThreadPoolExecutor(_N_READERS) as pool,
-        ):
-            for voice in pool.map(measure, entries):
-                found.append(voice)
-                advance(1)
+        found = map_in_shares(measure, entries, description="measuring voices")
         self._found = {entry[0]: voice for entry, voice in zip(entries, found, strict=True)}
         voices = [voice for voice in found if isinstance(voice, Voice)]
         by_speaker: dict[str, list[Voice]] = {}

@@ -33,7 +33,7 @@ from abhinaya.errors import (
     BadValueError,
     ProblemsError,
 )
-from abhinaya.files import write_text
+from abhinaya.files import sole_writer, write_text
 from abhinaya.member import Member, PredictRequest
 from abhinaya.member_config import check_member_config, find_config_class, read_member_yaml
 from abhinaya.prompting.prompts import Prompt, load_prompt
@@ -213,9 +213,13 @@ def run_trials(
         trials: from `plan_trials`.
         experiment: what is crossed.
         manifest: the corpus, read.
+
+    Raises:
+        BadValueError: if another process writes into the same folder now.
     """
-    write_text(experiment.out / "experiment.yaml", dump_yaml(experiment))
     with ExitStack() as stack:
+        stack.enter_context(sole_writer(experiment.out, "--out"))
+        write_text(experiment.out / "experiment.yaml", dump_yaml(experiment))
         for member in {id(trial.member): trial.member for trial in trials}.values():
             # A member with a large model of its own loads it once for all trials.
             if hasattr(member, "keep_loaded"):

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from abc import ABC, abstractmethod
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -44,15 +42,15 @@ class ClassifierMember(ABC):
         from abhinaya.training.train import train_classifier
 
         assert isinstance(config, ClassifierConfig)
-        is_main = os.environ.get("RANK", "0") == "0"  # torch.distributed does not run yet
-        with sole_writer(config.run_dir, "run_dir") if is_main else nullcontext():
+        with sole_writer(config.run_dir, "run_dir"):
             return train_classifier(self, config, manifest)
 
     def predict(self, source: Path | MemberConfig, request: PredictRequest) -> PredictionTable:
         """Label every row of a selection with the best checkpoint of a run.
 
         Raises:
-            BadValueError: if `source` is a config: this kind of member must be trained first.
+            BadValueError: if `source` is a config: this kind of member must be trained first; or
+                if another process writes the same table now.
         """
         from abhinaya.inference.predict import predict_classifier
 
@@ -61,4 +59,5 @@ class ClassifierMember(ABC):
                 f"The member {source.member!r} must be trained before it predicts. "
                 "Run abhinaya train, then name the run directory."
             )
-        return predict_classifier(self, source, request)
+        with sole_writer(request.out, "--out"):
+            return predict_classifier(self, source, request)

@@ -11,7 +11,6 @@ from typing import Any, Literal
 import numpy as np
 import torch
 import transformers
-from accelerate import PartialState
 from numpy.typing import NDArray
 from transformers import EvalPrediction, set_seed
 
@@ -34,7 +33,8 @@ from abhinaya.nn.build import ClassifierBuilder, build_classifier
 from abhinaya.nn.checkpoint import save_checkpoint, write_training_rows
 from abhinaya.nn.classifier import EmotionClassifier
 from abhinaya.nn.classifier_config import ClassifierConfig
-from abhinaya.nn.loss_config import absorbed_prior
+from abhinaya.nn.losses import EmotionLoss, absorbed_prior, build_loss
+from abhinaya.processes import join_launch, meet
 from abhinaya.training.arguments import training_arguments
 from abhinaya.training.run_directory import RunDirectory
 from abhinaya.training.trainer import EmotionTrainer
@@ -117,10 +117,10 @@ def train_classifier(
         _logger.info("%s is trained already: %s", config.name, run.best)
         return run.path
     arguments = training_arguments(config, run.path)  # starts torch.distributed under a launcher
-    state = PartialState()
+    state = join_launch()
     if state.is_main_process:
         run.begin(dump_yaml(config))
-    state.wait_for_everyone()
+    meet()
 
     inputs = member.build_inputs(config)
     max_words = config.data.max_train_words
@@ -167,7 +167,9 @@ def train_classifier(
             else None
         ),
         data_collator=Collator(collate),
-        compute_metrics=_metrics(validation, len(manifest.emotions)) if validation else None,
+        compute_metrics=(
+            _metrics(validation, build_loss(config.loss, counts.tolist())) if validation else None
+        ),
     )
     last = run.last_checkpoint()
     trainer.train(
@@ -177,7 +179,7 @@ def train_classifier(
         _write_log(run.path / "log.csv", trainer.state.log_history)
         rows = [clip.utterance for clip in train.clips]
         _write_best(run, model, config, manifest.emotions, trainer, counts.tolist(), rows)
-    state.wait_for_everyone()
+    meet()
     return run.path
 
 
@@ -316,12 +318,24 @@ def _training_states(
             yield model.backbone.find_states(batch)
 
 
-def _metrics(validation: _Rows, n_classes: int) -> Any:
+def _metrics(validation: _Rows, loss: EmotionLoss) -> Any:
+    """Return what scores the logits of all validation rows, in their order and once each.
+
+    The loss is that of one batch of all rows: `loss.reduction` divides by their number, or by the
+    sum of their weights.
+    """
+    targets = torch.from_numpy(validation.targets)
+
     def compute(prediction: EvalPrediction) -> dict[str, float]:
         logits = np.asarray(prediction.predictions)
         assert len(logits) == len(validation.truth)  # the Trainer evaluates in order, once each
-        found = scores(validation.truth, logits.argmax(axis=1), n_classes)
-        return {"macro_f1": found.macro_f1, "accuracy": found.accuracy, "uar": found.uar}
+        found = scores(validation.truth, logits.argmax(axis=1), logits.shape[1])
+        return {
+            "loss": loss(torch.from_numpy(logits), targets).item(),
+            "macro_f1": found.macro_f1,
+            "accuracy": found.accuracy,
+            "uar": found.uar,
+        }
 
     return compute
 

@@ -129,6 +129,14 @@ class EmotionTrainer(Trainer):
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[Any]:
         return self._sampler
 
+    def prediction_step(self, *args: Any, **kwargs: Any) -> tuple[Tensor | None, Any, Any]:
+        """Return no loss: the Trainer would average those of batches, not of rows.
+
+        `compute_metrics` has the one of all rows, whatever the batches and processes were.
+        """
+        _, logits, labels = super().prediction_step(*args, **kwargs)
+        return None, logits, labels
+
     def _save(
         self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None
     ) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from accelerate import PartialState
-
 from abhinaya.config import MemberConfig
 from abhinaya.data.predictions import PredictionTable
 from abhinaya.doctor.findings import Findings
@@ -16,6 +14,7 @@ from abhinaya.nn.checkpoint import filled_classifier, published_run
 from abhinaya.nn.classifier import EmotionClassifier
 from abhinaya.nn.language_model import load_language_model, load_tokenizer
 from abhinaya.nn.weight_files import check_fit
+from abhinaya.processes import join_launch
 from abhinaya.training.classifier_member import ClassifierMember
 from members.llama_lora.config import LlamaLoraConfig
 from members.llama_lora.doctor import check_llama_lora
@@ -40,7 +39,7 @@ class LlamaLoraMember(ClassifierMember):
         """
         # The small file first: a wrong one is then told before the language model is read.
         state = read_classifier(config.classifier) if config.classifier is not None else {}
-        device = PartialState().device
+        device = join_launch().device
         encoder = load_language_model(
             config.base,
             weights=config.weights,

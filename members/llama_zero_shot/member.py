@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
@@ -22,6 +22,7 @@ from abhinaya.errors import AudioError, BadValueError
 from abhinaya.inference.zero_shot import Outcome, ZeroShotMember, predict_outcomes
 from abhinaya.loading.clips import Clip
 from abhinaya.member import PredictRequest
+from abhinaya.processes import join_launch, meet
 from abhinaya.progress import progress
 from abhinaya.prompting.answers import AnswerParser, class_words
 from abhinaya.prompting.prompts import Prompt, Turn, load_prompt
@@ -62,9 +63,6 @@ class LlamaZeroShotMember(ZeroShotMember):
             ProblemsError: if the selection lacks what the prompt needs.
             EngineError: if the model or server cannot be asked.
         """
-        import torch
-        from accelerate import PartialState
-
         from abhinaya.inference.sharding import find_table, plan_table
 
         emotions, prompt = request.manifest.emotions, load_prompt(config.prompt)
@@ -100,16 +98,17 @@ class LlamaZeroShotMember(ZeroShotMember):
             asked = [Question(turns, sample) for sample in range(config.decoding.n_samples)]
             keys[utterance] = [key_of(question, engine.identity, decoding) for question in asked]
             questions |= zip(keys[utterance], asked, strict=True)
-        state = PartialState(cpu=not torch.accelerator.is_available())
+        state = join_launch()
         folder = config.answers or request.out.parent / "answers"
         parser = AnswerParser(emotions, "\n".join(turn.text for turn in prompt.turns))
         with AnswerStore(folder, questions.keys()) as store:
             _ask(engine, questions, store, state, name=config.name)
 
-            def answer(chunk: Sequence[Clip]) -> list[Outcome]:
-                given = [[store[key] for key in keys[clip.utterance]] for clip in chunk]
+            def answer(chunks: Sequence[Sequence[Clip]]) -> Iterator[list[Outcome]]:
                 most = config.decoding.max_tokens
-                return [combine_answers(some, parser, len(emotions), most) for some in given]
+                for chunk in chunks:
+                    given = [[store[key] for key in keys[clip.utterance]] for clip in chunk]
+                    yield [combine_answers(some, parser, len(emotions), most) for some in given]
 
             every = [store[key] for some in keys.values() for key in some]
             plan = plan.with_meta(
@@ -264,7 +263,7 @@ def _ask(
     missing.sort(key=lambda key: (-questions[key].n_chars, key))
     mine = missing[state.process_index :: state.num_processes]
     # Nobody writes before all have looked, or the shares would overlap and miss.
-    state.wait_for_everyone()
+    meet()
     with progress(f"asking for {name}", len(mine), shown=state.is_main_process) as advance:
 
         def keep(idx: int, answer: Answer) -> None:
@@ -273,7 +272,7 @@ def _ask(
 
         engine.ask([questions[key] for key in mine], keep)
     store.close()
-    state.wait_for_everyone()
+    meet()
     store.refresh()
 
 

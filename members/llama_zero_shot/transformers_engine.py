@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from abhinaya.errors import CheckpointError
+from abhinaya.processes import join_launch
 from abhinaya.prompting.special_tokens import defuse
 from members.llama_zero_shot.config import Decoding, TransformersConfig
 from members.llama_zero_shot.engine import Answer, Keep, Question, seed_of
@@ -105,8 +106,6 @@ class TransformersEngine:
         return int(self._model.config.get_text_config().max_position_embeddings)
 
     def _load(self) -> tuple[Any, Any]:
-        import torch
-        from accelerate import PartialState
 
         from abhinaya.nn.language_model import load_language_model, load_tokenizer
 
@@ -116,7 +115,7 @@ class TransformersEngine:
                 f"The tokenizer of {self._base!r} has no chat template, so it is no chat model. "
                 "Set base to an instruct model."
             )
-        device = PartialState(cpu=not torch.accelerator.is_available()).device
+        device = join_launch().device
         weights = self._settings.weights
         is_plain_on_cpu = device.type == "cpu" and weights not in ("int8", "nf4")
         model = load_language_model(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 from abhinaya.data.audio import SAMPLE_RATE_HZ
 from abhinaya.data.labels import EmotionSet
 from abhinaya.errors import BadValueError, CheckpointError
+from abhinaya.processes import join_launch
 from members.salmonn.config import SalmonnConfig, SalmonnSources
 from members.salmonn.inputs import SalmonnInputs
 from members.salmonn.sequence import PromptTokens, load_prompts
@@ -40,7 +41,6 @@ def build_backbone(parts: SalmonnSources, *, with_vocabulary: bool = False) -> S
         BadValueError: if the windows are shorter than a frame, or longer than what Whisper hears.
     """
     import torch
-    from accelerate import PartialState
 
     from abhinaya.nn.language_model import hidden_size_of, load_language_model
     from abhinaya.nn.lora import add_lora
@@ -97,7 +97,7 @@ def build_backbone(parts: SalmonnSources, *, with_vocabulary: bool = False) -> S
     where = str(parts.salmonn)
     what = "a Q-Former with its projection"
     load_into(adapter, _part(state, "adapter."), what=what, where=where)
-    device = PartialState().device
+    device = join_launch().device
     llm = load_language_model(
         parts.base,
         weights=parts.llm_weights,

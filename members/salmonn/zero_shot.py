@@ -5,7 +5,7 @@ Nothing is trained. With SALMONN-13B it is the zero-shot row of S2 in the Abhina
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from abhinaya.config import Config
@@ -17,6 +17,7 @@ from abhinaya.inference.zero_shot import Outcome, ZeroShotMember, predict_outcom
 from abhinaya.loading.clips import Clip, Cropping, collect_clips, digest_clips
 from abhinaya.member import PredictRequest
 from abhinaya.nn.classifier_config import AudioConfig, InferenceConfig
+from abhinaya.processes import join_launch
 from abhinaya.prompting.answers import AnswerParser
 from members.salmonn.build import build_backbone, build_inputs
 from members.salmonn.config import SalmonnSources
@@ -82,8 +83,8 @@ class SalmonnZeroShotMember(ZeroShotMember):
         asked = "\n".join(turn.text for turn in prompt.turns)
         parser = AnswerParser(request.manifest.emotions, asked)
 
-        def answer(chunk: Sequence[Clip]) -> list[Outcome]:
-            return _answer(chunk, backbone, inputs, config, parser)
+        def answer(chunks: Sequence[Sequence[Clip]]) -> Iterator[list[Outcome]]:
+            return _answer(chunks, backbone, inputs, config, parser)
 
         return predict_outcomes(clips, answer, problems, plan.with_meta(prompt=prompt.name))
 
@@ -112,52 +113,49 @@ class SalmonnZeroShotMember(ZeroShotMember):
 
 
 def _load_backbone(config: SalmonnZeroShotConfig) -> SalmonnBackbone:
-    import torch
-    from accelerate import PartialState
-
-    device = PartialState(cpu=not torch.accelerator.is_available()).device
     backbone = build_backbone(config, with_vocabulary=True)
-    backbone.to(device).eval()
+    backbone.to(join_launch().device).eval()
     return backbone
 
 
 def _answer(
-    clips: Sequence[Clip],
+    chunks: Sequence[Sequence[Clip]],
     backbone: SalmonnBackbone,
     inputs: SalmonnInputs,
     config: SalmonnZeroShotConfig,
     parser: AnswerParser,
-) -> list[Outcome]:
-    """Return the outcomes of one shard, in the order of its clips."""
+) -> Iterator[list[Outcome]]:
+    """Yield the outcomes of each shard, in the order of its clips."""
     from abhinaya.inference.sharding import read_batches
     from abhinaya.loading.dataset import fresh_loader
     from members.salmonn.answer import generate_answers
 
     audio = config.audio
     load = fresh_loader(inputs, Cropping(audio.eval_crop, audio.max_audio_s, audio.normalize))
-    outcomes: dict[int, Outcome] = {}
-    for idx, read, unread in read_batches(
-        clips,
+    for batches in read_batches(
+        chunks,
         load,
         batch_size=config.inference.batch_size,
         num_workers=config.inference.num_workers,
     ):
-        outcomes |= {row: Outcome(ABSTAIN, reason) for row, reason in unread.items()}
-        if not read:
-            continue
-        batch = inputs.collate([segment for segments in read for segment in segments])
-        answers = generate_answers(
-            backbone,
-            inputs.tokens.tokenizer,
-            batch,
-            n_beams=config.decoding.n_beams,
-            max_new_tokens=config.decoding.max_new_tokens,
-            precision=config.inference.precision,
-        )
-        for row, answer in zip(idx, answers, strict=True):
-            parsed = parser.parse(answer)
-            outcomes[row] = Outcome(parsed.label, parsed.reason, raw=answer)
-    return [outcomes[row] for row in range(len(clips))]
+        outcomes: dict[int, Outcome] = {}
+        for idx, read, unread in batches:
+            outcomes |= {row: Outcome(ABSTAIN, reason) for row, reason in unread.items()}
+            if not read:
+                continue
+            batch = inputs.collate([segment for segments in read for segment in segments])
+            answers = generate_answers(
+                backbone,
+                inputs.tokens.tokenizer,
+                batch,
+                n_beams=config.decoding.n_beams,
+                max_new_tokens=config.decoding.max_new_tokens,
+                precision=config.inference.precision,
+            )
+            for row, answer in zip(idx, answers, strict=True):
+                parsed = parser.parse(answer)
+                outcomes[row] = Outcome(parsed.label, parsed.reason, raw=answer)
+        yield [outcomes[row] for row in sorted(outcomes)]
 
 
 ZERO_SHOT = SalmonnZeroShotMember()

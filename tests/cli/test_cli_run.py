@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 import yaml
 
 from abhinaya.demo.corpus.release import write_corpus
+from abhinaya.files import sole_writer
 
 CHAIN = {
     "name": "tiny",
@@ -57,6 +59,14 @@ def test_plan_lists_every_step_and_writes_nothing(run_cli, folder):
         *PLAN,
     ]
     assert [path.name for path in folder.iterdir()] == ["chain.yaml"]
+
+
+def test_second_run_of_one_chain_is_refused(run_cli, folder):
+    with sole_writer(folder / "out" / ".steps", "out"):
+        result = run_cli("run", "chain.yaml")
+        assert result.code == 1
+        assert re.search(r"is being written by process \d+ on .* choose another out\.", result.err)
+        assert run_cli("run", "chain.yaml", "--plan").code == 0
 
 
 def test_plan_as_json_is_one_document(run_cli, folder):

@@ -6,7 +6,6 @@ import csv
 import importlib
 import re
 import shlex
-import sys
 from pathlib import Path
 
 import numpy as np

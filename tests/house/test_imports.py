@@ -27,6 +27,7 @@ FLOORS = {
     "abhinaya": 0,  # the package itself: its version
     "abhinaya.errors": 0,
     "abhinaya.files": 0,
+    "abhinaya.processes": 0,
     "abhinaya.progress": 0,
     "abhinaya.resources": 0,
     "abhinaya.config": 0,

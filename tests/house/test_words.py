@@ -17,7 +17,7 @@ VERBS = frozenset(
     Hash Import Interpolate Keep Label Learn List Load Look Lower Make Mark Measure Merge Name
     Number Open Pad Parse Pick Plan Print Put Raise Rank Re-estimate Read Recompute Refuse
     Replace Return Run Say Scale Score Seed Set Settle Show Spell Split Start Stop Store
-    Subtract Sum Swap Switch Synthesize Take Tell Trade Train Transcribe Turn Vote Weight Write
+    Subtract Sum Swap Switch Synthesize Take Tell Trade Train Transcribe Turn Vote Wait Weight Write
     Yield
     """.split()
 )

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from torch.utils.data import DataLoader
 
 import abhinaya.inference.predict as module
 from abhinaya.data.labels import ABSTAIN
@@ -55,6 +56,25 @@ def test_predict_tells_clips_apart_and_labels_the_likeliest(make_run: Any, predi
     np.testing.assert_array_equal(table.labels, table.probs.argmax(axis=1))
     # Otherwise none of the comparisons in these tests would mean anything.
     assert table.probs.std(axis=0).max() > 0.01
+
+
+def test_predict_reads_all_parts_with_one_set_of_workers(
+    make_run: Any, predict: Any, count_chunks: list[int], monkeypatch: Any, tmp_path: Path
+) -> None:
+    """Every part of 64 clips started its workers anew."""
+    loaders: list[Any] = []
+
+    def counted(*args: Any, **options: Any) -> Any:
+        loaders.append(DataLoader(*args, **options))
+        return loaders[-1]
+
+    monkeypatch.setattr("abhinaya.inference.sharding.DataLoader", counted)
+    run = make_run()
+    predict(run, "inference.num_workers=1", "inference.batch_size=3", out=tmp_path / "a.parquet")
+    assert count_chunks == [4, 4, 2]
+    assert len(loaders) == 1
+    predict(run, "inference.num_workers=0", "inference.batch_size=3", out=tmp_path / "b.parquet")
+    assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()
 
 
 def test_predict_meta_says_where_the_table_comes_from(make_run: Any, predict: Any) -> None:

@@ -14,6 +14,7 @@ from abhinaya.data.manifest import make_manifest, write_manifest
 from abhinaya.data.predictions import read_table
 from abhinaya.data.transcripts import write_transcripts
 from abhinaya.errors import BadValueError, MissingFileError, ProblemsError, UnknownNameError
+from abhinaya.files import sole_writer
 from abhinaya.prompting.experiments import PromptExperiment, choose_source, plan_trials, run_trials
 
 # Paths of weights are looked at when a trial is computed, not before.
@@ -288,6 +289,16 @@ def test_experiment_without_one_of_each_raises(corpus, keys, message):
 def tiny(corpus, write_model):
     """The config of a tiny SALMONN."""
     return write_model("tiny", **tiny_salmonn(corpus.root / "base"), audio={"max_audio_s": 2.0})
+
+
+def test_run_trials_into_a_folder_that_another_run_writes_raises(corpus):
+    experiment = experiment_of(corpus, prompts=["salmonn-zero-shot-v1"], models="m.yaml")
+    with (
+        sole_writer(experiment.out, "--out"),
+        pytest.raises(BadValueError, match=r"is being written by process \d+ on .*another --out"),
+    ):
+        list(run_trials([], experiment, corpus))
+    assert not experiment.out.exists()
 
 
 def test_run_trials_writes_tables_and_computes_none_again(corpus, tiny, own, caplog):

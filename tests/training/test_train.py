@@ -44,20 +44,21 @@ def read_log(run: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def predict_one_by_one(config: ClassifierConfig, manifest: Manifest, folder: Path) -> list[int]:
-    """Class of each labelled validation clip, by the shortest way there is."""
+def validation_logits(
+    config: ClassifierConfig, manifest: Manifest, folder: Path
+) -> list[torch.Tensor]:
+    """Logits (1, K) of each labelled validation clip, by the shortest way there is."""
     member: Any = load_member("wavlm")
     model = build_classifier(member, config, len(MSP_PODCAST)).eval()
     load_weights(folder, model)
     inputs = member.build_inputs(config)
-    predicted = []
+    found = []
     for row in manifest.select("development:A,C,D,F,H,N,S,U").itertuples():
         clip = Clip(str(row.utterance), manifest.audio_path(str(row.audio)))
         (segment,) = load_segments(clip, Cropping("centre", 0.4))
         with torch.no_grad():
-            logits = model(inputs.collate([inputs.encode(segment)])).logits
-        predicted.append(int(logits.argmax()))
-    return predicted
+            found.append(model(inputs.collate([inputs.encode(segment)])).logits)
+    return found
 
 
 def test_train_keeps_the_checkpoint_of_highest_macro_f1(
@@ -70,7 +71,8 @@ def test_train_keeps_the_checkpoint_of_highest_macro_f1(
     assert list(logged) == [5, 10, 15, 20, 25]
     truth = MSP_PODCAST.encode(manifest.select("development:A,C,D,F,H,N,S,U")["label"])
     for step, macro_f1 in logged.items():
-        predicted = predict_one_by_one(config, manifest, run / f"checkpoint-{step}")
+        logits = validation_logits(config, manifest, run / f"checkpoint-{step}")
+        predicted = [int(one.argmax()) for one in logits]
         theirs = f1_score(truth, predicted, labels=range(8), average="macro", zero_division=0)
         assert macro_f1 == pytest.approx(theirs, abs=1e-9)
     assert len(set(logged.values())) > 1, "all checkpoints are alike: this proves nothing"
@@ -81,6 +83,26 @@ def test_train_keeps_the_checkpoint_of_highest_macro_f1(
     expected = load_file(run / f"checkpoint-{best}" / "model.safetensors")
     assert kept.keys() == expected.keys()
     assert all(torch.equal(kept[name], expected[name]) for name in kept)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "weight-normalised"])
+def test_validation_loss_is_that_of_all_rows_whatever_the_batches(
+    trained: Train, make_config: MakeConfig, manifest: Manifest, reduction: str
+) -> None:
+    """A mean of batches counted the rows of a short last batch more than others."""
+    once = ("training.num_train_epochs=1", "head.dropout=0", "loss.name=cross-entropy")
+    weights = (8.0, 1.0, 1.0, 1.0, 4.0, 2.0, 1.0, 1.0)
+    settings = (*once, f"loss.class_weights={list(weights)}", f"loss.reduction={reduction}")
+    run = trained(*settings)
+    logits = torch.cat(validation_logits(make_config(run, *settings), manifest, run / "best"))
+    truth = MSP_PODCAST.encode(manifest.select("development:A,C,D,F,H,N,S,U")["label"])
+    costs = -logits.log_softmax(dim=1)[range(9), truth]
+    of_rows = torch.tensor(weights)[truth]
+    total = (costs * of_rows).sum()
+    expected = total / 9 if reduction == "mean" else total / of_rows.sum()
+    for batch_size in (2, 4, 16):
+        (row,) = read_log(trained(*settings, f"inference.batch_size={batch_size}"))
+        assert float(row["eval_loss"]) == pytest.approx(float(expected), rel=1e-5)
 
 
 def test_train_without_validation_keeps_the_last_checkpoint(trained: Train) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import shutil
 import subprocess
@@ -65,6 +66,11 @@ def largest_difference(ours: Path, theirs: Path) -> float:
     return max(float((mine[name] - yours[name]).abs().max()) for name in mine)
 
 
+def validation_losses(run: Path) -> list[float]:
+    with (run / "log.csv").open(newline="", encoding="utf-8") as file:
+        return [float(row["eval_loss"]) for row in csv.DictReader(file) if row["eval_loss"]]
+
+
 @pytest.mark.slow
 def test_two_processes_train_what_one_does_and_write_one_run(
     trained: Train,
@@ -82,6 +88,10 @@ def test_two_processes_train_what_one_does_and_write_one_run(
     assert {path.name for path in run.iterdir()} == names
     for name in CHECKPOINTS:
         assert largest_difference(run / name, alone / name) < 1e-5
+    # Nine validation rows in batches of 16: each process gets five, and one of them twice.
+    theirs, ours = validation_losses(run), validation_losses(alone)
+    assert len(ours) == 5
+    assert theirs == pytest.approx(ours, rel=1e-4)
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
+from abhinaya.files import sole_outputs
 from abhinaya.pipeline.report import Report, interval_text
 from abhinaya.pipeline.stages.settings import Settings
 
@@ -44,6 +45,7 @@ class FitSettings(Settings):
     """Seed of the folds and of the bootstrap."""
 
 
+@sole_outputs("out", "out_of_fold")
 def run_fit(
     tables: Sequence[str],
     manifest: Path,

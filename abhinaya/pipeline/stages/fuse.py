@@ -8,6 +8,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from abhinaya.files import sole_outputs
 from abhinaya.pipeline.report import Cell, Report
 from abhinaya.pipeline.stages.settings import Settings
 
@@ -49,6 +50,7 @@ class ApplySettings(Settings):
     """Name of the new table; the rule's by default."""
 
 
+@sole_outputs("out")
 def run_vote(tables: Sequence[str], out: Path, settings: VoteSettings) -> Report:
     """Write the vote of tables, files or NAME=FILE, to `out`."""
     from collections import Counter
@@ -75,6 +77,7 @@ def run_vote(tables: Sequence[str], out: Path, settings: VoteSettings) -> Report
     )
 
 
+@sole_outputs("out")
 def run_apply(
     tables: Sequence[str], out: Path, settings: ApplySettings, *, manifest: Path | None = None
 ) -> Report:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import AliasChoices, Field
 
+from abhinaya.files import sole_outputs
 from abhinaya.pipeline.report import Cell, Report
 from abhinaya.pipeline.stages.settings import Settings
 
@@ -41,6 +42,7 @@ class PrepareSettings(Settings):
     """folder: its columns, such as file=path,label=emotion."""
 
 
+@sole_outputs("out")
 def run_prepare(settings: PrepareSettings, out: Path) -> Report:
     """Write manifest, subsets, transcripts and problems of a corpus into the folder `out`."""
     from abhinaya.corpora import prepare_corpus

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
+from abhinaya.files import sole_outputs
 from abhinaya.pipeline.report import Report, interval_text
 from abhinaya.pipeline.stages.settings import Settings
 
@@ -65,6 +66,7 @@ class SmoothSettings(Settings):
         return in_embeddings or self.method == "standardise"
 
 
+@sole_outputs("out")
 def run_smooth(table: str, manifest: Path, out: Path, settings: SmoothSettings) -> Report:
     """Write an adapted table to `out`; where there are labels, score it before and after.
 

@@ -6,11 +6,13 @@ import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from abhinaya.files import sole_outputs
 from abhinaya.pipeline.report import Cell, Report
 
 __all__ = ["run_soup"]
 
 
+@sole_outputs("out")
 def run_soup(
     runs: Sequence[Path],
     out: Path,

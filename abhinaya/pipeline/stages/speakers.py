@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import Field, model_validator
 
+from abhinaya.files import sole_outputs
 from abhinaya.pipeline.report import Cell, Report
 from abhinaya.pipeline.stages.settings import Settings
 
@@ -53,6 +54,7 @@ class SpeakersSettings(Settings):
         return self
 
 
+@sole_outputs("out")
 def run_speakers(
     manifest: Path, out: Path, settings: SpeakersSettings, *, audio_root: Path | None = None
 ) -> Report:

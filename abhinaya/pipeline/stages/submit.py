@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
+from abhinaya.files import sole_outputs
 from abhinaya.pipeline.report import Report
 from abhinaya.pipeline.stages.settings import Settings
 
@@ -27,6 +28,7 @@ class SubmitSettings(Settings):
     """Rows of that manifest, such as test3."""
 
 
+@sole_outputs("out")
 def run_submit(table: Path, out: Path, settings: SubmitSettings) -> Report:
     """Write the submission `out` and its line in the ledger beside it.
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
+from abhinaya.files import sole_writer
 from abhinaya.pipeline.report import Report
 from abhinaya.pipeline.stages.settings import Settings
 
@@ -65,25 +66,28 @@ def run_transcribe(
 
     Every process of a launch calls this and gets the same report.
     """
-    from abhinaya.asr.transcribe import transcribe
+    from abhinaya.asr.transcribe import TranscriptRun, transcribe
     from abhinaya.data.manifest import read_manifest
 
-    summary = transcribe(
-        read_manifest(manifest, audio_root=audio_root),
-        settings.select,
-        model=settings.model,
-        source=settings.source,
-        language=settings.language,
-        temperatures=settings.temperature or None,
-        beam_size=settings.beam_size,
-        timestamps=settings.timestamps,
-        seed=settings.seed,
-        batch_size=settings.batch_size,
-        num_workers=settings.num_workers,
-        in_half=settings.fp16,
-        may_download=settings.download,
-        replace_source=settings.replace,
-    )
+    corpus = read_manifest(manifest, audio_root=audio_root)
+    run = TranscriptRun(corpus.root / TRANSCRIPTS, settings.source_name, "", anew=False)
+    with sole_writer(run.problems_file, "--source"):
+        summary = transcribe(
+            corpus,
+            settings.select,
+            model=settings.model,
+            source=settings.source,
+            language=settings.language,
+            temperatures=settings.temperature or None,
+            beam_size=settings.beam_size,
+            timestamps=settings.timestamps,
+            seed=settings.seed,
+            batch_size=settings.batch_size,
+            num_workers=settings.num_workers,
+            in_half=settings.fp16,
+            may_download=settings.download,
+            replace_source=settings.replace,
+        )
     return _report(summary, summary.n_new)
 
 
