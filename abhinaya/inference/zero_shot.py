@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from abhinaya.data.manifest import Manifest
 from abhinaya.data.predictions import PredictionTable
 from abhinaya.data.problems import Problem
 from abhinaya.errors import BadValueError
+from abhinaya.inference.loaded import keep_loaded
 from abhinaya.loading.clips import Clip
 from abhinaya.member import PredictRequest
 
@@ -72,6 +74,13 @@ class ZeroShotMember(ABC):
             )
         check_ending(request)
         return self.ask(source, request)
+
+    def keep_loaded(self) -> AbstractContextManager[None]:
+        """Return a block within which a model of this process stays loaded between predictions.
+
+        It is for experiments that ask one model many times; see `loaded.keep_loaded`.
+        """
+        return keep_loaded()
 
 
 @dataclass(frozen=True)
