@@ -17,7 +17,7 @@ import numpy as np
 
 from abhinaya.data.audio import read_audio
 
-PUBLIC = Path(__file__).parents[1] / "golden"
+PUBLIC = Path(__file__).resolve().parents[1] / "golden"
 GOLDEN = Path(os.environ.get("ABHINAYA_GOLDEN", PUBLIC)).resolve()
 
 
@@ -45,6 +45,13 @@ WHISPER, QFORMER = GOLDEN / "whisper", GOLDEN / "qformer_bert"
 BEATS = GOLDEN / CONFIG["salmonn"]["beats_path"]
 SALMONN = GOLDEN / CONFIG["salmonn"]["ckpt"]
 
+LLM_WIDTH, LLM_LAYERS = (CONFIG["llama"][key] for key in ("hidden_size", "num_hidden_layers"))
+QFORMER_WIDTH = CONFIG["qformer"]["hidden_size"]
+WHISPER_WIDTH, BEATS_WIDTH = CONFIG["whisper"]["d_model"], CONFIG["beats_cfg"]["encoder_embed_dim"]
+RANK = CONFIG["lora"]["r"]
+N_ADAPTERS = 2 * len(CONFIG["lora"]["targets"]) * LLM_LAYERS
+"""Two matrices for each projection in each layer of SALMONN's language model."""
+
 
 def classifier_of(system: str) -> Path:
     """The checkpoint of `s2`, `st1` or `t2`."""
@@ -57,7 +64,10 @@ def _cases() -> dict[str, tuple[tuple[int, int], ...]]:
     The prompts of the mixed batch stand in the description of the case.
     """
     prompts = [int(number) for number in re.findall(r"\d+", CONFIG["cases"]["mixed"])]
-    cases = {"batch": tuple((row, 0) for row in ROWS), "mixed": tuple(zip(ROWS, prompts, strict=True))}
+    cases = {
+        "batch": tuple((row, 0) for row in ROWS),
+        "mixed": tuple(zip(ROWS, prompts, strict=True)),
+    }
     for key in golden("s2"):
         if found := re.fullmatch(r"(single(\d+)(?:p(\d+))?)_logits", key):
             cases[found[1]] = ((int(found[2]), int(found[3] or 0)),)

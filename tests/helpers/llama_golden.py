@@ -22,6 +22,12 @@ CLASSIFIER = classifier_of("t2")
 LORA, SIZES = CONFIG["lora"], CONFIG["t2"]
 N_ADAPTERS = 2 * len(LORA["targets"]) * SIZES["num_hidden_layers"]
 """Two matrices for each projection in each layer."""
+LORA_KEYS = {
+    "rank": LORA["r"],
+    "alpha": LORA["alpha"],
+    "dropout": LORA["dropout"],
+    "target_modules": LORA["targets"],
+}
 HEAD = {"hidden": CONFIG["head"]["fc_hidden"], "norm": "none"}
 
 
@@ -37,12 +43,7 @@ def make_config(folder: Path, **changes: Any) -> LlamaLoraConfig:
         },
         "base": str(LLAMA3),
         "classifier": str(CLASSIFIER),
-        "lora": {
-            "rank": LORA["r"],
-            "alpha": LORA["alpha"],
-            "dropout": LORA["dropout"],
-            "target_modules": LORA["targets"],
-        },
+        "lora": LORA_KEYS,
         "weights": "float32",
         "head": HEAD,
         "loss": {

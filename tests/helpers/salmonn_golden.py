@@ -15,6 +15,7 @@ from golden_set import CONFIG as CONFIG
 from golden_set import GOLDEN as GOLDEN
 from golden_set import ROWS as ROWS
 from golden_set import SINGLES as SINGLES
+from golden_set import TOKENS as TOKENS
 from golden_set import golden as golden
 
 from abhinaya.member import Utterance

@@ -28,9 +28,7 @@ class NormPoolHead(nn.Module):
         n_features, n_hidden = len(state["ln.weight"]), len(state["fc.bias"])
         self.ln = nn.LayerNorm(n_features)
         self.pool = AttentiveStatisticsPooling(n_features)
-        self.head = EmotionHead(
-            self.pool.output_size, len(CLASSES), hidden=n_hidden, norm="none"
-        )
+        self.head = EmotionHead(self.pool.output_size, len(CLASSES), hidden=n_hidden, norm="none")
         self.load_state_dict(renamed, strict=True)
         self.eval()
 

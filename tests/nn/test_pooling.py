@@ -89,7 +89,9 @@ def golden_pooling():
 )
 def test_attentive_statistics_match_published_with_gradient(case, lengths):
     frames = tensor(GOLDEN["x"], requires_grad=True)
-    ours = golden_pooling()(frames, None if lengths is None else lengths_to_mask(lengths, frames.shape[1]))
+    ours = golden_pooling()(
+        frames, None if lengths is None else lengths_to_mask(lengths, frames.shape[1])
+    )
     (ours * torch.linspace(-1, 1, ours.shape[1])).sum().backward()
     np.testing.assert_allclose(ours.detach().numpy(), GOLDEN[case], rtol=0, atol=1e-6)
     np.testing.assert_allclose(frames.grad.numpy(), GOLDEN[f"grad_{case}"], rtol=0, atol=1e-6)

@@ -166,7 +166,9 @@ def test_corrected_mode_gives_the_published_logits_of_single_clips_in_any_batch(
         for got, row in zip(logits.numpy(), rows, strict=True):
             np.testing.assert_allclose(got, golden[f"single{row}_logits"][0], atol=5e-5)
     mixed = model(G.batch_of(config, G.CASES["mixed"])).logits.numpy()
-    alone = [(row, case) for case in G.SINGLES for row in G.CASES["mixed"] if G.CASES[case] == (row,)]
+    alone = [
+        (row, case) for case in G.SINGLES for row in G.CASES["mixed"] if G.CASES[case] == (row,)
+    ]
     assert alone
     for (row, _), case in alone:
         np.testing.assert_allclose(mixed[row], golden[f"{case}_logits"][0], atol=5e-5)

@@ -12,7 +12,7 @@ import salmonn_golden as G
 import soundfile
 import soxr
 import torch
-from golden_set import WAVS, classifier_of
+from golden_set import LENGTHS, WAVS, classifier_of
 
 from abhinaya.data.audio import read_audio
 from abhinaya.data.labels import MSP_PODCAST, EmotionSet
@@ -209,7 +209,9 @@ def test_config_without_classifier_must_be_trained_first(tmp_path, corpus):
         ),
         (lambda t: None, {"pooling": "mean"}, r"unexpected: 'pooling"),
         (
-            lambda t: t.update({"out.weight": torch.zeros(4, N_HIDDEN), "out.bias": torch.zeros(4)}),
+            lambda t: t.update(
+                {"out.weight": torch.zeros(4, N_HIDDEN), "out.bias": torch.zeros(4)}
+            ),
             {},
             rf"2 of \d+ keys .* size mismatch for .*\(4, {N_HIDDEN}\) against \(8, {N_HIDDEN}\)",
         ),
@@ -263,31 +265,32 @@ def test_clip_of_another_rate_is_resampled(tmp_path):
     narrow = soxr.resample(G.utterances()[1].waveform, 16_000, 8_000)
     corpus = with_clip(corpus, corpus.root, "narrow.wav", narrow, 8_000)
     wide = read_audio(corpus.root / "narrow.wav")
-    assert len(wide) == 80_000
+    assert len(wide) == LENGTHS[1]
     soundfile.write(corpus.root / "wide.wav", wide, 16_000, subtype="FLOAT")
     rows = corpus.rows.tail(1).assign(utterance="wide.wav", audio="wide.wav")
     corpus = replace(corpus, rows=pd.concat([corpus.rows, rows]).reset_index(drop=True))
     table = predict(config_of("s2", tmp_path), corpus, tmp_path / "table.parquet")
-    np.testing.assert_allclose(table.probs[3], table.probs[4], atol=1e-5)
+    np.testing.assert_allclose(table.probs[-2], table.probs[-1], atol=1e-5)
     # Without what lies above 4 kHz it is another sound.
-    assert np.abs(table.probs[3] - table.probs[1]).max() > 1e-3
+    assert np.abs(table.probs[-2] - table.probs[1]).max() > 1e-3
 
 
 def test_clip_too_short_to_be_read_abstains(tmp_path):
     corpus = write_corpus(tmp_path / "corpus")
     corpus = with_clip(corpus, corpus.root, "click.wav", np.zeros(80), 16_000)
     table = predict(config_of("s2", tmp_path), corpus, tmp_path / "table.parquet")
-    assert table.labels[3] == -1
-    assert "click.wav is too short: 0.005 s" in table.reasons[3]
+    assert table.labels[-1] == -1
+    assert "click.wav is too short: 0.005 s" in table.reasons[-1]
 
 
 def test_long_clip_is_cropped_unless_it_shall_be_heard_in_full(tmp_path):
-    corpus = write_corpus(tmp_path / "corpus")
-    sound = np.tile(G.utterances()[2].waveform, 4)
+    corpus, longest = write_corpus(tmp_path / "corpus"), int(np.argmax(LENGTHS))
+    sound = np.tile(G.utterances()[longest].waveform, 480_000 // LENGTHS[longest] + 1)
     corpus = with_clip(corpus, corpus.root, "long.wav", sound, 16_000)
-    config = config_of("s2", tmp_path, audio={"max_audio_s": 10.0, "eval_crop": "first"})
+    crop = {"max_audio_s": LENGTHS[longest] / 16_000, "eval_crop": "first"}
+    config = config_of("s2", tmp_path, audio=crop)
     table = predict(config, corpus, tmp_path / "table.parquet")
-    # Its first ten seconds are the third clip.
-    np.testing.assert_allclose(table.probs[3], table.probs[2], atol=1e-6)
-    with pytest.raises(BadValueError, match=r"'long\.wav' has 40 s, but the model hears 30 s"):
+    # It begins with the whole of the longest clip.
+    np.testing.assert_allclose(table.probs[-1], table.probs[longest], atol=1e-6)
+    with pytest.raises(BadValueError, match=r"'long\.wav' has [\d.]+ s, but the model hears 30 s"):
         predict(config.run_dir, corpus, tmp_path / "full.parquet", "audio.eval_crop=full")

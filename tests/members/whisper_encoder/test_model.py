@@ -52,9 +52,7 @@ def test_encoder_on_golden_log_mel_matches_reference() -> None:
     features = torch.from_numpy(arrays["whisper_input_features"])
     n_frames = read_json("whisper", "config.json")["max_source_positions"]
     with torch.no_grad():
-        states, mask = backbone.forward_pretrained(
-            features, torch.full((len(features),), n_frames)
-        )
+        states, mask = backbone.forward_pretrained(features, torch.full((len(features),), n_frames))
     assert mask.all()
     ours = states[:, 0, ::3].numpy()
     np.testing.assert_allclose(ours, arrays["whisper_feats_every3"], rtol=0, atol=2e-5)
