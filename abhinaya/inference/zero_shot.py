@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from abhinaya.data.predictions import PredictionTable
 from abhinaya.data.problems import Problem
 from abhinaya.errors import BadValueError
 from abhinaya.files import sole_writer
+from abhinaya.inference.loaded import keep_loaded
 from abhinaya.loading.clips import Clip
 from abhinaya.member import PredictRequest
 
@@ -75,6 +77,13 @@ class ZeroShotMember(ABC):
         check_ending(request)
         with sole_writer(request.out, "--out"):
             return self.ask(source, request)
+
+    def keep_loaded(self) -> AbstractContextManager[None]:
+        """Return a block within which a model of this process stays loaded between predictions.
+
+        It is for experiments that ask one model many times; see `loaded.keep_loaded`.
+        """
+        return keep_loaded()
 
 
 @dataclass(frozen=True)

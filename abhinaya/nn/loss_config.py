@@ -124,6 +124,15 @@ class LossConfig(BaseModel):
         return {key: getattr(self, key) for key in _OPTIONS[self.name]}
 
     @property
+    def counts_rows(self) -> bool:
+        """Whether weights, margins or priors come from the training rows of each class."""
+        return self.class_counts is None and (
+            self.class_weights in ("inverse", "class-balanced")
+            or self.name in ("ldam", "logit-adjustment", "vector-scaling")
+            or bool(self.reweight_targets)
+        )
+
+    @property
     def uses_soft_targets(self) -> bool:
         """Whether the loss wants vote distributions (B, K) instead of class indices (B,)."""
         return self.name in ("kl-divergence", "soft-cross-entropy")

@@ -20,7 +20,7 @@ from abhinaya.data.labels import ABSTAIN, EmotionSet
 from abhinaya.data.manifest import Manifest
 from abhinaya.data.problems import PROBLEMS, Problem, write_problems
 from abhinaya.data.transcripts import read_transcripts, transcripts_path
-from abhinaya.errors import AudioError, BadValueError
+from abhinaya.errors import AudioError, BadValueError, list_some
 from abhinaya.evaluation.metrics import scores
 from abhinaya.files import atomic_folder, digest_of, write_csv
 from abhinaya.loading.clips import Clip, Cropping, collect_clips, split_readable, split_short
@@ -136,6 +136,13 @@ def train_classifier(
         problems += more
         validation = _only_with_truth(validation, config)
     counts = np.bincount(train.truth[train.truth != ABSTAIN], minlength=len(manifest.emotions))
+    if config.loss.counts_rows and not counts.all():
+        codes = [manifest.emotions.codes[idx] for idx in np.flatnonzero(counts == 0)]
+        raise BadValueError(
+            f"No training row of {config.name!r} has the class {list_some(codes)}, but the loss "
+            f"{config.loss.name!r} weighs classes by their rows. Add rows to data.train, state "
+            "loss.class_counts, or take a loss that counts none."
+        )
 
     set_seed(config.seed)
     model = build_classifier(member, config, len(manifest.emotions), counts.tolist())

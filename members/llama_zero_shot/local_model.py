@@ -1,22 +1,13 @@
-"""Models in this process: which weights a folder holds, and how long a model stays loaded."""
+"""Which weights a folder holds."""
 
 from __future__ import annotations
 
-import gc
 import hashlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar, cast
 
-__all__ = ["fingerprint", "keep_loaded", "load_once"]
-
-_ValueT = TypeVar("_ValueT")
+__all__ = ["fingerprint"]
 
 _LOOKED_AT = 65_536
-
-# Null: every prediction loads its model and lets go of it, so that what comes next has the memory.
-_kept: dict[str, object] | None = None
 
 
 def fingerprint(base: str) -> str:
@@ -40,26 +31,3 @@ def fingerprint(base: str) -> str:
             end = stream.read()
         found.update(f"{file.name} {size} ".encode() + begin + end)
     return f"@{found.hexdigest()[:12]}"
-
-
-@contextmanager
-def keep_loaded() -> Iterator[None]:
-    """Keep a model loaded within the block, until another one is needed."""
-    global _kept
-    before, _kept = _kept, {}
-    try:
-        yield
-    finally:
-        _kept = before
-        gc.collect()
-
-
-def load_once(key: str, load: Callable[[], _ValueT]) -> _ValueT:
-    """Return what `load` gives, or within `keep_loaded` gave the last time for this key."""
-    if _kept is None:
-        return load()
-    if key not in _kept:
-        _kept.clear()  # first, because memory may not hold two
-        gc.collect()
-        _kept[key] = load()
-    return cast("_ValueT", _kept[key])

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -31,7 +30,6 @@ from members.llama_zero_shot.cache import AnswerStore, key_of
 from members.llama_zero_shot.config import LlamaZeroShotConfig
 from members.llama_zero_shot.doctor import check_zero_shot
 from members.llama_zero_shot.engine import Answer, Engine, Question
-from members.llama_zero_shot.local_model import keep_loaded
 from members.llama_zero_shot.openai_engine import OpenAIEngine
 from members.llama_zero_shot.transformers_engine import TransformersEngine
 from members.llama_zero_shot.vllm_engine import VllmEngine
@@ -126,13 +124,6 @@ class LlamaZeroShotMember(ZeroShotMember):
                 for utterance, turns in chats.items()
             ]
             return predict_outcomes(clips, answer, problems, plan)
-
-    def keep_loaded(self) -> AbstractContextManager[None]:
-        """Return a block within which the model of a local engine stays loaded between predictions.
-
-        It is for experiments that ask one model many times; see `local_model.keep_loaded`.
-        """
-        return keep_loaded()
 
     def check_weights(self, config: LlamaZeroShotConfig) -> Findings:
         """Return what `abhinaya doctor` finds of the prompt, and of the server or the weights."""

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from abhinaya.errors import CheckpointError
+from abhinaya.inference.loaded import load_once
 from abhinaya.processes import join_launch
 from abhinaya.prompting.special_tokens import defuse
 from members.llama_zero_shot.config import Decoding, TransformersConfig
 from members.llama_zero_shot.engine import Answer, Keep, Question, seed_of
-from members.llama_zero_shot.local_model import fingerprint, load_once
+from members.llama_zero_shot.local_model import fingerprint
 
 if TYPE_CHECKING:
     from torch import Tensor

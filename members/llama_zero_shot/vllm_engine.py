@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from abhinaya.errors import BadValueError, MissingPackageError
+from abhinaya.inference.loaded import load_once
 from members.llama_zero_shot.config import Decoding, VllmConfig
 from members.llama_zero_shot.engine import Answer, EngineError, Keep, Question, seed_of
-from members.llama_zero_shot.local_model import fingerprint, load_once
+from members.llama_zero_shot.local_model import fingerprint
 from members.llama_zero_shot.probabilities import Place, find_probs
 
 __all__ = ["VllmEngine"]

@@ -22,6 +22,7 @@ from members.salmonn.weights import (
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from transformers import PreTrainedModel
 
     from members.salmonn.model import SalmonnBackbone
 
@@ -105,6 +106,9 @@ def build_backbone(parts: SalmonnSources, *, with_vocabulary: bool = False) -> S
         # Straight to this process' own device: eight copies would not fit into the host's memory.
         device=None if device.type == "cpu" else device,
     )
+    published = parts.compat == "published"
+    if published and with_vocabulary:
+        _add_pad_token(llm)
     bare: Any = llm.base_model  # itself where it has no head
     if sizes.lora_rank:
         add_lora(
@@ -116,12 +120,23 @@ def build_backbone(parts: SalmonnSources, *, with_vocabulary: bool = False) -> S
         )
     what = f"adapters of the language model {parts.base!r}"
     load_into(bare, _part(state, "llm."), what=what, where=where)
-    backbone = SalmonnBackbone(
-        encoder, adapter, llm, published=getattr(parts, "compat", "none") == "published"
-    )
+    backbone = SalmonnBackbone(encoder, adapter, llm, published=published)
     if own_norm:
         load_into(backbone.norm, own_norm, what="the norm before pooling", where=classifier)
     return backbone
+
+
+def _add_pad_token(llm: PreTrainedModel) -> None:
+    """Add the public code's [PAD] to the vocabulary; its rows, random there, are zero.
+
+    It is one more column of the logits, over which beam search normalises.
+    """
+    import torch
+
+    llm.resize_token_embeddings(llm.config.get_text_config().vocab_size + 1, mean_resizing=False)
+    model = cast("Any", llm)
+    for layer in (model.get_input_embeddings(), model.get_output_embeddings()):
+        torch.nn.init.zeros_(layer.weight.detach()[-1])
 
 
 def _part(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -198,6 +213,7 @@ def build_inputs(
         max_text_tokens=parts.max_text_tokens,
         emotions=emotions,
         seed=seed,
+        published=published,
     )
     extractor = load_feature_extractor(parts.whisper)
     return SalmonnInputs(extractor, tokens, needs_text=needs_text, published=published)

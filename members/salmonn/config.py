@@ -78,6 +78,10 @@ class SalmonnSources(MemberConfig):
     """What stands around the user's turn; Vicuna's by default."""
     max_text_tokens: PositiveInt = 300
     """Tokens that are kept of the text behind the prompt, the transcript in it included."""
+    compat: Literal["none", "published"] = "none"
+    """`published` repeats the public code: padding is pooled, BEATs hears the padding of the batch,
+    prompts of unequal length are padded in the middle, texts that begin with a blank get another,
+    and answers are searched for in a vocabulary with a [PAD]. Results then depend on the batch."""
 
     @field_validator("prompt", mode="before")
     @classmethod
@@ -107,6 +111,22 @@ class SalmonnSources(MemberConfig):
             )
         return self
 
+    @property
+    def depends_on_batch(self) -> bool:
+        """True for `compat: published`."""
+        return self.compat == "published"
+
+    @model_validator(mode="after")
+    def _check_published(self) -> Self:
+        keys = [key for key in ("cache", "trim_padding") if getattr(self, key, None)]
+        if self.compat == "published" and keys:
+            raise ValueError(
+                f"{' and '.join(keys)} cannot be set where compat is 'published', because "
+                "there the encoders' output depends on the batch. Remove it (or "
+                "cache_encoders), or set compat to none"
+            )
+        return self
+
 
 class SalmonnConfig(SalmonnSources, ClassifierConfig):
     """SALMONN as a classifier: the keys of its parts beside those of every classifier."""
@@ -117,9 +137,6 @@ class SalmonnConfig(SalmonnSources, ClassifierConfig):
     prompt_sampling: Literal["fixed", "random"] = "fixed"
     """`random` draws a prompt by (seed, epoch, utterance) in training; evaluation takes the first
     one in any case."""
-    compat: Literal["none", "published"] = "none"
-    """`published` repeats the public code: padding is pooled, BEATs hears the padding of the batch,
-    prompts of unequal length are padded in the middle. Results then depend on the batch."""
     cache_encoders: bool = Field(default=False, strict=True)
     """Short for a `cache` in the folder `encoder-cache` beside the run directory."""
 
@@ -135,21 +152,8 @@ class SalmonnConfig(SalmonnSources, ClassifierConfig):
             return data  # a run_dir that is missing or wrong is reported
         return data | {"cache": {"dir": str(Path(run_dir).parent / "encoder-cache")}}
 
-    @property
-    def depends_on_batch(self) -> bool:
-        """True for `compat: published`."""
-        return self.compat == "published"
-
     @model_validator(mode="after")
-    def _check_published(self) -> Self:
-        if self.compat == "published":
-            keys = [key for key in ("cache", "trim_padding") if getattr(self, key)]
-            if keys:
-                raise ValueError(
-                    f"{' and '.join(keys)} cannot be set where compat is 'published', because "
-                    "there the encoders' output depends on the batch. Remove it (or "
-                    "cache_encoders), or set compat to none"
-                )
+    def _check_sampling(self) -> Self:
         if self.prompt_sampling == "random":
             if len(self.prompt) == 1 and self.prompt_pool is None:
                 raise ValueError(

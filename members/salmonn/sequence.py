@@ -137,6 +137,8 @@ class PromptTokens:
         max_text_tokens: longer texts are cut; the end sign goes first.
         emotions: classes that a prompt may list.
         seed: of the draw of a prompt for each utterance and epoch; None for no draw.
+        published: put a blank before every text, as the public code's tokenizer does; transformers
+            5 leaves it out before one that begins with a blank.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -145,6 +147,7 @@ class PromptTokens:
     max_text_tokens: int
     emotions: EmotionSet | None = None
     seed: int | None = None
+    published: bool = False
 
     def encode(self, utterance: Utterance) -> dict[str, list[int]]:
         """Return ids of `before` (with BOS), `after` and `text` (with the end sign, if any)."""
@@ -172,6 +175,11 @@ class PromptTokens:
         return int(rng.integers(len(self.prompts)))
 
     def _ids(self, text: str) -> list[int]:
+        if self.published and text[:1] == " " and self._plain_ids(" a") == self._plain_ids("a"):
+            text = f" {text}"
+        return self._plain_ids(text)
+
+    def _plain_ids(self, text: str) -> list[int]:
         ids: Any = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)
         return list(ids["input_ids"])
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from abhinaya.config import Config
+from abhinaya.config import Config, config_digest
 from abhinaya.data.labels import ABSTAIN
 from abhinaya.data.manifest import Manifest
 from abhinaya.data.predictions import PredictionTable
 from abhinaya.errors import BadValueError
+from abhinaya.inference.loaded import load_once
 from abhinaya.inference.zero_shot import Outcome, ZeroShotMember, predict_outcomes
 from abhinaya.loading.clips import Clip, Cropping, collect_clips, digest_clips
 from abhinaya.member import PredictRequest
@@ -33,6 +34,12 @@ __all__ = ["ZERO_SHOT", "Decoding", "SalmonnZeroShotConfig", "SalmonnZeroShotMem
 
 # What changes an answer by no more than rounding, or not at all.
 _NOT_IN_DIGEST = ("data", "inference.batch_size", "inference.num_workers")
+
+# What is asked, of which clips and how, once the model is there.
+_NOT_IN_WEIGHTS = (
+    *("name", "seed", "data", "audio", "decoding", "inference", "max_text_tokens"),
+    *("prompt", "prompt_pool", "prompt_template", "stored_prompts"),
+)
 
 
 class Decoding(Config):
@@ -74,11 +81,18 @@ class SalmonnZeroShotMember(ZeroShotMember):
         clips, problems = collect_clips(
             rows, request.manifest, inputs, (transcripts, "predict") if transcripts else None
         )
-        plan = plan_table(config, request, without=_NOT_IN_DIGEST, clips=digest_clips(clips))
+        plan = plan_table(
+            config,
+            request,
+            without=_NOT_IN_DIGEST,
+            clips=digest_clips(clips),
+            batch_size=config.inference.batch_size if config.depends_on_batch else None,
+        )
         found = find_table(plan)
         if found is not None:
             return found
-        backbone = _load_backbone(config)
+        key = config_digest(config, without=_NOT_IN_WEIGHTS)
+        backbone = load_once(key, lambda: _load_backbone(config))
         prompt = inputs.tokens.prompts[0]
         asked = "\n".join(turn.text for turn in prompt.turns)
         parser = AnswerParser(request.manifest.emotions, asked)
@@ -102,6 +116,7 @@ class SalmonnZeroShotMember(ZeroShotMember):
         inputs = build_inputs(
             config,
             needs_text=config.data.transcripts is not None,
+            published=config.depends_on_batch,
             emotions=manifest.emotions,
         )
         if config.audio.max_audio_s > inputs.window_s:

@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
+import golden_set
 import numpy as np
 import torch
+from golden_set import CONFIG as CONFIG
+from golden_set import GOLDEN as GOLDEN
+from golden_set import LLAMA3, classifier_of, read_json
 
 from abhinaya.member import Utterance
 from abhinaya.nn.classifier import EmotionClassifier
 from members.llama_lora.config import LlamaLoraConfig
 from members.llama_lora.member import MEMBER, load_published
 
-GOLDEN = Path(__file__).parents[1] / "golden"
-CONFIG = json.loads((GOLDEN / "config.json").read_text(encoding="utf-8"))
-TOKENS = json.loads((GOLDEN / "t2_tokens.json").read_text(encoding="utf-8"))
-CLASSIFIER = GOLDEN / "t2" / "t2_classifier.pth"
+TOKENS = read_json("t2_tokens.json")
+CLASSIFIER = classifier_of("t2")
+LORA, SIZES = CONFIG["lora"], CONFIG["t2"]
+N_ADAPTERS = 2 * len(LORA["targets"]) * SIZES["num_hidden_layers"]
+"""Two matrices for each projection in each layer."""
+LORA_KEYS = {
+    "rank": LORA["r"],
+    "alpha": LORA["alpha"],
+    "dropout": LORA["dropout"],
+    "target_modules": LORA["targets"],
+}
+HEAD = {"hidden": CONFIG["head"]["fc_hidden"], "norm": "none"}
 
 
 def make_config(folder: Path, **changes: Any) -> LlamaLoraConfig:
@@ -30,10 +41,11 @@ def make_config(folder: Path, **changes: Any) -> LlamaLoraConfig:
             "manifest": str(folder / "manifest.parquet"),
             "transcripts": {"predict": "human"},
         },
-        "base": str(GOLDEN / "t2" / "llama"),
+        "base": str(LLAMA3),
         "classifier": str(CLASSIFIER),
+        "lora": LORA_KEYS,
         "weights": "float32",
-        "head": {"hidden": 32, "norm": "none"},
+        "head": HEAD,
         "loss": {
             "name": "vector-scaling",
             "gamma": 0.3,
@@ -63,5 +75,4 @@ def batch_of(config: LlamaLoraConfig, *texts: str) -> dict[str, torch.Tensor]:
 
 
 def golden() -> dict[str, np.ndarray]:
-    with np.load(GOLDEN / "t2.npz") as arrays:
-        return dict(arrays)
+    return golden_set.golden("t2")

@@ -7,18 +7,24 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import soundfile
 import torch
+from golden_set import BEATS, LLAMA, QFORMER, SALMONN, WAVS, WHISPER, classifier_of
+from golden_set import CASES as CASES
+from golden_set import CONFIG as CONFIG
+from golden_set import GOLDEN as GOLDEN
+from golden_set import ROWS as ROWS
+from golden_set import SINGLES as SINGLES
+from golden_set import TOKENS as TOKENS
+from golden_set import golden as golden
 
 from abhinaya.member import Utterance
 from abhinaya.nn.classifier import EmotionClassifier
 from members.salmonn.config import SalmonnConfig
 from members.salmonn.member import SPEECH, SPEECH_TEXT, load_published
 
-GOLDEN = Path(__file__).parents[1] / "golden"
-CONFIG = json.loads((GOLDEN / "config.json").read_text(encoding="utf-8"))
 CLASS_WEIGHTS = CONFIG["class_weights"]
+HEAD = {"hidden": CONFIG["head"]["fc_hidden"], "norm": "none"}
 
 LOSSES: dict[str, dict[str, Any]] = {
     "s2": {"name": "focal", "gamma": 2, "class_weights": CLASS_WEIGHTS},
@@ -60,15 +66,20 @@ def make_config(system: str, folder: Path, **changes: Any) -> SalmonnConfig:
         "name": system,
         "run_dir": str(folder / "run"),
         "data": {"manifest": str(folder / "manifest.parquet")},
-        "base": str(GOLDEN / "llama"),
-        "whisper": str(GOLDEN / "whisper"),
-        "beats": str(GOLDEN / "beats" / "BEATs_tiny.pt"),
-        "salmonn": str(GOLDEN / "salmonn" / "salmonn_tiny.pth"),
-        "classifier": str(GOLDEN / system / f"{system}_classifier.pth"),
-        "qformer": str(GOLDEN / "qformer_bert"),
+        "base": str(LLAMA),
+        "whisper": str(WHISPER),
+        "beats": str(BEATS),
+        "salmonn": str(SALMONN),
+        "classifier": str(classifier_of(system)),
+        "qformer": str(QFORMER),
+        "window_s": CONFIG["salmonn"]["second_per_window"],
+        "stride_s": CONFIG["salmonn"]["second_stride"],
+        "prompt_template": CONFIG["prompt_template"],
+        "max_text_tokens": CONFIG["salmonn"]["max_txt_len"],
+        "lora": {"alpha": CONFIG["lora"]["alpha"], "dropout": CONFIG["lora"]["dropout"]},
         "llm_weights": "float32",
         "prompt": str(folder / f"{system}-v1.md"),
-        "head": {"hidden": 32, "norm": "none"},
+        "head": HEAD,
         "loss": LOSSES[system],
         "training": {"global_batch_size": 3, "use_cpu": True},
         **write_prompts(folder),
@@ -91,23 +102,12 @@ def load_classifier(config: SalmonnConfig) -> EmotionClassifier:
 
 @functools.cache
 def utterances() -> tuple[Utterance, ...]:
-    """The three golden clips with their transcripts."""
+    """The golden clips with their transcripts."""
     clips = []
-    for idx, text in enumerate(CONFIG["st1_transcripts"]):
-        waveform, _ = soundfile.read(GOLDEN / "wav" / f"utt{idx}.wav", dtype="float32")
-        clips.append(Utterance(f"utt{idx}.wav", waveform, text))
+    for file, text in zip(WAVS, CONFIG["st1_transcripts"], strict=True):
+        waveform, _ = soundfile.read(file, dtype="float32")
+        clips.append(Utterance(file.name, waveform, text))
     return tuple(clips)
-
-
-CASES: dict[str, tuple[tuple[int, int], ...]] = {
-    "batch": ((0, 0), (1, 0), (2, 0)),
-    "mixed": ((0, 0), (1, 1), (2, 0)),
-    "single0": ((0, 0),),
-    "single1": ((1, 0),),
-    "single2": ((2, 0),),
-    "single1p1": ((1, 1),),
-}
-"""(utterance, prompt) of each row."""
 
 
 def batch_of(config: SalmonnConfig, rows: tuple[tuple[int, int], ...]) -> dict[str, torch.Tensor]:
@@ -122,8 +122,3 @@ def batch_of(config: SalmonnConfig, rows: tuple[tuple[int, int], ...]) -> dict[s
         encoded.append(inputs.encode(utterances()[utterance]))
         inputs.tokens = tokens
     return dict(inputs.collate(encoded))
-
-
-def golden(name: str) -> dict[str, np.ndarray]:
-    with np.load(GOLDEN / f"{name}.npz") as arrays:
-        return dict(arrays)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from golden_set import CONFIG, LLAMA, LLAMA3, SALMONN, TOKENS, classifier_of, golden, read_json
 from peft import LoraConfig, inject_adapter_in_model
 from transformers import (
     GPT2Config,
@@ -27,8 +27,7 @@ from abhinaya.nn.language_model import (
     load_tokenizer,
 )
 
-GOLDEN = Path(__file__).parents[1] / "golden"
-VICUNA, LLAMA3 = GOLDEN / "llama", GOLDEN / "t2" / "llama"
+LORA = CONFIG["lora"]
 
 
 @pytest.fixture(scope="module", params=["vicuna", "llama3"])
@@ -56,7 +55,7 @@ def relative_error(ours: torch.Tensor, theirs: torch.Tensor) -> float:
 
 @torch.no_grad()
 def merge_lora(model: Any, checkpoint: dict[str, torch.Tensor], prefix: str) -> int:
-    """Add published adapters, rank 8 and alpha 32, to a bare model's weights; how many there are.
+    """Add published adapters to a bare model's weights; how many there are.
 
     Adapters that are not kept apart are W + alpha / rank * B A.
     """
@@ -64,65 +63,64 @@ def merge_lora(model: Any, checkpoint: dict[str, torch.Tensor], prefix: str) -> 
     for key in first:
         name = key.removeprefix(prefix).partition(".lora_A")[0] + ".weight"
         delta = checkpoint[key.replace("lora_A", "lora_B")] @ checkpoint[key]
-        model.get_parameter(name).add_(32 / 8 * delta)
+        model.get_parameter(name).add_(LORA["alpha"] / LORA["r"] * delta)
     return len(first)
 
 
 @pytest.mark.parity
 @pytest.mark.parametrize("head", [False, True])
 def test_vicuna_with_published_adapters_matches_published(head: bool) -> None:
-    model = load_language_model(str(VICUNA), head=head)
+    model = load_language_model(str(LLAMA), head=head)
     bare: Any = model.get_submodule("model") if head else model
-    weights = torch.load(GOLDEN / "salmonn" / "salmonn_tiny.pth", weights_only=True)["model"]
-    # two projections in each of three layers
-    assert merge_lora(bare, weights, "llama_model.base_model.model.model.") == 6
-    golden = np.load(GOLDEN / "salmonn.npz")
+    weights = torch.load(SALMONN, weights_only=True)["model"]
+    n_adapters = len(LORA["targets"]) * bare.config.num_hidden_layers
+    assert merge_lora(bare, weights, "llama_model.base_model.model.model.") == n_adapters
+    arrays = golden("salmonn")
     with torch.no_grad():
         ours = bare(
-            inputs_embeds=torch.tensor(golden["inputs_embeds"]),
-            attention_mask=torch.tensor(golden["attention_mask"]),
+            inputs_embeds=torch.tensor(arrays["inputs_embeds"]),
+            attention_mask=torch.tensor(arrays["attention_mask"]),
         ).last_hidden_state
-    real = golden["attention_mask"] == 1
+    real = arrays["attention_mask"] == 1
     # The published code rounds to 1e-5 against itself in float64; float16 misses by far more.
-    np.testing.assert_allclose(ours.numpy()[real], golden["last_hidden"][real], rtol=0, atol=2e-5)
+    np.testing.assert_allclose(ours.numpy()[real], arrays["last_hidden"][real], rtol=0, atol=2e-5)
 
 
 @pytest.mark.parity
 def test_llama3_with_published_adapters_matches_published() -> None:
     model: Any = load_language_model(str(LLAMA3))
-    weights = torch.load(GOLDEN / "t2" / "t2_classifier.pth", weights_only=True)
-    assert merge_lora(model, weights, "llama.base_model.model.model.") == 6
-    golden = np.load(GOLDEN / "t2.npz")
-    ids, mask = (torch.tensor(golden[key]) for key in ("input_ids", "attention_mask"))
+    weights = torch.load(classifier_of("t2"), weights_only=True)
+    n_adapters = len(LORA["targets"]) * model.config.num_hidden_layers
+    assert merge_lora(model, weights, "llama.base_model.model.model.") == n_adapters
+    arrays = golden("t2")
+    ids, mask = (torch.tensor(arrays[key]) for key in ("input_ids", "attention_mask"))
     with torch.no_grad():
         ours = model(input_ids=ids, attention_mask=mask).last_hidden_state
-    real = golden["attention_mask"] == 1
+    real = arrays["attention_mask"] == 1
     # transformers 5.23 against 4.48: 2e-5
-    np.testing.assert_allclose(ours.numpy()[real], golden["last_hidden"][real], rtol=0, atol=1e-4)
+    np.testing.assert_allclose(ours.numpy()[real], arrays["last_hidden"][real], rtol=0, atol=1e-4)
 
 
 @pytest.mark.parity
 def test_vicuna_tokenizer_gives_the_published_ids() -> None:
-    tokenizer = load_tokenizer(str(VICUNA))
-    golden = json.loads((GOLDEN / "tokens.json").read_text(encoding="utf-8"))
-    strings = golden["strings"]
-    # Leading blanks made one more token in the version that wrote the file.
-    del strings["leading_space"]
-    assert len(strings) == 10
+    tokenizer = load_tokenizer(str(LLAMA))
+    # Leading blanks made one more token in the version that wrote the file; SALMONN adds it.
+    strings = {name: case for name, case in TOKENS["strings"].items() if name != "leading_space"}
+    assert len(strings) >= 8
     for name, case in strings.items():
         assert tokenizer(case["text"], add_special_tokens=False).input_ids == case["ids"], name
-    long = golden["truncated_300"]
-    cut = tokenizer(long["text"], add_special_tokens=False, truncation=True, max_length=300)
+    long = TOKENS["truncated_300"]
+    cut = tokenizer(long["text"], add_special_tokens=False, truncation=True, max_length=long["n"])
     assert cut.input_ids == long["ids"]
 
 
 @pytest.mark.parity
 def test_llama3_tokenizer_gives_the_published_ids() -> None:
     tokenizer = load_tokenizer(str(LLAMA3))
-    golden = json.loads((GOLDEN / "t2_tokens.json").read_text(encoding="utf-8"))
-    assert len(golden["ids"]) == 4
-    for n, expected in enumerate(golden["ids"]):
-        text = golden["texts"][n] + "</s>"
+    tokens = read_json("t2_tokens.json")
+    assert len(tokens["ids"]) == len(golden("t2")["logits"])
+    for text, expected in zip(tokens["texts"], tokens["ids"], strict=True):
+        text += tokens["suffix"]
         ids = tokenizer(text, add_special_tokens=False, truncation=True, max_length=128).input_ids
         assert ids == expected
 
@@ -179,11 +177,13 @@ def test_tied_head_and_another_family_load(tmp_path: Path) -> None:
 
 
 def test_shapes_are_those_of_the_files_without_loading_them() -> None:
-    shapes = language_model_shapes(str(LLAMA3))
-    assert shapes["model.layers.2.self_attn.v_proj.weight"] == (32, 64)
-    assert shapes["lm_head.weight"] == (504, 64)
-    # 9 tensors in each of three layers, embedding, norm and head
-    assert len(shapes) == 30
+    shapes, config = language_model_shapes(str(LLAMA3)), read_json("t2", "llama", "config.json")
+    n_layers, width = config["num_hidden_layers"], config["hidden_size"]
+    values = config["num_key_value_heads"] * width // config["num_attention_heads"]
+    assert shapes[f"model.layers.{n_layers - 1}.self_attn.v_proj.weight"] == (values, width)
+    assert shapes["lm_head.weight"] == (config["vocab_size"], width)
+    # 9 tensors in each layer, embedding, norm and head
+    assert len(shapes) == 9 * n_layers + 3
 
 
 def test_int8_stays_close_to_float32(tiny: str) -> None:

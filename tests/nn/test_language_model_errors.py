@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from golden_set import LLAMA, LLAMA3
 from transformers import BertConfig, BertModel
 
 from abhinaya.demo.checkpoints.llama import Layout, write_llama
@@ -19,9 +20,6 @@ from abhinaya.nn.language_model import (
     load_language_model,
     load_tokenizer,
 )
-
-GOLDEN = Path(__file__).parents[1] / "golden"
-VICUNA, LLAMA3 = GOLDEN / "llama", GOLDEN / "t2" / "llama"
 
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:1f2e\nsize 9876543210\n"
 
@@ -165,7 +163,7 @@ def test_folder_without_tokenizer_raises(copy: Path) -> None:
 def vicuna(tmp_path: Path) -> Path:
     """A folder with Vicuna's tokenizer to damage."""
     for name in ("tokenizer.model", "tokenizer_config.json"):
-        shutil.copy(VICUNA / name, tmp_path)
+        shutil.copy(LLAMA / name, tmp_path)
     return tmp_path
 
 
@@ -215,7 +213,7 @@ def test_sentencepiece_file_from_the_hub_without_its_package_raises(
     cache = tmp_path_factory.mktemp("hub")
     model = cache / "models--nobody--vicuna"
     shutil.copytree(vicuna, model / "snapshots" / "0123")
-    shutil.copy(VICUNA / "config.json", model / "snapshots" / "0123")
+    shutil.copy(LLAMA / "config.json", model / "snapshots" / "0123")
     (model / "refs").mkdir()
     (model / "refs" / "main").write_text("0123", encoding="utf-8")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))

@@ -1,16 +1,15 @@
 """Our losses against numbers of the published training scripts; see tests/golden/README.md."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
+from golden_set import golden
 
 from abhinaya.nn.losses import LossConfig, build_loss
 
 pytestmark = pytest.mark.parity
 
-GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "losses.npz")
+GOLDEN = golden("losses")
 WEIGHTS = tuple(GOLDEN["class_weights"].tolist())
 COUNTS = GOLDEN["class_counts"].tolist()
 CASES = {

@@ -1,14 +1,13 @@
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
+from golden_set import golden
 from torch import tensor
 
 from abhinaya.errors import BadShapeError, BadValueError, UnknownNameError
 from abhinaya.nn.pooling import AttentiveStatisticsPooling, MeanPooling, build_pooling
 
-GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "asp.npz")
+GOLDEN = golden("asp")
 
 
 def lengths_to_mask(lengths, n_frames):
@@ -74,7 +73,7 @@ def test_attentive_statistics_equal_the_published_loop_with_gradients(lengths):
 
 
 def golden_pooling():
-    pooling = AttentiveStatisticsPooling(16)
+    pooling = AttentiveStatisticsPooling(len(GOLDEN["attention"]))
     weights = {
         "attention": tensor(GOLDEN["attention"]),
         "sap_linear.weight": tensor(GOLDEN["sap_linear_weight"]),
@@ -90,19 +89,24 @@ def golden_pooling():
 )
 def test_attentive_statistics_match_published_with_gradient(case, lengths):
     frames = tensor(GOLDEN["x"], requires_grad=True)
-    ours = golden_pooling()(frames, None if lengths is None else lengths_to_mask(lengths, 50))
-    (ours * torch.linspace(-1, 1, 32)).sum().backward()
+    ours = golden_pooling()(
+        frames, None if lengths is None else lengths_to_mask(lengths, frames.shape[1])
+    )
+    (ours * torch.linspace(-1, 1, ours.shape[1])).sum().backward()
     np.testing.assert_allclose(ours.detach().numpy(), GOLDEN[case], rtol=0, atol=1e-6)
     np.testing.assert_allclose(frames.grad.numpy(), GOLDEN[f"grad_{case}"], rtol=0, atol=1e-6)
 
 
 @pytest.mark.parity
 def test_attentive_statistics_of_a_single_frame_match_published():
-    ours = golden_pooling()(tensor(GOLDEN["x"]), lengths_to_mask([50, 20, 1], 50)).detach().numpy()
+    lengths = [*GOLDEN["lengths"].tolist()[:-1], 1]
+    mask = lengths_to_mask(lengths, GOLDEN["x"].shape[1])
+    ours = golden_pooling()(tensor(GOLDEN["x"]), mask).detach().numpy()
     np.testing.assert_allclose(ours, GOLDEN["t2_masked_len1"], rtol=0, atol=1e-6)
     # One frame is its own mean; its deviation is the floor, the root of 1e-5.
-    np.testing.assert_array_equal(ours[2, :16], GOLDEN["x"][2, 0])
-    np.testing.assert_allclose(ours[2, 16:], 0.0031622776, rtol=1e-6)
+    mean, deviation = np.split(ours[-1], 2)
+    np.testing.assert_array_equal(mean, GOLDEN["x"][-1, 0])
+    np.testing.assert_allclose(deviation, 0.0031622776, rtol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["attentive-statistics", "mean"])

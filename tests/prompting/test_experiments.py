@@ -16,6 +16,7 @@ from abhinaya.data.transcripts import write_transcripts
 from abhinaya.errors import BadValueError, MissingFileError, ProblemsError, UnknownNameError
 from abhinaya.files import sole_writer
 from abhinaya.prompting.experiments import PromptExperiment, choose_source, plan_trials, run_trials
+from members.salmonn.build import build_backbone
 
 # Paths of weights are looked at when a trial is computed, not before.
 SALMONN = {
@@ -299,6 +300,31 @@ def test_run_trials_into_a_folder_that_another_run_writes_raises(corpus):
     ):
         list(run_trials([], experiment, corpus))
     assert not experiment.out.exists()
+
+
+def test_model_is_loaded_once_for_all_prompts_and_decodings(corpus, tiny, own, monkeypatch):
+    """Each trial loaded it anew; only other weights need that."""
+    loaded = []
+
+    def count(config, **options):
+        loaded.append(config.window_s)
+        return build_backbone(config, **options)
+
+    monkeypatch.setattr("members.salmonn.zero_shot.build_backbone", count)
+    short = {"decoding": {"n_beams": 1, "max_new_tokens": 1}}
+    experiment = experiment_of(
+        corpus,
+        prompts=["salmonn-zero-shot-v1", own("curt-v1")],
+        models=tiny,
+        decodings={"short": short, "wide": short | {"window_s": 0.5}},
+    )
+    tables = list(run_trials(plan_trials(experiment, corpus), experiment, corpus))
+    assert len(tables) == 4
+    assert loaded == [0.333333, 0.5]
+    # Afterwards the memory is free again, and a prediction alone loads its own.
+    (experiment.out / "curt-v1__ears__wide.parquet").unlink()
+    list(run_trials(plan_trials(experiment, corpus), experiment, corpus))
+    assert loaded == [0.333333, 0.5, 0.5]
 
 
 def test_run_trials_writes_tables_and_computes_none_again(corpus, tiny, own, caplog):

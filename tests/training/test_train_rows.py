@@ -8,10 +8,12 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 from abhinaya.data.manifest import Manifest
 from abhinaya.data.predictions import read_table, write_table
@@ -19,6 +21,7 @@ from abhinaya.errors import BadValueError, CheckpointError
 from abhinaya.files import write_json
 from abhinaya.member import PredictRequest
 from abhinaya.nn.checkpoint import read_info
+from abhinaya.nn.losses import build_loss
 from abhinaya.registry import load_member
 
 Train = Callable[..., Path]
@@ -55,6 +58,42 @@ def test_train_leaves_out_rows_without_a_class_and_counts_them(
     assert f"tiny: {32 - n_classless} training clips, 0 for validation, 0 unusable" in caplog.text
     assert problems_of(run) == []
     assert sum(read_info(run / "best").facts["class_counts"]) == 32 - n_classless
+
+
+@pytest.mark.parametrize(
+    "loss", ["{name: focal, class_weights: inverse}", "{name: vector-scaling}"]
+)
+def test_train_without_a_row_of_some_classes_names_them(
+    train: Train, manifest: Manifest, monkeypatch: pytest.MonkeyPatch, loss: str
+) -> None:
+    labels = ["N" if label in ("F", "U") else label for label in manifest.select("train")["label"]]
+    changed = with_rows(manifest, label=labels)
+    monkeypatch.setattr("abhinaya.training.train.build_classifier", pytest.fail)  # before weights
+    message = r"No training row of 'tiny' has the class 'F', 'U', but the loss .*loss\.class_counts"
+    with pytest.raises(BadValueError, match=message):
+        train(*QUICK, f"loss={loss}", manifest=changed)
+
+
+def test_train_weighs_classes_by_the_rows_of_the_manifest_unless_counts_are_stated(
+    train: Train, manifest: Manifest
+) -> None:
+    built = []
+
+    def stop(member: object, config: Any, n_classes: int, counts: list[int]) -> None:
+        loss: Any = build_loss(config.loss, counts)
+        built.append(loss)
+        raise BadValueError("that is all")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("abhinaya.training.train.build_classifier", stop)
+        for stated in ("", ", class_counts: [8, 4, 2, 1, 1, 2, 4, 8]"):
+            with pytest.raises(BadValueError, match="that is all"):
+                train(*QUICK, f"loss={{name: focal, class_weights: inverse{stated}}}")
+    labels = manifest.select("train")["label"]
+    ours = torch.tensor([int((labels == code).sum()) for code in manifest.emotions.codes])
+    for loss, counts in zip(built, (ours, torch.tensor([8, 4, 2, 1, 1, 2, 4, 8])), strict=True):
+        # N / (K n)
+        torch.testing.assert_close(loss.class_weights, counts.sum() / (8 * counts))
 
 
 def test_train_soft_loss_uses_rows_with_votes_whatever_their_label(

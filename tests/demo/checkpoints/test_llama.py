@@ -8,14 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from golden_set import CONFIG, GOLDEN
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
 from abhinaya.demo.checkpoints.llama import Layout, write_llama
 from abhinaya.demo.corpus.sentences import make_sentence
 from abhinaya.errors import BadValueError, MissingPackageError
-
-GOLDEN = Path(__file__).parents[2] / "golden"
 
 LAYOUTS: tuple[Layout, ...] = ("vicuna", "llama3")
 
@@ -38,7 +37,7 @@ def load(folder: Path) -> tuple[Any, Any]:
 
 
 def test_vicuna_has_the_files_and_keys_of_a_published_one(tmp_path: Path) -> None:
-    write_llama(tmp_path, n_layers=3)
+    write_llama(tmp_path, n_layers=CONFIG["llama"]["num_hidden_layers"])
     assert set(read_all(tmp_path)) == {
         "config.json",
         "generation_config.json",
@@ -63,7 +62,7 @@ def test_vicuna_has_the_files_and_keys_of_a_published_one(tmp_path: Path) -> Non
 
 
 def test_llama3_has_the_files_and_shapes_of_a_published_one(tmp_path: Path) -> None:
-    write_llama(tmp_path, layout="llama3", n_layers=3)
+    write_llama(tmp_path, layout="llama3", n_layers=CONFIG["t2"]["num_hidden_layers"])
     assert set(read_all(tmp_path)) == {
         "config.json",
         "generation_config.json",

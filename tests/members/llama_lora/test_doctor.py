@@ -11,6 +11,7 @@ import sys
 import llama_golden as G
 import pytest
 import torch
+from golden_set import LLAMA3
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from abhinaya.data.transcripts import write_transcripts
@@ -39,7 +40,7 @@ def only_problem(folder, what, text, **changes):
 @pytest.fixture
 def llama(tmp_path):
     """A copy of the golden language model, to be broken."""
-    return shutil.copytree(G.GOLDEN / "t2" / "llama", tmp_path / "llama")
+    return shutil.copytree(LLAMA3, tmp_path / "llama")
 
 
 def edit_json(file, **changes):
@@ -59,13 +60,16 @@ def test_golden_set_is_whole(tmp_path, monkeypatch):
         "memory for prediction": "note",
     }
     details = {found.what: found.details for found in findings}
-    # All sizes are those that tests/golden/README.md names.
-    assert details["base"] == "the language model is whole: 3 layers of 64 features, 504 tokens"
-    assert details["tokenizer"] == (
-        "504 tokens, begins with '<|begin_of_text|>', ends with '<|end_of_text|>'"
+    keys = ("num_hidden_layers", "hidden_size", "vocab_size")
+    n_layers, width, n_tokens = (G.SIZES[key] for key in keys)
+    assert details["base"] == (
+        f"the language model is whole: {n_layers} layers of {width} features, {n_tokens} tokens"
     )
-    assert details["lora"].endswith("they get adapters of rank 8")
-    assert details["classifier"] == "is whole: 21 tensors, for 8 classes"
+    assert details["tokenizer"] == (
+        f"{n_tokens} tokens, begins with '<|begin_of_text|>', ends with '<|end_of_text|>'"
+    )
+    assert details["lora"].endswith("they get adapters of rank {}".format(G.LORA["r"]))
+    assert details["classifier"] == f"is whole: {G.N_ADAPTERS + 9} tensors, for 8 classes"
     assert "there is no manifest" in details["data.transcripts"]
     assert "of weights (float32)" in details["memory for training"]
 
@@ -73,7 +77,7 @@ def test_golden_set_is_whole(tmp_path, monkeypatch):
 def test_shipped_config_is_checked_by_the_command(tmp_path, capsys):
     from abhinaya.cli import main
 
-    settings = [f"base={G.GOLDEN / 't2' / 'llama'}", "weights=float32"]
+    settings = [f"base={LLAMA3}", "weights=float32"]
     with pytest.raises(SystemExit) as done:
         main(["doctor", "members/llama-8b-lora.yaml", *settings, "--json"])
     assert done.value.code == 0
@@ -116,8 +120,13 @@ def test_damaged_shard(llama, tmp_path):
 
 
 def test_files_that_do_not_fit_their_config(llama, tmp_path):
-    edit_json(llama / "config.json", num_hidden_layers=4)
-    text = r"9 of 38 keys do not fit .* the LlamaModel of its config\.json: missing: 'layers\.3"
+    n_layers = G.SIZES["num_hidden_layers"]
+    edit_json(llama / "config.json", num_hidden_layers=n_layers + 1)
+    n_keys = 9 * (n_layers + 1) + 2  # embedding and norm too
+    text = (
+        rf"9 of {n_keys} keys do not fit .* the LlamaModel of its config\.json: missing: "
+        rf"'layers\.{n_layers}"
+    )
     only_problem(tmp_path, "base", text, base=str(llama), classifier=None)
 
 
@@ -134,7 +143,7 @@ def test_tokenizer_that_is_not_there(llama, tmp_path):
 def test_tokenizer_with_more_tokens_than_the_model_is_a_note(llama, tmp_path):
     file = llama / "tokenizer.json"
     content = json.loads(file.read_text())
-    added = dict(content["added_tokens"][-1], id=504, content="<|more|>")
+    added = dict(content["added_tokens"][-1], id=G.SIZES["vocab_size"], content="<|more|>")
     content["added_tokens"].append(added)
     file.write_text(json.dumps(content))
     findings = findings_of(tmp_path, base=str(llama))
@@ -165,9 +174,12 @@ def test_layers_that_are_not_there(tmp_path):
 
 
 def test_classifier_of_another_rank_and_head(tmp_path):
-    # A and B of two projections in three layers; fc has weight and bias, out its weight.
-    text = r"15 of 21 keys do not fit .* size mismatch for .*: \(8, 64\) against"
-    changes = {"lora": {"rank": 4}, "head": {"hidden": 16, "norm": "none"}}
+    # The adapters; fc has weight and bias, out its weight.
+    text = (
+        rf"{G.N_ADAPTERS + 3} of {G.N_ADAPTERS + 9} keys do not fit .* size mismatch for .*: "
+        rf"\({G.LORA['r']}, {G.SIZES['hidden_size']}\) against"
+    )
+    changes = {"lora": {"rank": G.LORA["r"] + 1}, "head": {"hidden": 16, "norm": "none"}}
     only_problem(tmp_path, "classifier", text, **changes)
 
 

@@ -7,6 +7,7 @@ import shutil
 
 import llama_golden as G
 import pytest
+from golden_set import LLAMA, LLAMA3, read_json
 
 from abhinaya.errors import BadValueError
 from abhinaya.member import Utterance
@@ -14,9 +15,9 @@ from abhinaya.nn.language_model import load_tokenizer
 from members.llama_lora.inputs import TranscriptInputs
 from members.llama_lora.member import MEMBER
 
-LLAMA3, VICUNA = G.GOLDEN / "t2" / "llama", G.GOLDEN / "llama"
-BOS, EOS = 500, 501
-SUFFIX = [441, 82, 29]
+T2 = read_json("t2", "llama", "config.json")
+BOS, EOS = T2["bos_token_id"], T2["eos_token_id"]
+SUFFIX = min(G.TOKENS["ids"], key=len)[-3:]
 """`</s>` as text: tests/golden/t2_tokens.json ends with it wherever nothing was cut."""
 
 
@@ -76,7 +77,7 @@ def test_text_that_looks_like_special_tokens_is_read_as_text(tokenizer):
     assert tokenizer.decode(ids) == text + "</s>"
     assert max(ids) < BOS  # the special ones are the last four of the vocabulary
     # To Vicuna's tokenizer `</s>` is the end of the text; here it is text in both.
-    vicuna = load_tokenizer(str(VICUNA))
+    vicuna = load_tokenizer(str(LLAMA))
     assert vicuna.eos_token_id == 2
     assert 2 not in ids_of(vicuna, "Why?")
 

@@ -10,6 +10,7 @@ import llama_golden as G
 import numpy as np
 import pytest
 import torch
+from golden_set import BEATS, classifier_of
 
 from abhinaya.data.labels import MSP_PODCAST, EmotionSet
 from abhinaya.data.manifest import make_manifest
@@ -20,7 +21,7 @@ from abhinaya.member_config import load_member_config
 from members.llama_lora.member import MEMBER
 from members.llama_lora.weights import read_classifier
 
-NAMES = ("a.wav", "b.wav", "c.wav", "d.wav")
+NAMES = tuple(f"{n}.wav" for n in range(len(G.TOKENS["texts"])))
 
 
 def write_corpus(folder, *, source="human", emotions=MSP_PODCAST):
@@ -50,7 +51,7 @@ def test_table_holds_the_published_logits(tmp_path, corpus, batch_size):
     config = G.make_config(tmp_path, inference={"batch_size": batch_size})
     table = predict(config, corpus, tmp_path / "table.parquet", with_embedding=True)
     assert table.utterances == NAMES
-    assert table.reasons == (None,) * 4
+    assert table.reasons == (None,) * len(NAMES)
     head = table.meta["head"]
     logits = table.embeddings @ np.array(head["weight"]).T + np.array(head["bias"])
     expected = G.golden()["logits"]
@@ -114,6 +115,10 @@ def test_weights_beside_the_config_are_found_from_anywhere(tmp_path, corpus, mon
     np.testing.assert_array_equal(alone.probs, first.probs)
 
 
+RANK, WIDTH, N_HIDDEN = G.LORA["r"], G.SIZES["hidden_size"], G.HEAD["hidden"]
+N_KEYS = G.N_ADAPTERS + 2
+"""Adapters and norm."""
+MISMATCH = rf"{G.N_ADAPTERS} of {N_KEYS} keys .*\({RANK}, {WIDTH}\) against \({RANK + 1}, {WIDTH}\)"
 LORA = "llama.base_model.model.model.layers.0.self_attn.q_proj.lora_A.default.weight"
 
 
@@ -121,18 +126,27 @@ LORA = "llama.base_model.model.model.layers.0.self_attn.q_proj.lora_A.default.we
     ("change", "changes", "expected"),
     [
         (lambda t: t.pop("out.bias"), {}, r"1 of \d+ keys .* missing: 'head\.out\.bias'"),
-        (lambda t: t.pop("ln.bias"), {}, r"1 of 14 keys .* adapters and norm .*: 'norm\.bias'"),
-        (lambda t: t.pop(LORA), {}, r"1 of 14 keys .*: missing: 'encoder\.layers\.0\.self_attn"),
-        (lambda t: None, {"lora": {"rank": 4}}, r"12 of 14 keys .*\(8, 64\) against \(4, 64\)"),
+        (
+            lambda t: t.pop("ln.bias"),
+            {},
+            rf"1 of {N_KEYS} keys .* adapters and norm .*: 'norm\.bias'",
+        ),
+        (
+            lambda t: t.pop(LORA),
+            {},
+            rf"1 of {N_KEYS} keys .*: missing: 'encoder\.layers\.0\.self_attn",
+        ),
+        (lambda t: None, {"lora": G.LORA_KEYS | {"rank": RANK + 1}}, MISMATCH),
         (
             lambda t: None,
-            {"lora": {"target_modules": ["q_proj", "k_proj"]}},
-            r"12 of 14 keys .* missing: .*k_proj.*; unexpected: .*v_proj",
+            {"lora": G.LORA_KEYS | {"target_modules": ["q_proj", "k_proj"]}},
+            rf"{G.N_ADAPTERS} of {N_KEYS} keys .* missing: .*k_proj.*; unexpected: .*v_proj",
         ),
         (
             lambda t: None,
-            {"head": {"hidden": 64, "norm": "none"}},
-            r"3 of \d+ keys .* size mismatch for .*\(32, 128\) against \(64, 128\)",
+            {"head": {"hidden": 2 * N_HIDDEN, "norm": "none"}},
+            rf"3 of \d+ keys .* size mismatch for .*\({N_HIDDEN}, {2 * WIDTH}\) against "
+            rf"\({2 * N_HIDDEN}, {2 * WIDTH}\)",
         ),
         (lambda t: None, {"pooling": "mean"}, r"unexpected: 'pooling"),
         (
@@ -158,12 +172,10 @@ def test_adapters_saved_by_an_earlier_peft_are_the_same(tmp_path):
     torch.save({k.replace(".default", ""): v for k, v in tensors.items()}, tmp_path / "old.pth")
     ours, theirs = read_classifier(tmp_path / "old.pth"), read_classifier(G.CLASSIFIER)
     assert ours.keys() == theirs.keys()
-    assert len([name for name in ours if ".lora_" in name]) == 12
+    assert len([name for name in ours if ".lora_" in name]) == G.N_ADAPTERS
 
 
-@pytest.mark.parametrize(
-    "file", [G.GOLDEN / "s2" / "s2_classifier.pth", G.GOLDEN / "beats" / "BEATs_tiny.pt"]
-)
+@pytest.mark.parametrize("file", [classifier_of("s2"), BEATS])
 def test_another_models_file_raises(file):
     with pytest.raises(
         CheckpointError, match=r"no keys that begin with 'llama\.', expected a T2 classifier"

@@ -214,8 +214,8 @@ def test_member_asks_it_and_keeps_its_answers(base, tmp_path, monkeypatch):
 def test_model_stays_loaded_between_predictions_where_that_is_asked_for(
     base, tmp_path, monkeypatch
 ):
+    from abhinaya.inference.loaded import load_once
     from abhinaya.nn import language_model
-    from members.llama_zero_shot.local_model import load_once
     from members.llama_zero_shot.member import ZERO_SHOT
 
     loaded = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 
+import golden_set as S
 import pytest
 import salmonn_golden as G
 import torch
@@ -17,7 +18,6 @@ from abhinaya.errors import BadValueError, CheckpointError, MissingFileError
 from members.salmonn.build import build_backbone
 from members.salmonn.weights import read_classifier, read_salmonn
 
-SALMONN = G.GOLDEN / "salmonn" / "salmonn_tiny.pth"
 LORA = "llama_model.base_model.model.model.layers.{}.self_attn.{}.lora_{}.default.weight"
 QFORMER = "speech_Qformer.bert."
 
@@ -26,7 +26,7 @@ def build(tmp_path, **changes):
     return build_backbone(G.make_config("s2", tmp_path, classifier=None, **changes))
 
 
-def edited(tmp_path, change, source=SALMONN):
+def edited(tmp_path, change, source=S.SALMONN):
     """A copy of a checkpoint after `change(tensors)`."""
     content = torch.load(source, weights_only=True)
     change(content["model"] if "model" in content else content)
@@ -76,8 +76,9 @@ def test_unknown_keys_are_listed(tmp_path, no_llm):
             r"1 of \d+ keys .* unexpected: 'qformer\.pooler\.dense\.weight'",
         ),
         (
-            lambda t: t.update({"speech_llama_proj.bias": torch.zeros(65)}),
-            r"1 of \d+ keys .* size mismatch for proj\.bias: \(65,\) against \(64,\)",
+            lambda t: t.update({"speech_llama_proj.bias": torch.zeros(S.LLM_WIDTH + 1)}),
+            rf"1 of \d+ keys .* size mismatch for proj\.bias: \({S.LLM_WIDTH + 1},\) "
+            rf"against \({S.LLM_WIDTH},\)",
         ),
         (
             lambda t: (
@@ -103,25 +104,31 @@ def test_qformer_that_does_not_fit_is_told_before_the_language_model_is_read(
     [
         (
             lambda t: [t.pop(LORA.format(1, "v_proj", matrix)) for matrix in "AB"],
-            r"2 of 12 keys .* missing: 'layers\.1\.self_attn\.v_proj\.lora_A",
+            rf"2 of {S.N_ADAPTERS} keys .* missing: 'layers\.1\.self_attn\.v_proj\.lora_A",
         ),
         (
-            lambda t: t.update({LORA.format(2, "q_proj", "B"): torch.zeros(63, 8)}),
-            r"1 of 12 keys .* size mismatch for layers\.2\.self_attn\.q_proj\.lora_B\.default\."
-            r"weight: \(63, 8\) against \(64, 8\)",
+            lambda t: t.update(
+                {LORA.format(1, "q_proj", "B"): torch.zeros(S.LLM_WIDTH - 1, S.RANK)}
+            ),
+            rf"1 of {S.N_ADAPTERS} keys .* size mismatch for layers\.1\.self_attn\.q_proj\.lora_B\."
+            rf"default\.weight: \({S.LLM_WIDTH - 1}, {S.RANK}\) "
+            rf"against \({S.LLM_WIDTH}, {S.RANK}\)",
         ),
         (
             lambda t: t.update(
                 {
-                    LORA.format(3, "q_proj", m): torch.zeros(s)
-                    for m, s in zip("AB", ((8, 64), (64, 8)), strict=True)
+                    LORA.format(S.LLM_LAYERS, "q_proj", m): torch.zeros(s)
+                    for m, s in zip(
+                        "AB", ((S.RANK, S.LLM_WIDTH), (S.LLM_WIDTH, S.RANK)), strict=True
+                    )
                 }
             ),
-            r"2 of 12 keys .* unexpected: 'layers\.3\.self_attn\.q_proj\.lora_A",
+            rf"2 of {S.N_ADAPTERS} keys .* unexpected: "
+            rf"'layers\.{S.LLM_LAYERS}\.self_attn\.q_proj\.lora_A",
         ),
         (
             lambda t: [t.pop(key) for key in list(t) if "lora_A" in key],
-            r"6 of 0 keys .* unexpected: 'layers\.0\.self_attn\.q_proj\.lora_B",
+            rf"{S.N_ADAPTERS // 2} of 0 keys .* unexpected: 'layers\.0\.self_attn\.q_proj\.lora_B",
         ),
     ],
     ids=["missing layer", "shape", "layer too many", "half of them"],
@@ -131,7 +138,7 @@ def test_adapters_that_do_not_fit_name_both_files(tmp_path, change, expected):
     with pytest.raises(CheckpointError, match=expected) as caught:
         build(tmp_path, salmonn=str(file))
     assert repr(str(file)) in str(caught.value)
-    assert f"adapters of the language model {str(G.GOLDEN / 'llama')!r}" in str(caught.value)
+    assert f"adapters of the language model {str(S.LLAMA)!r}" in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -164,10 +171,11 @@ def test_queries_without_three_axes_are_no_queries(tmp_path, no_llm):
 
 def test_adapters_of_mixed_ranks_raise(tmp_path, no_llm):
     def shrink(tensors):
-        tensors[LORA.format(1, "q_proj", "A")] = torch.zeros(4, 64)
-        tensors[LORA.format(1, "q_proj", "B")] = torch.zeros(64, 4)
+        tensors[LORA.format(1, "q_proj", "A")] = torch.zeros(S.RANK + 1, S.LLM_WIDTH)
+        tensors[LORA.format(1, "q_proj", "B")] = torch.zeros(S.LLM_WIDTH, S.RANK + 1)
 
-    with pytest.raises(CheckpointError, match=r"adapters of the ranks \[4, 8\], expected one rank"):
+    ranks = rf"adapters of the ranks \[{S.RANK}, {S.RANK + 1}\], expected one rank"
+    with pytest.raises(CheckpointError, match=ranks):
         build(tmp_path, salmonn=str(edited(tmp_path, shrink)))
 
 
@@ -175,7 +183,7 @@ def test_entries_that_are_no_tensors_raise(tmp_path):
     file = edited(tmp_path, lambda tensors: tensors.update({"ln_speech.bias": [0.0], "epoch": 3}))
     with pytest.raises(CheckpointError, match=r"2 of \d+ entries of .* are no tensors: 'ln_speech"):
         read_salmonn(file)
-    file = edited(tmp_path, lambda t: t.update(epoch=3), G.GOLDEN / "s2" / "s2_classifier.pth")
+    file = edited(tmp_path, lambda t: t.update(epoch=3), S.classifier_of("s2"))
     with pytest.raises(CheckpointError, match=r"1 of \d+ entries of .* are no tensors: 'epoch'"):
         read_classifier(file)
 
@@ -184,52 +192,55 @@ def test_entries_that_are_no_tensors_raise(tmp_path):
 
 
 def test_language_model_of_another_width_is_named(tmp_path):
-    write_llama(tmp_path / "llama", n_features=32, n_layers=3)
+    write_llama(tmp_path / "llama", n_features=2 * S.LLM_WIDTH, n_layers=S.LLM_LAYERS)
     with pytest.raises(CheckpointError) as caught:
         build(tmp_path, base=str(tmp_path / "llama"))
     message = str(caught.value)
     assert message.startswith(
-        f"base: {str(tmp_path / 'llama')!r} has 32 features, but {str(SALMONN)!r}"
+        f"base: {str(tmp_path / 'llama')!r} has {2 * S.LLM_WIDTH} features, but {str(S.SALMONN)!r}"
     )
-    assert "was trained with 64" in message
+    assert f"was trained with {S.LLM_WIDTH}" in message
     assert "Vicuna-13B v1.1 (5120) for salmonn_v1.pth" in message
     assert message.endswith("Correct base or salmonn.")
 
 
-@pytest.mark.parametrize(("n_layers", "kind"), [(2, "unexpected"), (4, "missing")])
+@pytest.mark.parametrize(
+    ("n_layers", "kind"), [(S.LLM_LAYERS - 1, "unexpected"), (S.LLM_LAYERS + 1, "missing")]
+)
 def test_language_model_of_another_depth_is_named(tmp_path, n_layers, kind):
-    write_llama(tmp_path / "llama", n_features=64, n_layers=n_layers)
+    write_llama(tmp_path / "llama", n_features=S.LLM_WIDTH, n_layers=n_layers)
     # Vicuna has 32 or 40 layers, four matrices each.
     with pytest.raises(
         CheckpointError, match=rf"4 of {4 * n_layers} keys .* {kind}: 'layers\."
     ) as c:
         build(tmp_path, base=str(tmp_path / "llama"))
     assert repr(str(tmp_path / "llama")) in str(c.value)
-    assert repr(str(SALMONN)) in str(c.value)
+    assert repr(str(S.SALMONN)) in str(c.value)
 
 
 def test_beats_of_another_width_is_named(tmp_path, no_llm):
-    write_beats(tmp_path / "beats.pt", n_features=32)
+    write_beats(tmp_path / "beats.pt", n_features=2 * S.BEATS_WIDTH)
     with pytest.raises(
         CheckpointError,
-        match=r"^beats: '.*beats\.pt' has 32 features, but '.*salmonn_tiny\.pth' was trained with "
-        r"48\. .*BEATs iter3\+ AS2M cpt2 \(768\)\. Correct beats or salmonn",
+        match=rf"^beats: '.*beats\.pt' has {2 * S.BEATS_WIDTH} features, but "
+        rf"'.*salmonn_tiny\.pth' was trained with {S.BEATS_WIDTH}\. "
+        r".*BEATs iter3\+ AS2M cpt2 \(768\)\. Correct beats or salmonn",
     ):
         build(tmp_path, beats=str(tmp_path / "beats.pt"))
 
 
 def test_whisper_of_another_width_is_named(tmp_path, no_llm):
-    write_whisper(tmp_path / "whisper", n_features=16, n_layers=1)
+    write_whisper(tmp_path / "whisper", n_features=2 * S.WHISPER_WIDTH, n_layers=1)
     with pytest.raises(
         CheckpointError,
-        match=r"^whisper: '.*whisper' has 16 features, but .* trained with 32\. .*"
+        match=rf"^whisper: '.*whisper' has {2 * S.WHISPER_WIDTH} features, but .* trained with "
+        rf"{S.WHISPER_WIDTH}\. .*"
         r"Whisper-large-v2 \(1280\)\. Correct whisper or salmonn",
     ):
         build(tmp_path, whisper=str(tmp_path / "whisper"))
 
 
-BEATS = G.GOLDEN / "beats" / "BEATs_tiny.pt"
-CLASSIFIER = G.GOLDEN / "s2" / "s2_classifier.pth"
+CLASSIFIER = S.classifier_of("s2")
 
 
 @pytest.mark.parametrize(
@@ -237,14 +248,18 @@ CLASSIFIER = G.GOLDEN / "s2" / "s2_classifier.pth"
     [
         (
             "salmonn",
-            BEATS,
+            S.BEATS,
             r"(\d+) of \1 tensors in .*BEATs_tiny\.pt' belong to no part of SALMONN",
         ),
         ("salmonn", CLASSIFIER, r"s2_classifier\.pth' has no 'model', expected .*Correct salmonn"),
-        ("beats", SALMONN, r"salmonn_tiny\.pth' has no 'cfg' and 'model', expected .*BEATs"),
+        ("beats", S.SALMONN, r"salmonn_tiny\.pth' has no 'cfg' and 'model', expected .*BEATs"),
         ("beats", CLASSIFIER, r"s2_classifier\.pth' has no 'cfg' and 'model'"),
-        ("classifier", SALMONN, r"no keys that begin with 'salmonn_model\.', .*Correct classifier"),
-        ("classifier", BEATS, r"no keys that begin with 'salmonn_model\.', .*Correct classifier"),
+        (
+            "classifier",
+            S.SALMONN,
+            r"no keys that begin with 'salmonn_model\.', .*Correct classifier",
+        ),
+        ("classifier", S.BEATS, r"no keys that begin with 'salmonn_model\.', .*Correct classifier"),
     ],
 )
 def test_swapped_files_are_told_apart(tmp_path, no_llm, key, file, expected):
@@ -277,7 +292,7 @@ def test_pickle_with_code_in_it_is_refused_and_not_run(tmp_path, no_llm, monkeyp
 
 @pytest.mark.parametrize("key", ["salmonn", "beats", "classifier"])
 def test_file_cut_off_in_the_middle_is_named(tmp_path, no_llm, key):
-    source = {"salmonn": SALMONN, "beats": BEATS, "classifier": CLASSIFIER}[key]
+    source = {"salmonn": S.SALMONN, "beats": S.BEATS, "classifier": CLASSIFIER}[key]
     shutil.copyfile(source, tmp_path / "half.pth")
     os.truncate(tmp_path / "half.pth", source.stat().st_size // 2)
     with pytest.raises(CheckpointError, match=r"half\.pth' cannot be read as weights"):
@@ -303,7 +318,7 @@ def test_classifier_with_other_adapters_than_salmonn_names_both_files(tmp_path, 
     ) as c:
         build_backbone(G.make_config("s2", tmp_path, classifier=str(file)))
     assert repr(str(file)) in str(c.value)
-    assert f"the SALMONN {str(SALMONN)!r}" in str(c.value)
+    assert f"the SALMONN {str(S.SALMONN)!r}" in str(c.value)
 
 
 def test_classifier_with_a_norm_of_another_width_raises(tmp_path):

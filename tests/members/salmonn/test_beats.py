@@ -1,22 +1,22 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile as sf
 import torch
+from golden_set import BEATS, LENGTHS, ROWS, WAVS, golden
 from transformers.models.wavlm.modeling_wavlm import WavLMAttention
 
 from abhinaya.errors import BadShapeError, BadValueError, CheckpointError
-from members.salmonn.beats.fbank import kaldi_fbank
+from members.salmonn.beats.fbank import kaldi_fbank, n_fbank_frames
 from members.salmonn.beats.model import Beats, BeatsConfig, published_token_padding, token_padding
 from members.salmonn.beats.weights import load_beats
 
-GOLDEN_FOLDER = Path(__file__).resolve().parents[2] / "golden"
-GOLDEN = np.load(GOLDEN_FOLDER / "salmonn.npz")
-N_SAMPLES = [20_800, 80_000, 160_000]
+GOLDEN = golden("salmonn")
+LONGEST = max(LENGTHS)
+N_TOKENS = GOLDEN["beats_feats"].shape[1]
 
 SMALL = BeatsConfig(
     encoder_layers=2,
@@ -53,7 +53,7 @@ PUBLISHED = {
 
 @pytest.fixture(scope="module")
 def golden_beats():
-    return load_beats(GOLDEN_FOLDER / "beats" / "BEATs_tiny.pt")
+    return load_beats(BEATS)
 
 
 def random_beats(config=SMALL, seed=0):
@@ -64,7 +64,7 @@ def random_beats(config=SMALL, seed=0):
 
 
 def golden_fbank(utterance, padded_samples=None):
-    waveform, _ = sf.read(GOLDEN_FOLDER / "wav" / f"utt{utterance}.wav")
+    waveform, _ = sf.read(WAVS[utterance])
     if padded_samples is not None:
         waveform = np.pad(waveform, (0, padded_samples - len(waveform)))
     return torch.from_numpy(kaldi_fbank(waveform))
@@ -81,7 +81,7 @@ def test_features_match_published_given_the_published_spectrogram(golden_beats):
 
 
 @pytest.mark.parity
-@pytest.mark.parametrize("utterance", [0, 1, 2])
+@pytest.mark.parametrize("utterance", ROWS)
 def test_features_of_clips_alone_match_published(golden_beats, utterance):
     ours = golden_beats(golden_fbank(utterance).unsqueeze(0))
     # Published: 5e-4 from the sound.
@@ -90,15 +90,17 @@ def test_features_of_clips_alone_match_published(golden_beats, utterance):
 
 @pytest.mark.parity
 def test_features_of_a_padded_batch_match_published(golden_beats):
-    fbank = torch.stack([golden_fbank(utterance, 160_000) for utterance in range(3)])
-    padding = published_token_padding(torch.tensor(N_SAMPLES), 160_000, fbank.shape[1], 496)
+    fbank = torch.stack([golden_fbank(utterance, LONGEST) for utterance in ROWS])
+    padding = published_token_padding(torch.tensor(LENGTHS), LONGEST, fbank.shape[1], N_TOKENS)
     # The features of padding are compared too: what follows uses them.
     assert_near(golden_beats(fbank, padding), GOLDEN["beats_feats"], atol=1e-4)
 
 
 @pytest.mark.parity
 def test_published_padding_is_matched_exactly():
-    ours = published_token_padding(torch.tensor(N_SAMPLES), 160_000, 998, 496)
+    ours = published_token_padding(
+        torch.tensor(LENGTHS), LONGEST, n_fbank_frames(LONGEST), N_TOKENS
+    )
     np.testing.assert_array_equal(ours.numpy(), GOLDEN["beats_token_mask"])
 
 
@@ -145,11 +147,14 @@ def test_padding_does_not_change_the_features_of_a_clip(garbage):
 
 def test_published_padding_does_change_them(golden_beats):
     """Why there are two rules: the golden batch moves by half a unit."""
-    alone, together = GOLDEN["single0_beats_feats"][0], GOLDEN["beats_feats"][0, :64]
+    shortest = int(np.argmin(LENGTHS))
+    alone = GOLDEN[f"single{shortest}_beats_feats"][0]
+    together = GOLDEN["beats_feats"][shortest, : len(alone)]
     assert np.abs(alone - together).max() > 0.1
-    fbank = torch.stack([golden_fbank(utterance, 160_000) for utterance in range(3)])
-    padding = token_padding(torch.tensor([128, 498, 998]), 496)
-    assert_near(golden_beats(fbank, padding)[0, :64], alone, atol=1e-4)
+    fbank = torch.stack([golden_fbank(utterance, LONGEST) for utterance in ROWS])
+    n_frames = [n_fbank_frames(n_samples) for n_samples in LENGTHS]
+    features = golden_beats(fbank, token_padding(torch.tensor(n_frames), N_TOKENS))
+    assert_near(features[shortest, : len(alone)], alone, atol=1e-4)
 
 
 def test_frames_beyond_a_multiple_of_sixteen_do_not_matter():

@@ -1,18 +1,18 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from golden_set import BEATS, CONFIG
 
 from abhinaya.demo.checkpoints.beats import write_beats
 from abhinaya.errors import CheckpointError, MissingFileError
 from members.salmonn.beats.fbank import kaldi_fbank
 from members.salmonn.beats.weights import load_beats, read_beats_shapes
 
-GOLDEN_FILE = Path(__file__).resolve().parents[2] / "golden" / "beats" / "BEATs_tiny.pt"
+SIZES = CONFIG["beats_cfg"]
 TABLE = "encoder.layers.{}.self_attn.relative_attention_bias.weight"
 
 
@@ -36,11 +36,11 @@ def tones(*frequencies):
 
 
 def test_published_file_gives_its_tensors():
-    stored = torch.load(GOLDEN_FILE, weights_only=True)["model"]
-    model = load_beats(GOLDEN_FILE)
+    stored = torch.load(BEATS, weights_only=True)["model"]
+    model = load_beats(BEATS)
     ours = model.state_dict()
     assert not model.training
-    assert model.config.encoder_layers == 3
+    assert model.config.encoder_layers == SIZES["encoder_layers"]
     assert model.config.finetuned_model
     kept = {key: value for key, value in stored.items() if key in ours}
     assert len(kept) == len(ours) - 3  # all but the table and the convolution, compared below
@@ -48,7 +48,13 @@ def test_published_file_gives_its_tensors():
         assert torch.equal(ours[key], value), key
     assert torch.equal(ours["encoder.relative_attention_bias.weight"], stored[TABLE.format(0)])
     theirs = torch.nn.utils.parametrizations.weight_norm(
-        torch.nn.Conv1d(48, 48, 128, groups=16), dim=2
+        torch.nn.Conv1d(
+            SIZES["encoder_embed_dim"],
+            SIZES["encoder_embed_dim"],
+            SIZES["conv_pos"],
+            groups=SIZES["conv_pos_groups"],
+        ),
+        dim=2,
     )
     theirs.parametrizations.weight.original0.data = stored["encoder.pos_conv.0.weight_g"]
     theirs.parametrizations.weight.original1.data = stored["encoder.pos_conv.0.weight_v"]
@@ -190,18 +196,19 @@ def test_tokenizer_raises(file, change):
 
 
 def test_shapes_are_read_without_building_the_model():
-    config, shapes = read_beats_shapes(GOLDEN_FILE)
-    assert config.encoder_embed_dim == 48
-    assert shapes["patch_embedding.weight"] == (24, 1, 16, 16)
-    assert shapes["predictor.bias"] == (527,)
-    assert TABLE.format(2) in shapes
+    config, shapes = read_beats_shapes(BEATS)
+    assert config.encoder_embed_dim == SIZES["encoder_embed_dim"]
+    assert shapes["patch_embedding.weight"] == (SIZES["embed_dim"], 1, 16, 16)
+    assert shapes["predictor.bias"] == (SIZES["predictor_class"],)
+    assert TABLE.format(SIZES["encoder_layers"] - 1) in shapes
 
 
 def test_demo_file_has_the_keys_of_the_published_layout(file):
-    theirs, ours = (torch.load(path, weights_only=True) for path in (GOLDEN_FILE, file))
+    theirs, ours = (torch.load(path, weights_only=True) for path in (BEATS, file))
     assert ours["cfg"].keys() == theirs["cfg"].keys()
-    # The published numbers have three layers, the demo two.
-    expected = {key for key in theirs["model"] if ".layers.2." not in key}
+    # The published numbers may have more layers than the demo's two.
+    extra = [f".layers.{n}." for n in range(2, SIZES["encoder_layers"])]
+    expected = {key for key in theirs["model"] if not any(layer in key for layer in extra)}
     assert ours["model"].keys() == expected
     assert {value.dtype for value in ours["model"].values()} == {torch.float32}
 

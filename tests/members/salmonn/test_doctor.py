@@ -9,6 +9,7 @@ import shutil
 import sys
 from pathlib import Path
 
+import golden_set as S
 import pytest
 import salmonn_golden as G
 import torch
@@ -20,6 +21,7 @@ from abhinaya.demo.checkpoints.encoders import write_wavlm, write_whisper, write
 from abhinaya.demo.checkpoints.llama import write_llama
 from abhinaya.doctor import memory
 from abhinaya.doctor.environment import Device
+from members.salmonn.build import window_frames
 
 
 class Parts:
@@ -28,10 +30,10 @@ class Parts:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.llama, self.whisper = folder / "llama", folder / "whisper"
-        shutil.copytree(G.GOLDEN / "llama", self.llama)
-        shutil.copytree(G.GOLDEN / "whisper", self.whisper)
-        self.beats = shutil.copy(G.GOLDEN / "beats" / "BEATs_tiny.pt", folder / "beats.pt")
-        self.salmonn = shutil.copy(G.GOLDEN / "salmonn" / "salmonn_tiny.pth", folder / "s.pth")
+        shutil.copytree(S.LLAMA, self.llama)
+        shutil.copytree(S.WHISPER, self.whisper)
+        self.beats = shutil.copy(S.BEATS, folder / "beats.pt")
+        self.salmonn = shutil.copy(S.SALMONN, folder / "s.pth")
 
     def findings(self, system="s2", **changes):
         keys = {"base": self.llama, "whisper": self.whisper}
@@ -70,46 +72,54 @@ def parts(tmp_path):
 
 @pytest.mark.parametrize("system", ["s2", "st1"])
 def test_golden_set_is_whole(system, parts):
-    classifier = str(G.GOLDEN / system / f"{system}_classifier.pth")
+    classifier = str(S.classifier_of(system))
     sources = {"manifest": "m.parquet", "transcripts": {"predict": "human"}}
     findings = parts.findings(system, classifier=classifier, data=sources)
     details = {}
     for found in findings:
         assert found.result != "problem", found
         details.setdefault(found.what, []).append(found.details)
-    # All sizes are those that tests/golden/README.md names.
+    n_vocabulary = S.CONFIG["llama"]["vocab_size"]
+    n_whisper, n_beats = (S.CONFIG[k]["encoder_layers"] for k in ("whisper", "beats_cfg"))
+    layers, width = (S.CONFIG["qformer"][k] for k in ("num_hidden_layers", "hidden_size"))
+    n_frames = window_frames(S.CONFIG["salmonn"]["second_per_window"])
+    n_queries = S.CONFIG["salmonn"]["num_speech_query_token"]
     assert details["whisper"] == [
         "80 mel bins at 16000 Hz, 30 s",
-        "the encoder is whole: 2 layers of 32 features",
-        "its 32 features are what the checkpoint was trained with",
+        f"the encoder is whole: {n_whisper} layers of {S.WHISPER_WIDTH} features",
+        f"its {S.WHISPER_WIDTH} features are what the checkpoint was trained with",
     ]
-    assert details["beats"][0] == "the encoder is whole: 3 layers of 48 features, fine-tuned"
-    assert details["base"][0] == (
-        "the language model is whole: 3 layers of 64 features, 640 tokens"
-    )
-    assert details["tokenizer"] == ["640 tokens, begins with '<s>', ends with '</s>'"]
-    # Beside the trained ones: position_ids, inv_freq of 3 layers, 2 more tables of BEATs.
-    assert re.fullmatch(r"\d+ tensors used, 6 saved beside them .*", details["salmonn"][0])
+    beats = f"the encoder is whole: {n_beats} layers of {S.BEATS_WIDTH} features, fine-tuned"
+    assert details["beats"][0] == beats
+    sizes = f"{S.LLM_LAYERS} layers of {S.LLM_WIDTH} features, {n_vocabulary} tokens"
+    assert details["base"][0] == f"the language model is whole: {sizes}"
+    assert details["tokenizer"] == [f"{n_vocabulary} tokens, begins with '<s>', ends with '</s>'"]
+    # Beside the trained ones: position_ids, inv_freq of each layer, tables of BEATs but the first.
+    n_beside = 1 + S.LLM_LAYERS + n_beats - 1
+    assert re.fullmatch(rf"\d+ tensors used, {n_beside} saved beside .*", details["salmonn"][0])
     assert details["qformer"] == [
-        "is whole: 2 layers of 64 features; tokens per window of 17 frames: 1"
+        f"is whole: {layers} layers of {width} features; "
+        f"tokens per window of {n_frames} frames: {n_queries}"
     ]
-    assert details["adapters"] == ["are whole: rank 8 on q_proj, v_proj of 3 layers"]
-    assert details["classifier"][1] == "head and pooling are whole, for 8 classes"
+    adapters = f"are whole: rank {S.RANK} on q_proj, v_proj of {S.LLM_LAYERS} layers"
+    assert details["adapters"] == [adapters]
+    assert details["classifier"][1] == f"head and pooling are whole, for {len(S.CLASSES)} classes"
     assert details["prompt"] == ["suits the member"]
     assert "computed, not measured" in details["memory for training"][0]
 
 
 def test_whisper_of_another_width(parts):
-    write_whisper(parts.folder / "other", n_features=64)
+    write_whisper(parts.folder / "other", n_features=2 * S.WHISPER_WIDTH)
     parts.only_problem(
         "whisper",
-        r"has 64 features, but '.*s.pth' was trained with 32\. .*Whisper-large-v2 \(1280\)",
+        rf"has {2 * S.WHISPER_WIDTH} features, but '.*s.pth' was trained with {S.WHISPER_WIDTH}\. "
+        r".*Whisper-large-v2 \(1280\)",
         whisper=str(parts.folder / "other"),
     )
 
 
 def test_whisper_as_a_file_of_openai(parts):
-    write_whisper_openai(parts.folder / "w.pt", n_features=32)
+    write_whisper_openai(parts.folder / "w.pt", n_features=S.WHISPER_WIDTH)
     assert parts.problems(whisper=str(parts.folder / "w.pt")) == []
 
 
@@ -146,8 +156,9 @@ def test_clips_longer_than_whisper_hears(parts):
 
 
 def test_beats_of_another_width(parts):
-    write_beats(Path(parts.beats), n_features=32)
-    parts.only_problem("beats", r"has 32 features, but .* trained with 48.*BEATs iter3\+")
+    write_beats(Path(parts.beats), n_features=2 * S.BEATS_WIDTH)
+    text = rf"has {2 * S.BEATS_WIDTH} features, but .* trained with {S.BEATS_WIDTH}.*BEATs iter3\+"
+    parts.only_problem("beats", text)
 
 
 def test_beats_is_another_file(parts):
@@ -157,18 +168,19 @@ def test_beats_is_another_file(parts):
 
 def test_language_model_of_another_width(parts):
     shutil.rmtree(parts.llama)
-    write_llama(parts.llama, n_features=32, n_layers=3)
+    write_llama(parts.llama, n_features=2 * S.LLM_WIDTH, n_layers=S.LLM_LAYERS)
     problems = dict(parts.problems())
     assert problems.keys() == {"base", "adapters"}
-    assert "has 32 features, but" in problems["base"]
+    assert f"has {2 * S.LLM_WIDTH} features, but" in problems["base"]
     assert "Vicuna-13B v1.1 (5120) for salmonn_v1.pth" in problems["base"]
     assert "size mismatch for" in problems["adapters"]
 
 
 def test_language_model_with_fewer_layers_than_adapters(parts):
     shutil.rmtree(parts.llama)
-    write_llama(parts.llama, n_features=64, n_layers=2)
-    parts.only_problem("adapters", r"unexpected: 'layers\.2\.self_attn\.q_proj\.lora_A")
+    write_llama(parts.llama, n_features=S.LLM_WIDTH, n_layers=S.LLM_LAYERS - 1)
+    text = rf"unexpected: 'layers\.{S.LLM_LAYERS - 1}\.self_attn\.q_proj\.lora_A"
+    parts.only_problem("adapters", text)
 
 
 def test_language_model_without_a_shard(parts):
@@ -196,7 +208,9 @@ def test_language_model_without_a_key_or_with_another_config(parts):
     torch.save(weights, file)
     parts.only_problem("base", re.escape(f"missing: '{gone.removeprefix('model.')}'"))
     parts.edit_json(parts.llama / "config.json", vocab_size=700)
-    parts.only_problem("base", r"size mismatch for .*: \(640, 64\) against \(700, 64\)")
+    n_tokens = S.CONFIG["llama"]["vocab_size"]
+    text = rf"size mismatch for .*: \({n_tokens}, {S.LLM_WIDTH}\) against \(700, {S.LLM_WIDTH}\)"
+    parts.only_problem("base", text)
 
 
 def test_language_model_is_another_or_stored_quantized(parts):
@@ -216,11 +230,14 @@ def test_tokenizer_absent_or_without_its_signs(parts):
 
 
 def test_tokenizer_with_more_tokens_than_the_model_is_a_note(parts):
-    (parts.llama / "added_tokens.json").write_text(json.dumps({"[PAD]": 640}))
+    n_tokens = S.CONFIG["llama"]["vocab_size"]
+    (parts.llama / "added_tokens.json").write_text(json.dumps({"[PAD]": n_tokens}))
     findings = parts.findings()
     assert not [found for found in findings if found.result == "problem"]
     (note,) = (f for f in findings if f.what == "tokenizer" and f.result == "note")
-    assert note.details.startswith("has 641 tokens, but the language model knows 640. Prompts")
+    assert note.details.startswith(
+        f"has {n_tokens + 1} tokens, but the language model knows {n_tokens}. Prompts"
+    )
 
 
 def test_salmonn_of_pickled_code_is_not_run(parts, tmp_path):
@@ -243,11 +260,13 @@ def test_salmonn_with_foreign_tensors_is_checked_on(parts):
         model["speech_video_proj.weight"] = torch.zeros(1)
         del model["speech_llama_proj.bias"]
 
+    n_tensors = len(torch.load(parts.salmonn, weights_only=True)["model"])
     parts.edit_salmonn(change)
     problems = dict(parts.problems())
     assert problems.keys() == {"salmonn", "qformer"}
     assert re.search(
-        "^1 of 79 tensors belong to no part of SALMONN: 'speech_video", (problems["salmonn"])
+        f"^1 of {n_tensors} tensors belong to no part of SALMONN: 'speech_video",
+        (problems["salmonn"]),
     )
     assert "missing: 'proj.bias'" in problems["qformer"]
 
@@ -279,7 +298,7 @@ def test_salmonn_without_adapters_is_a_note(parts):
 
 
 def test_classifier_of_another_head(parts):
-    classifier = str(G.GOLDEN / "s2" / "s2_classifier.pth")
+    classifier = str(S.classifier_of("s2"))
     parts.only_problem(
         "classifier",
         r"pooling, head and last norm of the config: size mismatch for head\.fc",
@@ -358,8 +377,8 @@ def test_memory_is_compared_with_the_smallest_device(parts, monkeypatch):
 
 
 def test_everything_wrong_is_shown_at_once(parts):
-    write_whisper(parts.folder / "other", n_features=64)
-    write_beats(Path(parts.beats), n_features=32)
+    write_whisper(parts.folder / "other", n_features=2 * S.WHISPER_WIDTH)
+    write_beats(Path(parts.beats), n_features=2 * S.BEATS_WIDTH)
     (parts.llama / "pytorch_model-00002-of-00003.bin").unlink()
     (parts.llama / "tokenizer.model").unlink()
     parts.edit_salmonn(lambda model: model.pop("speech_llama_proj.bias"))

@@ -46,6 +46,26 @@ def test_zero_shot_asks_again_with_an_edited_prompt(tmp_path, manifest, manifest
     assert (tmp_path / "table.parquet").stat().st_mtime_ns != written
 
 
+def test_zero_shot_tables_of_other_batches_are_others_in_published_mode_only(
+    tmp_path, manifest, manifest_file, monkeypatch
+):
+    """There BEATs hears the padding of the batch."""
+    monkeypatch.setattr("members.salmonn.zero_shot._load_backbone", lambda config: None)
+    monkeypatch.setattr(
+        "members.salmonn.zero_shot.predict_outcomes", lambda clips, answer, problems, plan: plan
+    )
+    config = make_config(RECIPES["salmonn-zero-shot"], tmp_path / "run", manifest_file)
+    digests = {}
+    for compat in ("none", "published"):
+        for size in (1, 2):
+            inference = config.inference.model_copy(update={"batch_size": size})
+            changed = config.model_copy(update={"compat": compat, "inference": inference})
+            plan = predict(changed, manifest, tmp_path / "table.parquet")
+            digests[compat, size] = plan.meta["digest"]
+    assert digests["none", 1] == digests["none", 2]
+    assert len(set(digests.values())) == 3
+
+
 def test_training_goes_on_under_the_same_text_only(tmp_path, manifest, manifest_file, file):
     config = make_config(RECIPES["salmonn-13b"], tmp_path / "run", manifest_file)
     config = config.model_copy(update={"prompt": (file("Which emotion?"),)})

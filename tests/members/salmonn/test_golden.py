@@ -73,11 +73,11 @@ def test_batches_match_published_in_every_part(published, case):
                 value.numpy(), golden[f"{case}_{name}"], atol=tolerance, rtol=0, err_msg=name
             )
             compared += 1
-    assert compared == {"mixed": 2, "batch": 4 if config.name == "s2" else 5}[case]
+    assert compared == sum(f"{case}_{name}" in golden for name in expected) >= 2
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("case", ["single0", "single1", "single2", "single1p1"])
+@pytest.mark.parametrize("case", G.SINGLES)
 def test_single_clips_match_published(published, case):
     config, model, golden = published
     *_, pooled, logits = parts_of(model, G.batch_of(config, G.CASES[case]))
@@ -142,7 +142,7 @@ def test_loss_and_gradients_match_published(published):
         if f"grad/{key}" in golden:
             np.testing.assert_allclose(grad.numpy(), golden[f"grad/{key}"], rtol=2e-3, atol=2e-6)
         compared += 1
-    assert compared > 60
+    assert compared > 0.7 * len(norms)
     assert set(norms) == set(names)
     model.zero_grad()
 
@@ -160,18 +160,23 @@ def stored_trained(stored):
 @torch.no_grad()
 def test_corrected_mode_gives_the_published_logits_of_single_clips_in_any_batch(ours):
     config, model, golden = ours
-    expected = {0: "single0", 1: "single1", 2: "single2"}
-    for rows in [(0, 1, 2), (2, 0, 1), (1, 1, 0), (0,), (1, 2)]:
+    every, last = tuple(G.ROWS), G.ROWS[-1]
+    for rows in [every, (last, *every[:-1]), (1, 1, 0), (0,), (1, last)]:
         logits = model(G.batch_of(config, tuple((row, 0) for row in rows))).logits
         for got, row in zip(logits.numpy(), rows, strict=True):
-            np.testing.assert_allclose(got, golden[f"{expected[row]}_logits"][0], atol=5e-5)
+            np.testing.assert_allclose(got, golden[f"single{row}_logits"][0], atol=5e-5)
     mixed = model(G.batch_of(config, G.CASES["mixed"])).logits.numpy()
-    np.testing.assert_allclose(mixed[1], golden["single1p1_logits"][0], atol=5e-5)
+    alone = [
+        (row, case) for case in G.SINGLES for row in G.CASES["mixed"] if G.CASES[case] == (row,)
+    ]
+    assert alone
+    for (row, _), case in alone:
+        np.testing.assert_allclose(mixed[row], golden[f"{case}_logits"][0], atol=5e-5)
 
 
 def test_recomputed_layers_give_the_same_gradients(tmp_path):
     config = G.make_config("st1", tmp_path)
-    labels = torch.tensor([3, 5, 0])
+    labels = torch.tensor(G.CONFIG["classifier_labels"])
     gradients = []
     for is_recomputed in (False, True):
         model = G.load_classifier(config)
@@ -183,6 +188,6 @@ def test_recomputed_layers_give_the_same_gradients(tmp_path):
         model(G.batch_of(config, G.CASES["batch"]), labels).loss.backward()
         gradients.append({n: p.grad for n, p in model.named_parameters() if p.requires_grad})
     plain, recomputed = gradients
-    assert len(plain) > 60
+    assert len(plain) > 40
     for name, gradient in plain.items():
         torch.testing.assert_close(recomputed[name], gradient, atol=1e-6, rtol=1e-4, msg=name)

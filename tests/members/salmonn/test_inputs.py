@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 
 import numpy as np
@@ -15,7 +14,7 @@ from abhinaya.member import Utterance
 from members.salmonn.member import SPEECH, SPEECH_TEXT
 from members.salmonn.sequence import PARTS, collate_tokens
 
-TOKENS = json.loads((G.GOLDEN / "tokens.json").read_text(encoding="utf-8"))
+TOKENS = G.TOKENS
 PREFIX = "Describe emotion of the speaker in one word <Transcript> "
 END = 2
 
@@ -126,7 +125,7 @@ def test_500_words_are_cut_to_max_text_tokens(folder):
     assert text_ids(short, words) == ids[:7]
 
 
-@pytest.mark.parametrize("name", ["st1_text_0", "st1_text_1", "st1_text_2"])
+@pytest.mark.parametrize("name", [f"st1_text_{row}" for row in G.ROWS])
 def test_transcripts_have_the_published_ids(reader, name):
     text = TOKENS["strings"][name]["text"].removeprefix(PREFIX).removesuffix("</s>")
     assert text_ids(reader, text) == TOKENS["strings"][name]["ids"]
@@ -135,7 +134,7 @@ def test_transcripts_have_the_published_ids(reader, name):
 def test_text_without_transcript_and_prompts_have_the_published_ids(folder):
     inputs = SPEECH.build_inputs(G.make_config("s2", folder))
     strings = TOKENS["strings"]
-    for number in (0, 1):
+    for number in range(len(G.CONFIG["prompts"])):
         tokens = replace(inputs.tokens, prompts=inputs.tokens.prompts[number:])
         assert tokens.encode(Utterance("a")) == {
             "before": [1, *strings["p_before"]["ids"]],
@@ -144,25 +143,39 @@ def test_text_without_transcript_and_prompts_have_the_published_ids(folder):
         }
 
 
-@pytest.mark.parametrize("number", range(2))
+@pytest.mark.parametrize("number", range(3))
 def test_unicode_transcript_has_the_published_ids(folder, number):
     """The strings stand alone there, so they are the whole assistant turn here."""
-    name = ("unicode", "trailing_space")[number]
+    name = ("unicode", "trailing_space", "leading_space")[number]
     file = write_prompt(folder, "{{ speech }}", "{{ transcript }}", "[speech, transcript]")
-    config = G.make_config("st1", folder, prompt=file, prompt_pool=None)
+    # Without it, the texts that begin with a blank lose one, as they did before.
+    compat = "published" if name == "leading_space" else "none"
+    config = G.make_config("st1", folder, prompt=file, prompt_pool=None, compat=compat)
     golden = TOKENS["strings"][name]
     ids = text_ids(SPEECH_TEXT.build_inputs(config), golden["text"].removesuffix("</s>"))
     assert ids == golden["ids"]
+
+
+@pytest.mark.parametrize(("compat", "blanks"), [("none", "\u2581"), ("published", "\u2581\u2581")])
+def test_words_behind_the_speech_get_a_blank_as_published(folder, compat, blanks):
+    """The published tokenizer puts one before any text, and so before that of the text itself."""
+    file = write_prompt(folder, "{{ speech }} hello there")
+    config = G.make_config("s2", folder, prompt=file, prompt_pool=None, compat=compat)
+    inputs = SPEECH.build_inputs(config)
+    after = inputs.encode_context(Utterance("a"))["after"]
+    tokens = "".join(inputs.tokens.tokenizer.convert_ids_to_tokens(after))
+    assert tokens.startswith(f"{blanks}hello\u2581there")
 
 
 def test_empty_transcript_is_a_text_of_its_own(reader):
     empty, spoken = text_ids(reader, ""), text_ids(reader, "No.")
     assert empty[-1] == spoken[-1] == END
     assert empty != spoken
-    # The words in front are the same; the blank behind them, 585, is in " No" there.
-    in_front = TOKENS["strings"]["st1_text_1"]["ids"][:12]
-    assert empty == [*in_front, 585, END]
-    assert spoken[:12] == in_front
+    # The words in front are the same; the blank behind them is in " No" there.
+    *in_front, blank, _ = empty
+    assert reader.tokens.tokenizer.convert_ids_to_tokens(blank) == "\u2581"
+    assert TOKENS["strings"]["st1_text_0"]["ids"][: len(in_front)] == in_front
+    assert spoken[: len(in_front)] == in_front
 
 
 def test_empty_transcript_that_is_the_whole_turn_keeps_the_end_sign(folder):
@@ -259,4 +272,4 @@ def test_template_stands_around_the_users_turn(folder):
     encoded = SPEECH.build_inputs(config).encode_context(Utterance("a"))
     decode = SPEECH.build_inputs(config).tokens.tokenizer.decode
     assert decode(encoded["before"][1:]) == "no.<Speech>"
-    assert decode(encoded["after"]).endswith("in one word.hello there")
+    assert decode(encoded["after"]).endswith(G.CONFIG["prompts"][0][-9:] + "hello there")

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import salmonn_golden as G
 import torch
+from golden_set import BEATS_WIDTH, LLAMA, QFORMER_WIDTH, WHISPER_WIDTH
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import LlamaConfig, LlamaModel
@@ -263,7 +264,7 @@ def test_computed_activations_are_near_those_of_a_real_step(
 
 def write_sparse_llama(folder: Path, shapes) -> None:
     """A language model of any size in 16 bits, whose file is one large hole."""
-    shutil.copytree(G.GOLDEN / "llama", folder, ignore=shutil.ignore_patterns("pytorch_model*"))
+    shutil.copytree(LLAMA, folder, ignore=shutil.ignore_patterns("pytorch_model*"))
     header, end = {}, 0
     for key, shape in shapes.items():
         start, end = end, end + 2 * math.prod(shape)
@@ -282,8 +283,13 @@ def test_doctor_of_a_large_language_model_loads_nothing_of_it(tmp_path):
     write_sparse_llama(tmp_path / "llama", llama_shapes(4096, 11_008, 32))
     write_salmonn(
         tmp_path / "salmonn.pth",
-        **{"whisper_width": 32, "beats_width": 48, "llm_width": 4096, "llm_layers": 32},
-        **{"llm_heads": 32, "qformer_width": 64, "qformer_ffn_width": 96},
+        **{"whisper_width": WHISPER_WIDTH, "beats_width": BEATS_WIDTH, "llm_width": 4096},
+        **{
+            "llm_layers": 32,
+            "llm_heads": 32,
+            "qformer_width": QFORMER_WIDTH,
+            "qformer_ffn_width": 96,
+        },
     )
     config = G.make_config(
         "s2",

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import math
+import re
+
 import numpy as np
 import pytest
 import salmonn_golden as G
 import torch
+from golden_set import BEATS, LENGTHS, WHISPER
 from transformers import Blip2QFormerConfig, Blip2QFormerModel
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
+from abhinaya.nn.language_model import load_tokenizer
 from abhinaya.nn.whisper import load_encoder, load_feature_extractor
 from members.salmonn.answer import generate_ids
 from members.salmonn.beats.fbank import kaldi_fbank
@@ -18,22 +23,22 @@ from members.salmonn.encoders import SpeechEncoders
 from members.salmonn.model import assemble
 from members.salmonn.qformer import SpeechAdapter
 
-GOLDEN = G.GOLDEN
+WINDOW = window_frames(G.CONFIG["salmonn"]["second_per_window"])
 
 
 @pytest.fixture(scope="module")
 def whisper():
-    return load_encoder(str(GOLDEN / "whisper"))
+    return load_encoder(str(WHISPER))
 
 
 @pytest.fixture(scope="module")
 def beats():
-    return load_beats(GOLDEN / "beats" / "BEATs_tiny.pt")
+    return load_beats(BEATS)
 
 
 def inputs_of(waveforms):
     """What `SpeechEncoders.forward` takes, for clips of any length."""
-    extractor = load_feature_extractor(str(GOLDEN / "whisper"))
+    extractor = load_feature_extractor(str(WHISPER))
     mels = extractor(waveforms, sampling_rate=16_000, return_tensors="pt")["input_features"]
     fbanks = [kaldi_fbank(waveform) for waveform in waveforms]
     longest = max(map(len, fbanks))
@@ -54,27 +59,28 @@ def test_features_of_the_base_checkpoint_match_published(whisper, beats):
     np.testing.assert_allclose(
         batch["input_features"].numpy(), golden["whisper_input_features"], atol=2e-4
     )
-    encoders = SpeechEncoders(whisper, beats, window_frames=17)
+    encoders = SpeechEncoders(whisper, beats, window_frames=WINDOW)
     features, mask = encoders(**batch)
-    assert features.shape == (3, 1500, 32 + 48 + 1)
+    n_whisper, n_beats = whisper.config.d_model, beats.config.encoder_embed_dim
+    n_frames = whisper.config.max_source_positions
+    assert features.shape == (len(G.ROWS), n_frames, n_whisper + n_beats + 1)
     assert mask.all()
     np.testing.assert_allclose(
-        features[:, ::3, :32].numpy(), golden["whisper_feats_every3"], atol=1e-4
+        features[:, ::3, :n_whisper].numpy(), golden["whisper_feats_every3"], atol=1e-4
     )
-    for idx, n_tokens in enumerate((64, 248, 496)):
-        np.testing.assert_allclose(
-            features[idx, :n_tokens, 32:80].numpy(),
-            golden[f"single{idx}_beats_feats"][0],
-            atol=5e-4,
-        )
+    for idx in G.ROWS:
+        alone = golden[f"single{idx}_beats_feats"][0]
+        n_tokens = len(alone)
+        heard = features[idx, :n_tokens, n_whisper:]
+        np.testing.assert_allclose(heard[:, :-1].numpy(), alone, atol=5e-4)
         # Behind them nothing, and the last column says so.
-        assert not features[idx, n_tokens:, 32:].any()
-        assert features[idx, :n_tokens, 80].eq(1).all()
+        assert not features[idx, n_tokens:, n_whisper:].any()
+        assert heard[:, -1].eq(1).all()
 
 
 @pytest.mark.parity
 @torch.no_grad()
-@pytest.mark.parametrize("idx", [0, 1, 2])
+@pytest.mark.parametrize("idx", G.ROWS)
 def test_speech_tokens_and_hidden_states_of_the_base_checkpoint_match_published(tmp_path, idx):
     config = G.make_config("s2", tmp_path, classifier=None)
     backbone = build_backbone(config).eval()
@@ -107,10 +113,11 @@ def test_cut_clips_are_encoded_as_by_a_whisper_of_that_window(whisper, beats):
     batch = inputs_of(waveforms)
     encoders = SpeechEncoders(whisper, beats, window_frames=17, trim_padding=True)
     features, mask = encoders(**batch)
-    # 1.3, 5 and 10 s are 65, 250 and 500 frames: 4, 15 and 30 windows of 17.
-    assert mask.sum(dim=1).tolist() == [68, 255, 510]
-    assert features.shape[1] == 510
-    for idx, n_frames in enumerate((68, 255, 510)):
+    # In the public set 1.3, 5 and 10 s are 65, 250 and 500 frames: 4, 15 and 30 windows of 17.
+    heard = [17 * math.ceil(math.ceil(n_samples / 320) / 17) for n_samples in LENGTHS]
+    assert mask.sum(dim=1).tolist() == heard
+    assert features.shape[1] == max(heard)
+    for idx, n_frames in enumerate(heard):
         config = type(whisper.config).from_dict(
             whisper.config.to_dict() | {"max_source_positions": n_frames}
         )
@@ -120,7 +127,9 @@ def test_cut_clips_are_encoded_as_by_a_whisper_of_that_window(whisper, beats):
         small.load_state_dict(state)
         mel = batch["input_features"][idx : idx + 1, :, : 2 * n_frames]
         expected = small(mel).last_hidden_state[0]
-        torch.testing.assert_close(features[idx, :n_frames, :32], expected, atol=1e-5, rtol=0)
+        torch.testing.assert_close(
+            features[idx, :n_frames, : config.d_model], expected, atol=1e-5, rtol=0
+        )
 
 
 @torch.no_grad()
@@ -242,37 +251,101 @@ def test_published_sequence_keeps_padding_where_it_is():
     assert mask.tolist() == [[True, False, True], [True] * 3]
 
 
+def put_pad_rows(backbone, head_row):
+    """Give [PAD] the rows that the public code drew."""
+    embed_row = torch.from_numpy(G.golden("salmonn")["pad_embed_row"])
+    backbone.pad_row.copy_(embed_row)
+    backbone.llm.get_input_embeddings().weight[-1] = embed_row
+    backbone.llm.get_output_embeddings().weight[-1] = torch.as_tensor(head_row)
+
+
+KINDS = {"greedy": 1} | {
+    found[1]: int(found[2])
+    for key in G.golden("generate")
+    if (found := re.fullmatch(r"utt0_(beam(\d+))_ids", key))
+}
+"""Beams of each way to generate."""
+
+
 @pytest.mark.parity
 @torch.no_grad()
-@pytest.mark.parametrize(("kind", "n_beams"), [("greedy", 1), ("beam4", 4)])
-def test_generated_ids_match_published(tmp_path, kind, n_beams):
+@pytest.mark.parametrize(
+    ("compat", "kind"), [("none", "greedy"), *(("published", kind) for kind in KINDS)]
+)
+def test_generated_ids_match_published(tmp_path, compat, kind):
     config = G.make_config("s2", tmp_path, classifier=None)
     prompt = tmp_path / "ask-v1.md"
     prompt.write_text(
         "---\nname: ask-v1\nversion: 1\nslots: [speech]\n---\n## user\n{{ speech }}\n", "utf-8"
     )
-    config = config.model_copy(update={"prompt": (str(prompt),)})
+    config = config.model_copy(update={"prompt": (str(prompt),), "compat": compat})
     backbone = build_backbone(config, with_vocabulary=True).eval()
     golden = G.golden("generate")
-    for idx in range(3):
+    if compat == "published":
+        put_pad_rows(backbone, G.golden("salmonn")["pad_lm_head_row"])
+    longest = max(golden[f"utt{idx}_{kind}_ids"].shape[1] - 1 for idx in G.ROWS)
+    for idx in G.ROWS:
         batch = G.batch_of(config, ((idx, 0),))
         context = {name: batch[name] for name in backbone.context}
         embeds, attention = backbone.embed(*backbone.find_states(batch), context)
         np.testing.assert_allclose(embeds.numpy(), golden[f"utt{idx}_prefix_embeds"], atol=3e-4)
         logits = backbone.llm(inputs_embeds=embeds, attention_mask=attention.long()).logits[:, -1]
-        # The last of the published columns is [PAD], whose row is random.
-        expected = golden[f"utt{idx}_first_step_logits"][:, :-1]
+        # The last of the published columns is [PAD].
+        expected = golden[f"utt{idx}_first_step_logits"][:, : logits.shape[1]]
         np.testing.assert_allclose(logits.numpy(), expected, atol=5e-4)
-        ids = generate_ids(backbone, batch, n_beams=n_beams, max_new_tokens=16)
+        ids = generate_ids(backbone, batch, n_beams=KINDS[kind], max_new_tokens=longest)
         # The published version returns BOS first.
         assert ids[0].tolist() == golden[f"utt{idx}_{kind}_ids"][0, 1:].tolist()
+
+
+@torch.no_grad()
+def search_by_hand(backbone, embeds, n_beams, n_steps):
+    """Beam search for a fixed number of tokens, one sequence at a time; its likeliest one."""
+    embed = backbone.llm.get_input_embeddings()
+    beams = [(0.0, [])]
+    for _ in range(n_steps):
+        longer = []
+        for score, ids in beams:
+            whole = torch.cat([embeds, embed(torch.tensor([ids], dtype=torch.long))], dim=1)
+            steps = backbone.llm(inputs_embeds=whole).logits[0, -1].log_softmax(dim=0)
+            longer += [(score + step, [*ids, n]) for n, step in enumerate(steps.tolist())]
+        beams = sorted(longer, reverse=True)[:n_beams]
+    return beams[0][1]
+
+
+@torch.no_grad()
+def test_beams_are_normalised_over_the_pad_column_as_well_in_published_mode(tmp_path):
+    """[PAD] takes a share that differs between beams, so another one wins without naming it."""
+    found, n_tokens = {}, G.CONFIG["llama"]["vocab_size"]
+    for compat in ("none", "published"):
+        config = G.make_config("s2", tmp_path, classifier=None, compat=compat)
+        backbone = build_backbone(config, with_vocabulary=True).eval()
+        head = backbone.llm.get_output_embeddings().weight
+        head *= 4  # so that a likely [PAD] is not the likeliest token at once
+        batch = G.batch_of(config, ((0, 0),))
+        context = {name: batch[name] for name in backbone.context}
+        embeds, _ = backbone.embed(*backbone.find_states(batch), context)
+        for seed in range(10):
+            if compat == "published":
+                generator = torch.Generator().manual_seed(seed)
+                put_pad_rows(backbone, torch.randn(head.shape[1], generator=generator))
+            ids = generate_ids(backbone, batch, n_beams=3, max_new_tokens=6)[0].tolist()
+            assert ids == search_by_hand(backbone, embeds, 3, 6)
+            found[compat] = ids
+            if compat == "none" or (ids != found["none"] and n_tokens not in ids):
+                break
+    assert len(head) == n_tokens + 1
+    assert found["none"] != found["published"]
+    assert n_tokens not in found["published"]
+    # Where it is an answer's token after all, it is no part of the text.
+    assert load_tokenizer(config.base).batch_decode([[n_tokens]]) == [""]
 
 
 @torch.no_grad()
 def test_answers_of_a_batch_are_those_of_single_clips(tmp_path):
     config = G.make_config("s2", tmp_path, classifier=None)
     backbone = build_backbone(config, with_vocabulary=True).eval()
-    rows = ((2, 0), (0, 1), (1, 0))
+    rows = ((len(G.ROWS) - 1, 0), (0, 1), (1, 0))
     together = generate_ids(backbone, G.batch_of(config, rows), n_beams=1, max_new_tokens=8)
     for ids, row in zip(together, rows, strict=True):
         alone = generate_ids(backbone, G.batch_of(config, (row,)), n_beams=1, max_new_tokens=8)

@@ -12,6 +12,7 @@ import salmonn_golden as G
 import soundfile
 import soxr
 import torch
+from golden_set import LENGTHS, WAVS, classifier_of
 
 from abhinaya.data.audio import read_audio
 from abhinaya.data.labels import MSP_PODCAST, EmotionSet
@@ -21,7 +22,8 @@ from abhinaya.errors import BadValueError, CheckpointError, ClassOrderError, Mis
 from abhinaya.member import PredictRequest
 from abhinaya.nn.checkpoint import read_info
 
-NAMES = ("utt0.wav", "utt1.wav", "utt2.wav")
+NAMES = tuple(file.name for file in WAVS)
+N_HIDDEN, N_FEATURES = G.HEAD["hidden"], G.CONFIG["llama"]["hidden_size"]
 
 
 def write_corpus(folder, texts=None, *, source="human", emotions=MSP_PODCAST):
@@ -56,7 +58,7 @@ def predict(source, corpus, out, *overrides, system="s2", **options):
 
 def golden_logits(system):
     arrays = G.golden(system)
-    return np.concatenate([arrays[f"single{idx}_logits"] for idx in range(3)])
+    return np.concatenate([arrays[f"single{idx}_logits"] for idx in G.ROWS])
 
 
 def golden_probs(system):
@@ -67,13 +69,13 @@ def golden_probs(system):
 
 
 @pytest.mark.parity
-@pytest.mark.parametrize("batch_size", [1, 3])
+@pytest.mark.parametrize("batch_size", [1, len(NAMES)])
 @pytest.mark.parametrize("system", ["s2", "st1"])
 def test_table_holds_the_published_logits_of_single_clips(tmp_path, corpus, system, batch_size):
     config = config_of(system, tmp_path, inference={"batch_size": batch_size})
     table = predict(config, corpus, tmp_path / "table.parquet", system=system, with_embedding=True)
     assert table.utterances == NAMES
-    assert table.reasons == (None,) * 3
+    assert table.reasons == (None,) * len(NAMES)
     head = table.meta["head"]
     logits = table.embeddings @ np.array(head["weight"]).T + np.array(head["bias"])
     expected = golden_logits(system)
@@ -85,7 +87,7 @@ def test_table_holds_the_published_logits_of_single_clips(tmp_path, corpus, syst
 @pytest.mark.parity
 def test_published_mode_gives_the_published_logits_of_a_batch(tmp_path, corpus):
     """S2's clips share one prompt, so no row of padding with random numbers takes part."""
-    config = config_of("s2", tmp_path, compat="published", inference={"batch_size": 3})
+    config = config_of("s2", tmp_path, compat="published", inference={"batch_size": len(NAMES)})
     table = predict(config, corpus, tmp_path / "table.parquet")
     logits = torch.from_numpy(G.golden("s2")["batch_logits"])
     np.testing.assert_allclose(table.probs, logits.softmax(dim=1), atol=2e-5, rtol=0)
@@ -115,7 +117,7 @@ def test_best_is_made_once_and_used_again(tmp_path, corpus, monkeypatch):
 
 def test_best_predicts_alone_without_the_classifiers_file(tmp_path, corpus):
     file = tmp_path / "classifier.pth"
-    shutil.copyfile(G.GOLDEN / "st1" / "st1_classifier.pth", file)
+    shutil.copyfile(classifier_of("st1"), file)
     config = config_of("st1", tmp_path, classifier=str(file))
     expected = predict(config, corpus, tmp_path / "first.parquet", system="st1")
     file.unlink()
@@ -134,7 +136,7 @@ def test_what_matters_in_prediction_alone_may_change(tmp_path, corpus):
     data = {"manifest": "manifest.parquet", "transcripts": {"predict": "machine"}}
     config = config_of("st1", tmp_path, data=data, inference={"batch_size": 1})
     silent = predict(config, other, tmp_path / "silent.parquet", system="st1")
-    assert silent.reasons == (None,) * 3
+    assert silent.reasons == (None,) * len(NAMES)
     assert np.abs(silent.probs - spoken.probs).max() > 1e-3
 
 
@@ -143,7 +145,7 @@ def test_what_matters_in_prediction_alone_may_change(tmp_path, corpus):
     [
         {"pooling": "mean"},
         {"name": "other"},
-        {"classifier": str(G.GOLDEN / "st1" / "st1_classifier.pth")},
+        {"classifier": str(classifier_of("st1"))},
         {"prompt_template": "{}"},
     ],
 )
@@ -196,19 +198,22 @@ def test_config_without_classifier_must_be_trained_first(tmp_path, corpus):
         ),
         (
             lambda t: None,
-            {"head": {"hidden": 64, "norm": "none"}},
-            r"3 of \d+ keys .* size mismatch for .*\(32, 128\) against \(64, 128\)",
+            {"head": {"hidden": 2 * N_HIDDEN, "norm": "none"}},
+            rf"3 of \d+ keys .* size mismatch for .*\({N_HIDDEN}, {2 * N_FEATURES}\) against "
+            rf"\({2 * N_HIDDEN}, {2 * N_FEATURES}\)",
         ),
         (
             lambda t: None,
-            {"head": {"hidden": 32}},
+            {"head": {"hidden": N_HIDDEN}},
             r"2 of \d+ keys .* missing: 'head\.ln\.bias', 'head\.ln\.weight'",
         ),
         (lambda t: None, {"pooling": "mean"}, r"unexpected: 'pooling"),
         (
-            lambda t: t.update({"out.weight": torch.zeros(4, 32), "out.bias": torch.zeros(4)}),
+            lambda t: t.update(
+                {"out.weight": torch.zeros(4, N_HIDDEN), "out.bias": torch.zeros(4)}
+            ),
             {},
-            r"2 of \d+ keys .* size mismatch for .*\(4, 32\) against \(8, 32\)",
+            rf"2 of \d+ keys .* size mismatch for .*\(4, {N_HIDDEN}\) against \(8, {N_HIDDEN}\)",
         ),
         (
             lambda t: t.update({"vad.weight": torch.zeros(1)}),
@@ -218,7 +223,7 @@ def test_config_without_classifier_must_be_trained_first(tmp_path, corpus):
     ],
 )
 def test_classifier_that_does_not_fit_is_named(tmp_path, corpus, change, changes, expected):
-    tensors = torch.load(G.GOLDEN / "s2" / "s2_classifier.pth", weights_only=True)
+    tensors = torch.load(classifier_of("s2"), weights_only=True)
     change(tensors)
     torch.save(tensors, tmp_path / "edited.pth")
     config = config_of("s2", tmp_path, classifier=str(tmp_path / "edited.pth"), **changes)
@@ -243,7 +248,7 @@ def test_row_without_transcript_abstains_with_its_reason(tmp_path):
     config = config_of("st1", tmp_path)
     table = predict(config, corpus, tmp_path / "table.parquet", system="st1")
     reason = "there is no transcript of the source 'human'"
-    assert table.reasons == (reason, reason, None)
+    assert table.reasons[:3] == (reason, reason, None)
     assert table.labels[:2].tolist() == [-1, -1]
     assert np.isfinite(table.probs[2]).all()
 
@@ -260,31 +265,32 @@ def test_clip_of_another_rate_is_resampled(tmp_path):
     narrow = soxr.resample(G.utterances()[1].waveform, 16_000, 8_000)
     corpus = with_clip(corpus, corpus.root, "narrow.wav", narrow, 8_000)
     wide = read_audio(corpus.root / "narrow.wav")
-    assert len(wide) == 80_000
+    assert len(wide) == LENGTHS[1]
     soundfile.write(corpus.root / "wide.wav", wide, 16_000, subtype="FLOAT")
     rows = corpus.rows.tail(1).assign(utterance="wide.wav", audio="wide.wav")
     corpus = replace(corpus, rows=pd.concat([corpus.rows, rows]).reset_index(drop=True))
     table = predict(config_of("s2", tmp_path), corpus, tmp_path / "table.parquet")
-    np.testing.assert_allclose(table.probs[3], table.probs[4], atol=1e-5)
+    np.testing.assert_allclose(table.probs[-2], table.probs[-1], atol=1e-5)
     # Without what lies above 4 kHz it is another sound.
-    assert np.abs(table.probs[3] - table.probs[1]).max() > 1e-3
+    assert np.abs(table.probs[-2] - table.probs[1]).max() > 1e-3
 
 
 def test_clip_too_short_to_be_read_abstains(tmp_path):
     corpus = write_corpus(tmp_path / "corpus")
     corpus = with_clip(corpus, corpus.root, "click.wav", np.zeros(80), 16_000)
     table = predict(config_of("s2", tmp_path), corpus, tmp_path / "table.parquet")
-    assert table.labels[3] == -1
-    assert "click.wav is too short: 0.005 s" in table.reasons[3]
+    assert table.labels[-1] == -1
+    assert "click.wav is too short: 0.005 s" in table.reasons[-1]
 
 
 def test_long_clip_is_cropped_unless_it_shall_be_heard_in_full(tmp_path):
-    corpus = write_corpus(tmp_path / "corpus")
-    sound = np.tile(G.utterances()[2].waveform, 4)
+    corpus, longest = write_corpus(tmp_path / "corpus"), int(np.argmax(LENGTHS))
+    sound = np.tile(G.utterances()[longest].waveform, 480_000 // LENGTHS[longest] + 1)
     corpus = with_clip(corpus, corpus.root, "long.wav", sound, 16_000)
-    config = config_of("s2", tmp_path, audio={"max_audio_s": 10.0, "eval_crop": "first"})
+    crop = {"max_audio_s": LENGTHS[longest] / 16_000, "eval_crop": "first"}
+    config = config_of("s2", tmp_path, audio=crop)
     table = predict(config, corpus, tmp_path / "table.parquet")
-    # Its first ten seconds are the third clip.
-    np.testing.assert_allclose(table.probs[3], table.probs[2], atol=1e-6)
-    with pytest.raises(BadValueError, match=r"'long\.wav' has 40 s, but the model hears 30 s"):
+    # It begins with the whole of the longest clip.
+    np.testing.assert_allclose(table.probs[-1], table.probs[longest], atol=1e-6)
+    with pytest.raises(BadValueError, match=r"'long\.wav' has [\d.]+ s, but the model hears 30 s"):
         predict(config.run_dir, corpus, tmp_path / "full.parquet", "audio.eval_crop=full")

@@ -11,6 +11,7 @@ import peft
 import pytest
 import salmonn_golden as G
 import torch
+from golden_set import WHISPER_WIDTH
 from safetensors.torch import load_file
 from transformers import LlamaForCausalLM
 
@@ -39,8 +40,9 @@ def test_trimmed_clip_gets_the_same_logits_in_any_batch(tmp_path, changes):
     model = G.load_classifier(config)
     # In bfloat16 the sums of longer sequences round otherwise: one digit is 1/256.
     tolerance = 0.05 if "llm_weights" in changes else 1e-5
-    alone = [model(G.batch_of(config, ((row, 0),))).logits[0] for row in range(3)]
-    for rows in [(0, 1, 2), (2, 0, 1), (1, 1, 0), (2, 2)]:
+    alone = [model(G.batch_of(config, ((row, 0),))).logits[0] for row in G.ROWS]
+    last = G.ROWS[-1]
+    for rows in [tuple(G.ROWS), (last, 0, 1), (1, 1, 0), (last, last)]:
         logits = model(G.batch_of(config, tuple((row, 0) for row in rows))).logits
         for got, row in zip(logits, rows, strict=True):
             torch.testing.assert_close(got, alone[row], atol=tolerance, rtol=0)
@@ -75,9 +77,10 @@ def test_autocast_leaves_beats_in_float32(tmp_path, trim_padding):
         ours, _ = model.backbone.forward_pretrained(**heard)
         logits = model(batch).logits
     assert ours.dtype == torch.float32
-    # Whisper's features are the first 32; they were computed in bfloat16.
-    assert torch.equal(ours[..., 32:], states[..., 32:])
-    assert not torch.equal(ours[..., :32], states[..., :32])
+    # Whisper's features are the first ones; they were computed in bfloat16.
+    n_whisper = WHISPER_WIDTH
+    assert torch.equal(ours[..., n_whisper:], states[..., n_whisper:])
+    assert not torch.equal(ours[..., :n_whisper], states[..., :n_whisper])
     assert logits.isfinite().all()
     torch.testing.assert_close(logits.float(), expected, atol=0.2, rtol=0)
 

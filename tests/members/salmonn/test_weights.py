@@ -6,13 +6,14 @@ import json
 import logging
 import os
 
+import golden_set as S
 import pytest
 import salmonn_golden as G
 import torch
 
 import abhinaya.nn.language_model
 from abhinaya.errors import CheckpointError, MissingFileError
-from members.salmonn.build import build_backbone
+from members.salmonn.build import build_backbone, window_frames
 from members.salmonn.weights import (
     SalmonnSizes,
     qformer_config,
@@ -20,7 +21,7 @@ from members.salmonn.weights import (
     read_sizes,
 )
 
-SALMONN = G.GOLDEN / "salmonn" / "salmonn_tiny.pth"
+LAST = S.LLM_LAYERS - 1
 LORA = "llama_model.base_model.model.model.layers.{}.self_attn.{}.lora_{}.default.weight"
 QFORMER = "speech_Qformer.bert."
 
@@ -29,7 +30,7 @@ def build(tmp_path, **changes):
     return build_backbone(G.make_config("s2", tmp_path, classifier=None, **changes))
 
 
-def edited(tmp_path, change, source=SALMONN):
+def edited(tmp_path, change, source=S.SALMONN):
     """A copy of a checkpoint after `change(tensors)`."""
     content = torch.load(source, weights_only=True)
     change(content["model"] if "model" in content else content)
@@ -69,7 +70,7 @@ def no_llm(monkeypatch):
 
 def test_every_trained_tensor_has_the_value_of_its_key(whole):
     """Some of the names by hand; that the mapping is complete is asserted by the loader."""
-    stored = torch.load(SALMONN, weights_only=True)["model"]
+    stored = torch.load(S.SALMONN, weights_only=True)["model"]
     ours = dict(whole.named_parameters())
     pairs = {
         "adapter.query_tokens": "speech_query_tokens",
@@ -89,15 +90,17 @@ def test_every_trained_tensor_has_the_value_of_its_key(whole):
         "adapter.qformer.encoder.layer.1.output_query.LayerNorm.weight": (
             f"{QFORMER}encoder.layer.1.output_query.LayerNorm.weight"
         ),
-        "llm.layers.2.self_attn.v_proj.lora_B.default.weight": LORA.format(2, "v_proj", "B"),
+        f"llm.layers.{LAST}.self_attn.v_proj.lora_B.default.weight": LORA.format(
+            LAST, "v_proj", "B"
+        ),
         "llm.layers.0.self_attn.q_proj.lora_A.default.weight": LORA.format(0, "q_proj", "A"),
     }
     for name, key in pairs.items():
         assert torch.equal(ours[name], stored[key]), name
     # Norms, queries, projection: 7. Each Q-Former layer has 2 attentions of 10 and 6 more;
-    # then one norm. 3 layers of the language model with 2 adapters of 2 matrices.
+    # then one norm, and the adapters.
     trained = trained_state(whole)
-    assert len(trained) - 2 == 7 + 2 * 26 + 2 + 3 * 4  # but the classifier's own norm
+    assert len(trained) - 2 == 7 + 2 * 26 + 2 + S.N_ADAPTERS  # but the classifier's own norm
     frozen = {name for name, p in ours.items() if not p.requires_grad}
     assert {name.partition(".")[0] for name in frozen} == {"encoder", "llm"}
 
@@ -132,11 +135,11 @@ def test_buffers_and_repeated_tables_may_be_absent(tmp_path, whole):
 
 
 def test_buffers_and_repeated_tables_may_be_there_and_are_counted(tmp_path, caplog):
-    stored = torch.load(SALMONN, weights_only=True)["model"]
+    stored = torch.load(S.SALMONN, weights_only=True)["model"]
     n_used = sum(not is_extra(key) for key in stored)
 
     def add(tensors):
-        for layer in range(3):
+        for layer in range(8):
             block = f"llama_model.base_model.model.model.layers.{layer}."
             tensors[f"{block}self_attn.rotary_emb.inv_freq"] = torch.ones(8)
             table = f"beats.encoder.layers.{layer}.self_attn.relative_attention_bias.weight"
@@ -150,7 +153,7 @@ def test_buffers_and_repeated_tables_may_be_there_and_are_counted(tmp_path, capl
     assert len(state) == n_used
     assert f"{n_used} tensors used, {n_all - n_used} saved beside them" in caplog.text
     assert str(file) in caplog.text
-    assert n_all - n_used == 7
+    assert n_all - n_used == 8 + 8 + 1
 
 
 def test_weights_in_half_precision_become_float32(tmp_path, whole):
@@ -173,23 +176,23 @@ def test_loaded_weights_do_not_depend_on_the_file(tmp_path, whole):
 
 
 def test_sizes_are_read_from_the_file():
-    shapes = {name: tuple(value.shape) for name, value in read_salmonn(SALMONN).items()}
+    shapes = {name: tuple(value.shape) for name, value in read_salmonn(S.SALMONN).items()}
     assert read_sizes(shapes, "file") == SalmonnSizes(
-        widths=(32, 48),
-        n_queries=1,
-        hidden=64,
-        intermediate=96,
-        n_layers=2,
-        llm_width=64,
-        lora_rank=8,
-        lora_targets=("q_proj", "v_proj"),
+        widths=(S.WHISPER_WIDTH, S.BEATS_WIDTH),
+        n_queries=G.CONFIG["salmonn"]["num_speech_query_token"],
+        hidden=S.QFORMER_WIDTH,
+        intermediate=G.CONFIG["qformer"]["intermediate_size"],
+        n_layers=G.CONFIG["qformer"]["num_hidden_layers"],
+        llm_width=S.LLM_WIDTH,
+        lora_rank=S.RANK,
+        lora_targets=tuple(G.CONFIG["lora"]["targets"]),
     )
 
 
 def test_other_sizes_build_another_model(tmp_path):
     def change(tensors):
-        tensors["speech_query_tokens"] = torch.randn(1, 3, 64)
-        for layer in range(3):
+        tensors["speech_query_tokens"] = torch.randn(1, 3, S.QFORMER_WIDTH)
+        for layer in range(S.LLM_LAYERS):
             for module, matrix in (
                 ("q_proj", "A"),
                 ("q_proj", "B"),
@@ -197,20 +200,22 @@ def test_other_sizes_build_another_model(tmp_path):
                 ("v_proj", "B"),
             ):
                 del tensors[LORA.format(layer, module, matrix)]
-            tensors[LORA.format(layer, "o_proj", "A")] = torch.randn(2, 64)
-            tensors[LORA.format(layer, "o_proj", "B")] = torch.randn(64, 2)
+            tensors[LORA.format(layer, "o_proj", "A")] = torch.randn(2, S.LLM_WIDTH)
+            tensors[LORA.format(layer, "o_proj", "B")] = torch.randn(S.LLM_WIDTH, 2)
 
     backbone = build(tmp_path, salmonn=str(edited(tmp_path, change)), lora={"alpha": 10})
     lora = {name: p for name, p in backbone.llm.named_parameters() if "lora" in name}
     assert {name.split(".")[3] for name in lora} == {"o_proj"}
-    assert len(lora) == 6
+    assert len(lora) == 2 * S.LLM_LAYERS
     # 10 / 2
     assert backbone.llm.layers[0].self_attn.o_proj.scaling == {"default": 5.0}
     batch = G.batch_of(G.make_config("s2", tmp_path), ((0, 0),))
     with torch.no_grad():
         features, mask = backbone.eval()(batch)
-    # BOS, prompt of 6 and 20 tokens, text of 9, and 88 windows of 3 queries.
-    assert features.shape == (1, 1 + 6 + 20 + 9 + 88 * 3, 64)
+    # BOS, the prompt before and after the speech, the text, and three queries for each window.
+    texts = [len(G.TOKENS["strings"][key]["ids"]) for key in ("p_before", "p_after_0", "s2_text")]
+    n_windows = 1500 // window_frames(G.CONFIG["salmonn"]["second_per_window"])
+    assert features.shape == (1, 1 + sum(texts) + n_windows * 3, S.LLM_WIDTH)
     assert mask.all()
 
 
@@ -264,11 +269,11 @@ def test_qformer_folder_without_config_raises(tmp_path, no_llm):
     [
         (
             '{"hidden_size": 768}',
-            r"BERT of width 768, but the Q-Former .* has 64\. Correct qformer",
+            rf"BERT of width 768, but the Q-Former .* has {S.QFORMER_WIDTH}\. Correct qformer",
         ),
         (
             '{"num_attention_heads": 7}',
-            r"has 64 features, which 7 heads cannot share\. Let qformer",
+            rf"has {S.QFORMER_WIDTH} features, which 7 heads cannot share\. Let qformer",
         ),
         ("{", r"config\.json' is not JSON: .*Take the config\.json of the BERT"),
     ],

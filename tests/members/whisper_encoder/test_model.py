@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from golden_set import LENGTHS, WAVS, WHISPER, golden, read_json
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -20,8 +21,6 @@ from abhinaya.registry import load_member
 from members.whisper_encoder.config import WhisperEncoderConfig
 from members.whisper_encoder.member import LogMelInputs
 from members.whisper_encoder.model import WhisperBackbone
-
-GOLDEN = Path(__file__).parents[2] / "golden"
 
 
 @pytest.fixture(scope="module")
@@ -40,42 +39,41 @@ def make_batch(base: str, lengths: tuple[int, ...]) -> dict[str, Tensor]:
 
 @pytest.mark.parity
 def test_log_mel_matches_reference() -> None:
-    golden = np.load(GOLDEN / "salmonn.npz")["whisper_input_features"]
-    inputs = LogMelInputs(load_feature_extractor(str(GOLDEN / "whisper")))
-    for row, expected in enumerate(golden):
-        waveform = read_audio(GOLDEN / "wav" / f"utt{row}.wav")
-        ours = inputs.encode(Utterance("", waveform))["input_features"]
+    inputs = LogMelInputs(load_feature_extractor(str(WHISPER)))
+    for file, expected in zip(WAVS, golden("salmonn")["whisper_input_features"], strict=True):
+        ours = inputs.encode(Utterance("", read_audio(file)))["input_features"]
         np.testing.assert_allclose(ours, expected, rtol=0, atol=2e-4)
 
 
 @pytest.mark.parity
 def test_encoder_on_golden_log_mel_matches_reference() -> None:
-    golden = np.load(GOLDEN / "salmonn.npz")
-    backbone = WhisperBackbone(load_encoder(str(GOLDEN / "whisper")), pointwise=())
-    features = torch.from_numpy(golden["whisper_input_features"])
+    arrays = golden("salmonn")
+    backbone = WhisperBackbone(load_encoder(str(WHISPER)), pointwise=())
+    features = torch.from_numpy(arrays["whisper_input_features"])
+    n_frames = read_json("whisper", "config.json")["max_source_positions"]
     with torch.no_grad():
-        states, mask = backbone.forward_pretrained(features, torch.full((3,), 1500))
+        states, mask = backbone.forward_pretrained(features, torch.full((len(features),), n_frames))
     assert mask.all()
     ours = states[:, 0, ::3].numpy()
-    np.testing.assert_allclose(ours, golden["whisper_feats_every3"], rtol=0, atol=2e-5)
+    np.testing.assert_allclose(ours, arrays["whisper_feats_every3"], rtol=0, atol=2e-5)
 
 
 @pytest.mark.parity
 def test_encoder_on_sound_files_matches_reference_where_there_is_sound() -> None:
-    golden = np.load(GOLDEN / "salmonn.npz")["whisper_feats_every3"]
-    folder = str(GOLDEN / "whisper")
+    theirs = golden("salmonn")["whisper_feats_every3"]
+    folder = str(WHISPER)
     inputs = LogMelInputs(load_feature_extractor(folder))
-    waveforms = [read_audio(GOLDEN / "wav" / f"utt{row}.wav") for row in range(3)]
+    waveforms = [read_audio(file) for file in WAVS]
     batch = inputs.collate([inputs.encode(Utterance("", waveform)) for waveform in waveforms])
     with torch.no_grad():
         states, mask = WhisperBackbone(load_encoder(folder), pointwise=()).forward_pretrained(
             **batch
         )
-    # 20800, 80000 and 160000 samples at 320 per frame.
-    assert mask.sum(dim=1).tolist() == [65, 250, 500]
-    for row, n_frames in enumerate([65, 250, 500]):
+    frames = [-(-n_samples // 320) for n_samples in LENGTHS]
+    assert mask.sum(dim=1).tolist() == frames
+    for row, n_frames in enumerate(frames):
         ours = states[row, 0, :n_frames:3].numpy()
-        np.testing.assert_allclose(ours, golden[row, : len(ours)], rtol=0, atol=1e-4)
+        np.testing.assert_allclose(ours, theirs[row, : len(ours)], rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -269,7 +267,7 @@ def test_real_encoder_in_both_layouts_says_the_same(material: Path) -> None:
     ours, theirs = load_encoder(str(hub)), load_encoder(str(openai))
     assert len(load_file(hub / "encoder.safetensors")) == len(ours.state_dict()) == 67
     inputs = LogMelInputs(load_feature_extractor(str(openai)))
-    encoded = inputs.encode(Utterance("", read_audio(GOLDEN / "wav" / "utt0.wav")))
+    encoded = inputs.encode(Utterance("", read_audio(WAVS[0])))
     features = torch.from_numpy(encoded["input_features"])[None]
     with torch.no_grad():
         expected = theirs(features).last_hidden_state
