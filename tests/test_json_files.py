@@ -34,9 +34,7 @@ READERS = {
     "pool.json": lambda file: read_prompt_pool(file, "emotion"),
     "model.safetensors.index.json": lambda file: weight_files(file.parent),
     "config.json": lambda file: load_whisper(str(file.parent), torch.device("cpu")),
-    "digest.json": lambda file: (
-        RunDirectory(file.parent, "d").check() or open_soup(file.parent, "d")
-    ),
+    "digest.json": lambda file: RunDirectory(file.parent, "d").check(),
     "emotions.json": lambda file: EmotionSet.from_json(read_text(file)),
     "facts.json": read_json_object,
 }
