@@ -30,6 +30,8 @@ __all__ = [
     "digest_of",
     "drop_lock",
     "parse_json",
+    "read_json",
+    "read_json_object",
     "read_text",
     "sole_outputs",
     "sole_writer",
@@ -108,6 +110,34 @@ def parse_json(text: str | bytes, where: str) -> Any:
     except ValueError as err:  # no UTF-8, no JSON, or a number of thousands of digits
         reason = str(err).partition(";")[0].rstrip(".")
         raise BadValueError(f"{where} is not JSON: {reason}.") from err
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file, however damaged it may be.
+
+    Raises:
+        BadValueError: if it is no JSON, no UTF-8 or nested too deeply.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8-sig"))
+    except (ValueError, RecursionError) as err:
+        reason = str(err).partition(";")[0].rstrip(".")
+        raise BadValueError(f"{str(path)!r} cannot be read as JSON: {reason}.") from err
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """Read a JSON file that holds keys and values.
+
+    Raises:
+        BadValueError: if it is not such a file.
+    """
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise BadValueError(
+            f"{str(path)!r} holds a {type(content).__name__}, expected keys with values. It is "
+            "damaged, or another file; make or copy it again."
+        )
+    return content
 
 
 def take_lock(path: Path, *, shared: bool = False) -> int | None:

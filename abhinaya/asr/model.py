@@ -195,8 +195,10 @@ def _read_dims(folder: Path) -> dict[str, int]:
         )
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as err:
+    except (ValueError, RecursionError) as err:
         raise CheckpointError(f"{str(file)!r} is no JSON: {err}. Download it again.") from err
+    if not isinstance(config, dict):
+        raise CheckpointError(f"{str(file)!r} has no keys. Download it again.")
     if config.get("model_type") != "whisper":
         raise CheckpointError(
             f"{str(folder)!r} holds a model of type {config.get('model_type')!r}, expected "

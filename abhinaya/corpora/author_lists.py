@@ -8,7 +8,6 @@ Source: https://github.com/iiscleap/ABHINAYA.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
@@ -25,7 +24,8 @@ from abhinaya.corpora.msp_podcast import FACTS as RELEASE
 from abhinaya.corpora.msp_podcast import TEST3, is_test3, place_in_recording
 from abhinaya.data.labels import MSP_PODCAST
 from abhinaya.data.problems import Problem
-from abhinaya.errors import BadValueError, MissingFileError, ProblemsError
+from abhinaya.errors import MissingFileError, ProblemsError
+from abhinaya.files import read_json
 
 __all__ = ["FACTS", "prepare"]
 
@@ -89,10 +89,7 @@ def prepare(source: Path, options: PrepareOptions) -> Prepared:
 
 
 def _read_list(file: Path, problems: list[Problem], wrong: list[str]) -> list[dict[str, Any]]:
-    try:
-        lists = json.loads(file.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as err:
-        raise BadValueError(f"{str(file)!r} cannot be read as JSON: {err}.") from err
+    lists = read_json(file)
     if not isinstance(lists, dict) or not all(
         isinstance(values, list) for values in lists.values()
     ):

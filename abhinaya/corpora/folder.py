@@ -25,6 +25,7 @@ from abhinaya.data.labels import EmotionSet
 from abhinaya.data.manifest_cells import known_or_none
 from abhinaya.data.transcripts import HUMAN
 from abhinaya.errors import BadValueError, MissingFileError, ProblemsError, did_you_mean
+from abhinaya.files import read_text
 
 __all__ = ["FACTS", "prepare"]
 
@@ -132,9 +133,9 @@ def _find_table(source: Path) -> Path:
 def _emotions_of(folder: Path, rows: pd.DataFrame) -> EmotionSet:
     as_json, as_text = folder / "emotions.json", folder / "classes.txt"
     if as_json.is_file():
-        return EmotionSet.from_json(as_json.read_text(encoding="utf-8"), where=str(as_json))
+        return EmotionSet.from_json(read_text(as_json), where=str(as_json))
     if as_text.is_file():
-        lines = as_text.read_text(encoding="utf-8-sig").splitlines()
+        lines = read_text(as_text).splitlines()
         return EmotionSet.from_codes([line.strip() for line in lines if line.strip()])
     labels = sorted({label.strip() for label in rows["label"]} - {""})
     if len(labels) < 2:

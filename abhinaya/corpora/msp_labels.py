@@ -9,11 +9,9 @@ dictionaries by clip.
 from __future__ import annotations
 
 import csv
-import json
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -23,6 +21,7 @@ from abhinaya.data.labels import MSP_PODCAST, OTHER
 from abhinaya.data.manifest_cells import known_or_none
 from abhinaya.data.problems import Problem
 from abhinaya.errors import BadValueError, ProblemsError, did_you_mean, list_some
+from abhinaya.files import read_json
 
 __all__ = ["SPLITS", "read_consensus", "read_partitions", "read_votes", "split_or_none"]
 
@@ -96,7 +95,7 @@ def read_consensus(path: Path) -> pd.DataFrame:
 
 
 def _read_json_rows(path: Path) -> pd.DataFrame:
-    entries = _read_json(path)
+    entries = read_json(path)
     if not isinstance(entries, dict) or not all(isinstance(e, dict) for e in entries.values()):
         raise BadValueError(
             f"{str(path)!r} is not a label file, expected a dictionary of dictionaries by clip, "
@@ -107,13 +106,6 @@ def _read_json_rows(path: Path) -> pd.DataFrame:
         for name, entry in entries.items()
     ]
     return pd.DataFrame(rows, columns=None if rows else ["FileName", "EmoClass"]).fillna("")
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as err:
-        raise BadValueError(f"{str(path)!r} cannot be read as JSON: {err}.") from err
 
 
 def read_partitions(path: Path) -> tuple[dict[str, str], list[Problem]]:
@@ -227,7 +219,7 @@ def _json_answers(path: Path, problems: list[Problem]) -> Iterator[tuple[str, st
     """Yield clip and emotion of each rater in `{clip: {rater: {"EmoClass_Major": ...}}}`."""
     bad: list[str] = []
     n_entries = 0
-    entries = _read_json(path)
+    entries = read_json(path)
     for name, raters in (entries if isinstance(entries, dict) else {path.name: entries}).items():
         for rater, entry in (raters if isinstance(raters, dict) else {"": raters}).items():
             n_entries += 1

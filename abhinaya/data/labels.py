@@ -125,12 +125,12 @@ class EmotionSet:
             lists = fields["codes"], fields.get("names") or (), fields.get("outside", ())
             if not all(isinstance(code, str) for codes in lists for code in codes):
                 raise TypeError(lists)
-            return cls.from_codes(*lists)
-        except (RecursionError, json.JSONDecodeError, KeyError, TypeError, AttributeError) as err:
+        except (RecursionError, ValueError, KeyError, TypeError, AttributeError) as err:
             raise BadValueError(
                 f"{where} is not an emotion set, expected JSON such as "
                 '{"codes": ["anger", "neutral"]}.'
             ) from err
+        return cls.from_codes(*lists)
 
     @classmethod
     def from_codes(

@@ -15,6 +15,7 @@ import torch
 from abhinaya.config import apply_overrides, check_config, locate_weights
 from abhinaya.data.labels import ABSTAIN, EmotionSet
 from abhinaya.data.predictions import PredictionTable
+from abhinaya.errors import CheckpointError
 from abhinaya.inference.sharding import (
     Batches,
     check_ending,
@@ -71,6 +72,11 @@ def predict_classifier(
     check_ending(request)
     checkpoint = run_dir / "best" if (run_dir / "best").is_dir() else run_dir
     info = read_info(checkpoint)
+    missing = [key for key in ("digest", "absorbed_prior") if key not in info.facts]
+    if missing:
+        raise CheckpointError(
+            f"{str(checkpoint / 'facts.json')!r} lacks {', '.join(missing)}. Copy the run again."
+        )
     located = locate_weights(info.config, checkpoint, info.facts.get("weights", {}))
     # Where the weights lie now decides nothing, so the table's digest has their stored place.
     stored, config = (

@@ -6,7 +6,6 @@ It comes from a training, or from a classifier that Abhinaya's public code saved
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -20,7 +19,15 @@ from torch import Tensor
 from abhinaya.config import config_digest, dump_yaml, load_yaml, locate_weights, weights_from
 from abhinaya.data.labels import MSP_PODCAST, EmotionSet
 from abhinaya.errors import CheckpointError, MissingFileError
-from abhinaya.files import atomic_folder, digest_of, parse_json, read_text, write_json, write_text
+from abhinaya.files import (
+    atomic_folder,
+    digest_of,
+    read_json,
+    read_json_object,
+    read_text,
+    write_json,
+    write_text,
+)
 from abhinaya.nn.build import ClassifierBuilder, build_classifier
 from abhinaya.nn.classifier import EmotionClassifier
 from abhinaya.nn.classifier_config import ClassifierConfig
@@ -111,9 +118,11 @@ def read_info(folder: Path) -> CheckpointInfo:
         )
     return CheckpointInfo(
         config=load_yaml(folder / "config.yaml"),
-        emotions=EmotionSet.from_json((folder / "classes.json").read_text(encoding="utf-8")),
-        metrics=json.loads((folder / "metrics.json").read_text(encoding="utf-8")),
-        facts=json.loads((folder / "facts.json").read_text(encoding="utf-8")),
+        emotions=EmotionSet.from_json(
+            read_text(folder / "classes.json"), where=str(folder / "classes.json")
+        ),
+        metrics=read_json_object(folder / "metrics.json"),
+        facts=read_json_object(folder / "facts.json"),
     )
 
 
@@ -138,7 +147,7 @@ def read_training_rows(folder: Path, facts: Mapping[str, Any]) -> list[str] | No
     if digest is None:
         return None
     file = folder / TRAINING_ROWS
-    names = parse_json(read_text(file), repr(str(file))) if file.is_file() else None
+    names = read_json(file) if file.is_file() else None
     if not isinstance(names, list) or digest_of(names) != digest:
         found = "is missing" if names is None else "holds other names than facts.json stands for"
         raise CheckpointError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pickle
 import re
 import zipfile
@@ -16,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from abhinaya.errors import CheckpointError, MissingFileError, list_some
+from abhinaya.files import read_json_object
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -96,8 +96,13 @@ def weight_files(folder: Path) -> list[Path]:
         if (folder / name).is_file():
             return [folder / name]
         if index.is_file():
-            weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-            files = [folder / file for file in sorted(set(weight_map.values()))]
+            weight_map = read_json_object(index).get("weight_map")
+            names = weight_map.values() if isinstance(weight_map, dict) else [None]
+            if not all(isinstance(file, str) for file in names):
+                raise CheckpointError(
+                    f"{str(index)!r} has no weight_map from tensors to files. Download it again."
+                )
+            files = [folder / file for file in sorted(set(names))]
             missing = [file.name for file in files if not file.is_file()]
             if missing:
                 raise MissingFileError(

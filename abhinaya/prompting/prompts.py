@@ -193,7 +193,7 @@ def read_prompt_pool(file: Path, task: str) -> tuple[str, ...]:
         )
     try:
         pools: Any = json.loads(file.read_text(encoding="utf-8-sig"))
-    except ValueError as err:  # not UTF-8, or not JSON
+    except (ValueError, RecursionError) as err:  # not UTF-8, or not JSON
         raise ProblemsError(str(file), [f"it is not JSON: {err}"]) from err
     if not isinstance(pools, dict):
         raise ProblemsError(

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from abhinaya.errors import BadValueError, CheckpointError
-from abhinaya.files import write_json, write_text
+from abhinaya.files import read_json_object, write_json, write_text
 
 __all__ = ["RunDirectory"]
 
@@ -51,10 +51,10 @@ class RunDirectory:
                     "Name an empty folder (run_dir, --out)."
                 )
         # A run that never got to a checkpoint has nothing to lose, so it may start anew.
-        elif stored["digest"] != self.digest and (self.is_finished or self._checkpoints()):
+        elif stored.get("digest") != self.digest and (self.is_finished or self._checkpoints()):
             raise BadValueError(
                 f"{str(self.path)!r} holds a run with another config or corpus "
-                f"(digest {stored['digest']}, now {self.digest}). "
+                f"(digest {stored.get('digest')}, now {self.digest}). "
                 "Name another folder (run_dir, --out), or delete this one."
             )
 
@@ -94,8 +94,7 @@ class RunDirectory:
         file = self.path / "digest.json"
         if not file.is_file():
             return None
-        stored: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        return stored
+        return read_json_object(file)
 
     def _checkpoints(self) -> list[Path]:
         # The names of the Trainer alone; a user may keep a copy under another one.
@@ -110,7 +109,7 @@ def _is_complete(folder: Path) -> bool:
     """Tell if a folder is whole: the Trainer writes its state last."""
     try:
         json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError):
+    except (FileNotFoundError, ValueError, RecursionError):
         return False
     return True
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from abhinaya.data.labels import EmotionSet
 from abhinaya.errors import BadValueError, MissingFileError, UnknownNameError
-from abhinaya.files import write_text
+from abhinaya.files import read_json, write_text
 from ensembling.aligned import AlignedTables
 from ensembling.voting.soft_votes import pick_classes
 
@@ -227,10 +227,7 @@ def read_recipe(path: Path) -> Recipe:
             f"There is no recipe {str(path)!r}. Make one with: "
             "abhinaya fit RULE TABLE ... --manifest M --out RECIPE."
         )
-    try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as err:
-        raise BadValueError(f"{str(path)!r} cannot be read as JSON: {err}.") from err
+    stored = read_json(path)
     if not isinstance(stored, dict) or stored.get("kind") != "recipe":
         raise BadValueError(
             f"{str(path)!r} is a JSON file but not a recipe. Make one with: "

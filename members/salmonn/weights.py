@@ -280,10 +280,12 @@ def qformer_config(sizes: SalmonnSizes, folder: str | None) -> Blip2QFormerConfi
             )
         try:
             content = json.loads(file.read_text(encoding="utf-8"))
-        except ValueError as err:
+        except (ValueError, RecursionError) as err:
             raise CheckpointError(
                 f"{str(file)!r} is not JSON: {err}. Take the config.json of the BERT."
             ) from err
+        if not isinstance(content, dict):
+            raise CheckpointError(f"{str(file)!r} has no keys. Take the config.json of the BERT.")
         names = (
             "num_attention_heads",
             "hidden_act",

@@ -174,3 +174,15 @@ def test_every_link_between_the_pages_leads_somewhere():
                 dead.append(f"{page.relative_to(ROOT)}: {link}")
     assert not dead, f"{dead}: correct the link, or write the page."
     assert n_links >= 15
+
+
+def test_files_that_members_readmes_list_are_there():
+    """One README listed two files that had moved elsewhere."""
+    n_files, absent = 0, []
+    for readme in sorted((ROOT / "members").glob("*/README.md")):
+        for row in re.findall(r"(?m)^\| (`[^|]+`) \|", readme.read_text(encoding="utf-8")):
+            names = re.findall(r"`([\w/]+(?:\.py|/))`", row)
+            n_files += len(names)
+            absent += [f"{readme}: {name}" for name in names if not (readme.parent / name).exists()]
+    assert not absent, f"{absent}: remove the rows, or name the files that hold it now."
+    assert n_files >= 25

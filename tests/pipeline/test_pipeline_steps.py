@@ -172,6 +172,13 @@ def test_two_devices_launch_train_on_the_resolved_config(finished, launched, run
     assert resolved["data"]["manifest"] == "out/corpus/manifest.parquet"
 
 
+@pytest.mark.parametrize("content", ["[" * 200_000, "[]", '{"digest": '])
+def test_damaged_stamp_of_a_step_means_to_do_it_again(finished, launched, run_chain, content):
+    Path("out/.steps/train.wave.json").write_text(content)
+    run_chain("gpus=2", only=["train:wave"])
+    assert len(launched) == 1
+
+
 def test_two_devices_launch_predict_with_all_selections(finished, launched, run_chain):
     Path("out/.steps/predict.development.mel.json").unlink()
     run_chain("gpus=2", only=["predict:development:mel"])
