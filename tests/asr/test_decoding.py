@@ -61,7 +61,7 @@ def one_by_one(model: whisper.Whisper, clip: np.ndarray, **options: object):
 
 
 @pytest.mark.parity
-@pytest.mark.parametrize("layout", ["hub", "openai"])
+@pytest.mark.parametrize("layout", ["hub", pytest.param("openai", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     ("ours", "theirs"),
     [
@@ -155,6 +155,7 @@ def fallback_settings(model, clips, **changes: object) -> DecodingSettings:
     return DecodingSettings("en", min_logprob=middle, **rest)
 
 
+@pytest.mark.slow
 def test_clip_that_falls_back_equals_itself_in_any_batch(short, noises):
     settings = fallback_settings(short, noises)
     recognizer = Recognizer(short, settings)
@@ -195,6 +196,7 @@ def test_samples_depend_on_seed_and_utterance_and_leave_the_callers_random_numbe
     assert len(set(texts)) == 3
 
 
+@pytest.mark.slow
 def test_first_good_temperature_ends_the_search(short, noises):
     names = [str(number) for number in range(len(noises))]
     windows = [[clip] for clip in noises]
@@ -219,6 +221,7 @@ def test_first_good_temperature_ends_the_search(short, noises):
     assert len({transcript.temperature for transcript in found} - {1.04}) >= 2
 
 
+@pytest.mark.slow
 def test_last_temperature_counts_where_none_is_good(short, noises):
     windows = [[clip] for clip in noises]
     names = [str(number) for number in range(len(noises))]

@@ -103,6 +103,7 @@ def test_table_has_text_and_scores_beside_other_sources(manifest, tiny):
     assert list(manifest.root.glob(".transcripts*")) == []
 
 
+@pytest.mark.slow
 def test_texts_do_not_depend_on_the_batch_size(manifest, tiny):
     found = []
     for batch_size in (1, 3, 8):
@@ -126,7 +127,7 @@ def test_second_run_transcribes_only_what_is_new(manifest, tiny, heard):
     assert (manifest.root / "transcripts.parquet").read_bytes() == before
 
 
-@pytest.mark.parametrize("batch_size", [2, 3])
+@pytest.mark.parametrize("batch_size", [pytest.param(2, marks=pytest.mark.slow), 3])
 def test_killed_run_goes_on_and_ends_with_the_bytes_of_an_undisturbed_one(
     manifest, tiny, heard, monkeypatch, batch_size
 ):
@@ -197,6 +198,7 @@ def test_silent_clip_has_the_text_of_nothing_said(manifest, tmp_path):
     assert summary.n_silent == 5
 
 
+@pytest.mark.slow
 def test_long_clip_is_decoded_in_windows(manifest, tiny):
     rng = np.random.default_rng(1)
     soundfile.write(manifest.root / "n0.wav", 0.1 * rng.standard_normal(7 * RATE_HZ), RATE_HZ)
@@ -206,6 +208,7 @@ def test_long_clip_is_decoded_in_windows(manifest, tiny):
     assert [row["n_windows"] for row in rows.values()] == [4, 1, 1, 1, 1]
 
 
+@pytest.mark.slow
 def test_other_settings_or_weights_do_not_mix_under_one_name(manifest, tiny, tmp_path, heard):
     transcribe(manifest, ("train",), model=tiny)
     with pytest.raises(
@@ -227,6 +230,7 @@ def test_other_settings_or_weights_do_not_mix_under_one_name(manifest, tiny, tmp
     assert set(rows_of(manifest)) == {"n5.wav", "n6.wav", "n7.wav", "n8.wav"}
 
 
+@pytest.mark.slow
 def test_replacing_transcribes_anew_with_the_same_settings(manifest, tiny, heard):
     transcribe(manifest, ("train",), model=tiny)
     heard.clear()

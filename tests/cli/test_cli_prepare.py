@@ -79,6 +79,7 @@ def test_prepare_transcripts_without_name_or_file_exit_1(run_cli, release, tmp_p
     assert "must be NAME=FILE, each name once" in result.err
 
 
+@pytest.mark.slow
 def test_prepare_another_seed_draws_other_balanced_clips(run_cli, tmp_path):
     release = write_corpus(tmp_path, n_clips=128, n_speakers=8).release
     drawn = []

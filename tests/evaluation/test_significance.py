@@ -75,6 +75,7 @@ def test_compare_labels_abstention_is_wrong():
     assert compare_labels(truth, silent, silent, 2, n_resamples=10, seed=0)[0].p == 1.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_compare_labels_few_utterances_equal_scipys_exact_permutation_test(seed):
     truth, first, second = draw(np.random.default_rng(seed), 8, 3, 0.4)
@@ -154,6 +155,7 @@ def test_compare_labels_sampled_p_is_never_zero():
     assert f1.p == 1 / 100
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by_group", [False, True])
 def test_compare_labels_interval_agrees_with_resampling_rows(by_group):
     rng = np.random.default_rng(7)
@@ -175,6 +177,7 @@ def test_compare_labels_interval_agrees_with_resampling_rows(by_group):
         assert difference.interval == pytest.approx(interval, abs=0.025)
 
 
+@pytest.mark.slow
 def test_compare_labels_equally_good_predictors_are_told_apart_at_the_level_of_the_test():
     rng = np.random.default_rng(11)
     n_runs, rejected, excluded = 400, np.zeros(2), 0

@@ -92,6 +92,7 @@ def test_predict_stored_leaves_out_unusable_audio(
     np.testing.assert_allclose(stored.probs, fresh.probs, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("member", MEMBERS)
 @pytest.mark.parametrize("average", ["true", "false"])
 def test_train_stored_equals_fresh(train: Train, tmp_path: Path, member: str, average: str) -> None:
@@ -105,6 +106,7 @@ def test_train_stored_equals_fresh(train: Train, tmp_path: Path, member: str, av
         np.testing.assert_allclose(ours[name], value, atol=1e-5, err_msg=name)
 
 
+@pytest.mark.slow
 def test_train_stored_segments_are_drawn_as_fresh_ones(train: Train, tmp_path: Path) -> None:
     """One store serves training, which draws a segment in each epoch, and validation, on all."""
     settings = ("audio.train_crop=3", "audio.eval_crop=3", "audio.max_audio_s=0.3")

@@ -180,6 +180,7 @@ def test_parameter_names_and_widths_are_those_of_published_checkpoints():
     assert build_pooling("mean", 3).output_size == 3
 
 
+@pytest.mark.slow
 def test_pooling_can_be_exported_with_a_free_number_of_frames():
     pooling, n_frames = random_pooling(4).eval(), torch.export.Dim("n_frames")
     example = torch.randn(2, 6, 4), torch.ones(2, 6, dtype=torch.bool)

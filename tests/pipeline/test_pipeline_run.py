@@ -162,6 +162,7 @@ def test_unknown_step_raises_with_the_nearest(fresh, options):
         to_do(**options)
 
 
+@pytest.mark.slow
 def test_changed_member_is_to_do_and_refuses_its_old_run_directory(finished, run_chain):
     changed = "members.wave.set.seed=4"
     assert to_do(changed) == [

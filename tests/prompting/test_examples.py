@@ -70,6 +70,7 @@ def test_balanced_order_mixes_the_classes(tmp_path):
     assert len(orders) == 6  # all orders of three classes
 
 
+@pytest.mark.slow
 @given(seed=st.integers(0, 10_000), number=st.integers(0, 5))
 def test_own_utterance_and_own_speaker_are_never_shown(tmp_path_factory, seed, number):
     pool = pool_of(tmp_path_factory.getbasetemp(), ROWS, TEXTS, seed=seed, per_class=5)

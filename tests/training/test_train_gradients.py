@@ -41,6 +41,7 @@ def largest_difference(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> fl
     return max(float((ours[name] - theirs[name]).abs().max()) for name in ours)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", ["cross-entropy", "focal", "soft-cross-entropy"])
 def test_step_is_the_same_however_the_batch_is_accumulated(
     trained: Train, wavlm_without_dropout: str, loss: str
@@ -65,6 +66,7 @@ def test_step_with_weights_in_the_mean_is_the_same_however_the_batch_is_accumula
     assert largest_difference(cut, whole) < 1e-6
 
 
+@pytest.mark.slow
 def test_last_partial_batch_is_the_same_however_it_is_accumulated(
     trained: Train, wavlm_without_dropout: str
 ) -> None:
@@ -127,6 +129,7 @@ def test_gradient_checkpointing_changes_no_gradient(
         torch.testing.assert_close(saving[name], gradient, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_train_with_gradient_checkpointing_gives_the_same_weights(
     trained: Train, wavlm_without_dropout: str
 ) -> None:

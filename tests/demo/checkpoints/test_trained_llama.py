@@ -20,6 +20,10 @@ from abhinaya.prompting.answers import class_words
 from abhinaya.prompting.prompts import load_prompt
 
 
+# `make demo` and the tests of other rooms stand on it every time.
+pytestmark = pytest.mark.slow
+
+
 def fresh_sentences(n_per_class: int) -> list[tuple[str, str]]:
     """Sentences that the default seed does not draw in this order, and the word of their class."""
     rng = np.random.default_rng(77)

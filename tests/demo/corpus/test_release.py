@@ -15,6 +15,9 @@ from abhinaya.data.labels import MSP_PODCAST
 from abhinaya.demo.corpus.release import write_corpus
 from abhinaya.errors import BadValueError
 
+# `make demo` and the tests of other rooms stand on it every time.
+pytestmark = pytest.mark.slow
+
 PRIMARY_CODES = {
     "Angry": "A",
     "Contempt": "C",

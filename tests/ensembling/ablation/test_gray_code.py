@@ -102,6 +102,7 @@ def test_blocks_of_the_subset_space_join_without_a_seam():
         assert macro_f1[mask] == pytest.approx(theirs, abs=1e-15)
 
 
+@pytest.mark.slow
 def test_twenty_members_that_all_agree_fill_every_bit():
     truth = np.array([0, 1, 127])
     votes = np.tile(truth, (20, 1))

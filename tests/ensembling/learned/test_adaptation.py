@@ -99,6 +99,7 @@ def test_gate_gain_that_may_be_luck_is_not_applied():
     assert found["reason"].endswith("not applied, since the interval reaches zero.")
 
 
+@pytest.mark.slow
 def test_gate_scores_equal_scikit_learns_and_intervals_a_plain_bootstrap():
     table, truth, speakers = draw_table(n_speakers=10, n_clips=16)
     options = {**FAST, "pseudo_tests": 2, "resamples": 2000, "variants": "standardise", "seed": 7}

@@ -154,6 +154,7 @@ def test_adapter_loads_with_peft_alone(trained):
     torch.testing.assert_close(states.squeeze(1), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weights", ["bf16", "nf4"])
 def test_small_number_types_train_and_predict(make_config, corpus, tmp_path, weights):
     if weights == "nf4":
@@ -176,6 +177,7 @@ def test_small_number_types_train_and_predict(make_config, corpus, tmp_path, wei
     assert np.ptp(table.probs, axis=0).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_training_lowers_the_loss_and_beats_chance(make_config, corpus, tmp_path):
     config = make_config(
         tmp_path,

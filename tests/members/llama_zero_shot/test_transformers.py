@@ -211,6 +211,7 @@ def test_member_asks_it_and_keeps_its_answers(base, tmp_path, monkeypatch):
     assert len(list((tmp_path / "answers").glob("*.jsonl"))) == 1
 
 
+@pytest.mark.slow
 def test_model_stays_loaded_between_predictions_where_that_is_asked_for(
     base, tmp_path, monkeypatch
 ):

@@ -231,6 +231,7 @@ def test_weights_in_another_precision_raise(dtype):
         random_beats().to(dtype)(torch.randn(1, 32, 128))
 
 
+@pytest.mark.slow
 def test_every_weight_gets_a_gradient():
     model = random_beats()
     model(torch.randn(1, 64, 128)).square().sum().backward()

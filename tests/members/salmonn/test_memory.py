@@ -196,6 +196,7 @@ LARGE_LLM, LARGE_WHISPER = (128, 256, 2), (512, 64, 6)
 BF16 = {"training": {"bf16": True}}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("sizes", "trains", "seconds", "settings"),
     [

@@ -29,6 +29,7 @@ from members.salmonn.weights import read_salmonn
 # ------------------------------------------------------------------ batches and number types
 
 
+@pytest.mark.slow
 @torch.no_grad()
 @pytest.mark.parametrize(
     "changes",
@@ -211,6 +212,7 @@ def test_best_checkpoint_predicts_what_was_validated(trained, manifest, tmp_path
     np.testing.assert_allclose(again.probs, table.probs, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trim_padding", ["false", "true"])
 def test_stored_features_train_and_predict_as_fresh_ones(
     make_config, manifest, tmp_path, trim_padding
