@@ -22,7 +22,9 @@ __all__ = [
     "ProblemsError",
     "UnknownNameError",
     "did_you_mean",
+    "kind_of",
     "list_some",
+    "shorten",
 ]
 
 
@@ -155,3 +157,14 @@ def list_some(items: Iterable[object], n_shown: int = 3) -> str:
     shown = ", ".join(repr(value) for value in values[:n_shown])
     n_left = len(values) - n_shown
     return f"{shown} and {n_left} more" if n_left > 0 else shown
+
+
+def kind_of(value: object) -> str:
+    """Return what a value is, for people: "nothing", "a list"."""
+    return "nothing" if value is None else f"a {type(value).__name__}"
+
+
+def shorten(value: object, n_shown: int = 200) -> str:
+    """Return a value through `repr`, so long that it still fits into a message."""
+    text = repr(value)
+    return text if len(text) <= n_shown else f"{text[:n_shown]}... ({len(text):,} characters)"
