@@ -18,13 +18,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from abhinaya.errors import BadValueError
+from abhinaya.errors import BadValueError, kind_of
 
 __all__ = [
     "atomic_folder",
     "atomic_path",
     "digest_of",
     "parse_json",
+    "read_json",
     "read_text",
     "sole_writer",
     "take_lock",
@@ -99,6 +100,21 @@ def parse_json(text: str | bytes, where: str) -> Any:
     except ValueError as err:  # no UTF-8, no JSON, or a number of thousands of digits
         reason = str(err).partition(";")[0].rstrip(".")
         raise BadValueError(f"{where} is not JSON: {reason}.") from err
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read the dictionary in a JSON file.
+
+    Raises:
+        BadValueError: if it is no JSON in UTF-8, or another value.
+    """
+    value = parse_json(read_text(path), f"The file {str(path)!r}")
+    if not isinstance(value, dict):
+        raise BadValueError(
+            f"The file {str(path)!r} holds {kind_of(value)}, expected keys with values. Copy it "
+            "again, or make it again."
+        )
+    return value
 
 
 def take_lock(path: Path, *, shared: bool = False) -> int | None:

@@ -91,7 +91,7 @@ def prepare(source: Path, options: PrepareOptions) -> Prepared:
 def _read_list(file: Path, problems: list[Problem], wrong: list[str]) -> list[dict[str, Any]]:
     try:
         lists = json.loads(file.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as err:
+    except (RecursionError, ValueError) as err:  # no JSON, no UTF-8, thousands of digits
         raise BadValueError(f"{str(file)!r} cannot be read as JSON: {err}.") from err
     if not isinstance(lists, dict) or not all(
         isinstance(values, list) for values in lists.values()

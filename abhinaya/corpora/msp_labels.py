@@ -112,7 +112,7 @@ def _read_json_rows(path: Path) -> pd.DataFrame:
 def _read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8-sig"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as err:
+    except (RecursionError, ValueError) as err:  # no JSON, no UTF-8, thousands of digits
         raise BadValueError(f"{str(path)!r} cannot be read as JSON: {err}.") from err
 
 
@@ -187,7 +187,10 @@ def _csv_answers(path: Path, problems: list[Problem]) -> Iterator[tuple[str, str
     n_lines = 0
     # Line by line, so that a stray quote spoils its own line and not all that follow.
     with path.open(encoding="utf-8-sig", errors="replace", newline=None) as file:
-        header = [cell.strip().lower() for cell in next(csv.reader([file.readline()]), [])]
+        try:
+            header = [cell.strip().lower() for cell in next(csv.reader([file.readline()]), [])]
+        except csv.Error:  # a cell of more than 131,072 characters
+            header = []
         answer_column = next((c for c in ("emodetail", "emoclass_major") if c in header), None)
         if answer_column is None or "filename" not in header:
             reason = (

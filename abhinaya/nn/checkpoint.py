@@ -6,7 +6,6 @@ It comes from a training, or from a classifier that Abhinaya's public code saved
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ from torch import Tensor
 from abhinaya.config import config_digest, dump_yaml, load_yaml
 from abhinaya.data.labels import MSP_PODCAST, EmotionSet
 from abhinaya.errors import CheckpointError, MissingFileError
-from abhinaya.files import atomic_folder, digest_of, write_json, write_text
+from abhinaya.files import atomic_folder, digest_of, read_json, read_text, write_json, write_text
 from abhinaya.nn.build import ClassifierBuilder, build_classifier
 from abhinaya.nn.classifier import EmotionClassifier
 from abhinaya.nn.classifier_config import ClassifierConfig
@@ -105,9 +104,9 @@ def read_info(folder: Path) -> CheckpointInfo:
         )
     return CheckpointInfo(
         config=load_yaml(folder / "config.yaml"),
-        emotions=EmotionSet.from_json((folder / "classes.json").read_text(encoding="utf-8")),
-        metrics=json.loads((folder / "metrics.json").read_text(encoding="utf-8")),
-        facts=json.loads((folder / "facts.json").read_text(encoding="utf-8")),
+        emotions=EmotionSet.from_json(read_text(folder / "classes.json"), where=str(folder)),
+        metrics=read_json(folder / "metrics.json"),
+        facts=read_json(folder / "facts.json"),
     )
 
 

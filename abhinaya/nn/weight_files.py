@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pickle
 import re
 import zipfile
@@ -15,7 +14,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from abhinaya.errors import CheckpointError, MissingFileError, list_some
+from abhinaya.errors import BadValueError, CheckpointError, MissingFileError, list_some
+from abhinaya.files import read_json
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -24,8 +24,10 @@ __all__ = [
     "check_fit",
     "check_loading_report",
     "open_safetensors",
+    "read_model_config",
     "read_pickle",
     "read_shapes",
+    "unusable",
     "weight_files",
 ]
 
@@ -96,8 +98,14 @@ def weight_files(folder: Path) -> list[Path]:
         if (folder / name).is_file():
             return [folder / name]
         if index.is_file():
-            weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-            files = [folder / file for file in sorted(set(weight_map.values()))]
+            try:
+                names = read_json(index)["weight_map"].values()
+                files = [folder / file for file in sorted(set(names))]
+            except (BadValueError, KeyError, TypeError, AttributeError) as err:
+                raise CheckpointError(
+                    f"{str(index)!r} does not say which file holds which weights. Download the "
+                    "model again."
+                ) from err
             missing = [file.name for file in files if not file.is_file()]
             if missing:
                 raise MissingFileError(
@@ -164,6 +172,32 @@ def check_fit(
         where=where,
         advice=advice,
     )
+
+
+def read_model_config(base: str | Path) -> Any:
+    """Read config.json with transformers, which has an own kind of error for each kind of mistake.
+
+    Args:
+        base: folder or hub id.
+
+    Raises:
+        OSError: if there is no such file, or it is no JSON.
+        CheckpointError: if what it says cannot be used.
+    """
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(base)
+    except OSError:
+        raise
+    except Exception as err:
+        raise unusable(f"The config.json of {str(base)!r}", err) from err
+
+
+def unusable(what: str, err: Exception) -> CheckpointError:
+    """Return the error for a file of a model whose values a library cannot use."""
+    reason = " ".join(str(err).split())[:300].rstrip(".") or type(err).__name__
+    return CheckpointError(f"{what} cannot be used: {reason}. Download the model again.")
 
 
 def check_loading_report(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import json
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from abhinaya.errors import BadValueError, MissingFileError, UnknownNameError, list_some
-from abhinaya.files import digest_of, write_json
+from abhinaya.files import digest_of, read_json, write_json
 from abhinaya.pipeline.config import Pipeline
 from abhinaya.pipeline.stages.transcribe import TRANSCRIPTS
 from abhinaya.pipeline.steps import Report, Step, build_steps
@@ -187,7 +186,10 @@ def _stamped(pipeline: Pipeline, step: Step) -> bool:
     tables = [path for path in step.makes if path.name == TRANSCRIPTS]
     if not all(set(step.sources) <= set(_texts_of(path)) for path in tables):
         return False
-    stored: str = json.loads(stamp.read_text(encoding="utf-8"))["digest"]
+    try:
+        stored = read_json(stamp).get("digest")
+    except BadValueError:  # damaged: the step is done again
+        return False
     return stored == _digest(step)
 
 

@@ -14,7 +14,6 @@ add to the model; for that, vote over the runs instead.
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import math
 import shutil
@@ -32,7 +31,7 @@ from torch import Tensor
 import abhinaya
 from abhinaya.config import MemberConfig, dump_yaml
 from abhinaya.errors import BadValueError, CheckpointError
-from abhinaya.files import atomic_folder, digest_of, write_json, write_text
+from abhinaya.files import atomic_folder, digest_of, read_json, write_json, write_text
 from abhinaya.member_config import check_member_config
 from abhinaya.nn.checkpoint import WEIGHTS, CheckpointInfo, read_info
 from abhinaya.training.run_directory import RunDirectory
@@ -184,7 +183,7 @@ def open_soup(out: Path, digest: str) -> bool:
     run = RunDirectory(out, digest)
     names = [p.name for p in out.iterdir() if not p.name.startswith(".")] if out.is_dir() else []
     file = out / "digest.json"
-    is_same = file.is_file() and json.loads(file.read_text("utf-8")).get("digest") == digest
+    is_same = file.is_file() and read_json(file).get("digest") == digest
     if names and not is_same:
         raise BadValueError(
             f"{str(out)!r} holds something else than this soup: {', '.join(sorted(names)[:5])}. "

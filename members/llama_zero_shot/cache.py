@@ -172,7 +172,7 @@ def _parse(line: bytes) -> tuple[str, Answer] | None:
             return None
         key, probs = read.pop("key"), read.pop("probs")
         return str(key), Answer(probs=_numbers(probs), **read)
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 
 
