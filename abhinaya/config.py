@@ -24,9 +24,16 @@ from pydantic import (
 )
 from ruamel.yaml import YAML
 from ruamel.yaml.constructor import DuplicateKeyError
-from ruamel.yaml.error import YAMLError
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-from abhinaya.errors import BadValueError, MissingFileError, ProblemsError, did_you_mean
+from abhinaya.errors import (
+    BadValueError,
+    MissingFileError,
+    ProblemsError,
+    did_you_mean,
+    kind_of,
+    shorten,
+)
 from abhinaya.files import digest_of
 
 __all__ = [
@@ -52,15 +59,18 @@ _ConfigT = TypeVar("_ConfigT", bound=BaseModel)
 
 WEIGHT_KEYS = ("base", "whisper", "beats", "salmonn", "qformer", "classifier")
 """Keys of members that name files or folders of published weights, or a hub id."""
+_MAX_DEPTH = 50
+_MAX_VALUES = 100_000
+_MAX_BITS = 256
 
 Selection = tuple[str, ...]
 """Names of splits or subsets; `NAME:O,X` keeps only those labels."""
 
 
 class Config(BaseModel):
-    """Base of all configs: frozen, and an unknown key is an error."""
+    """Base of all configs: frozen, numbers are finite, and an unknown key is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class TranscriptSources(Config):
@@ -139,17 +149,65 @@ def parse_yaml(text: str) -> Any:
     """Return the value of a YAML 1.2 document, in which 1e-5 is a number and `no` a word.
 
     Raises:
-        BadValueError: if it is not YAML, or a key stands twice in one mapping.
+        BadValueError: if it is not YAML, a key stands twice in one mapping, or it holds what no
+            config needs: a value that contains itself, deep nesting, aliases that grow without
+            bounds, other types than JSON has.
     """
     try:
-        return _yaml().load(text)
+        value = _yaml().load(text)
     except DuplicateKeyError as err:
         key = re.search('duplicate key "(.*?)"', err.problem)
         raise BadValueError(
             f"duplicate key {key[1] if key else ''!r} (line {err.problem_mark.line + 1})"
         ) from err
-    except (YAMLError, ValueError) as err:  # a date that does not exist is a ValueError
-        raise BadValueError(f"it is not YAML: {' '.join(str(err).split())}") from err
+    except RecursionError as err:
+        raise BadValueError(f"it is not YAML of ours: {_TOO_DEEP}") from err
+    except (YAMLError, ValueError, KeyError) as err:  # of a tag's value, such as !!bool x
+        raise BadValueError(f"it is not YAML: {_reason(err)}") from err
+    _refuse_unfit(value)
+    return value
+
+
+_TOO_DEEP = f"it is nested more than {_MAX_DEPTH} levels deep, or contains itself"
+
+
+def _reason(err: Exception) -> str:
+    """Say in one line what ruamel.yaml, or Python under it, does not like, and where."""
+    if isinstance(err, MarkedYAMLError):
+        parts = [" ".join(part.split()) for part in (err.context, err.problem) if part]
+        mark = err.problem_mark or err.context_mark
+        return ", ".join(parts) + (f" (line {mark.line + 1})" if mark else "")
+    if isinstance(err, KeyError):
+        return f"{err} does not fit its tag"
+    return " ".join(str(err).partition(";")[0].replace(' in "<unicode string>",', " at").split())
+
+
+def _refuse_unfit(value: Any) -> None:
+    """Refuse what has the form of YAML, but would break whoever reads, prints or stores it.
+
+    Raises:
+        BadValueError: if there is such a value.
+    """
+    found, todo = 0, [(value, 0)]
+    while todo:
+        item, depth = todo.pop()
+        found += 1
+        if depth > _MAX_DEPTH:
+            raise BadValueError(f"it is not YAML of ours: {_TOO_DEEP}")
+        if found > _MAX_VALUES:
+            raise BadValueError(f"it holds more than {_MAX_VALUES:,} values, aliases counted")
+        if isinstance(item, dict):
+            todo += [(part, depth + 1) for pair in item.items() for part in pair]
+        elif isinstance(item, list):
+            todo += [(part, depth + 1) for part in item]
+        elif isinstance(item, int):
+            if item.bit_length() > _MAX_BITS:
+                raise BadValueError(f"it holds an integer of {item.bit_length()} bits")
+        elif isinstance(item, str):
+            if re.search("[\0\ud800-\udfff]", item):  # no file system takes them
+                raise BadValueError(f"it holds characters that no text has: {shorten(item)}")
+        elif not isinstance(item, float | None):
+            raise BadValueError(f"it holds {item}, neither text nor number; put it into quotes")
 
 
 def load_yaml(path: Path) -> dict[str, Any]:
@@ -164,13 +222,13 @@ def load_yaml(path: Path) -> dict[str, Any]:
     try:
         content = parse_yaml(path.read_text(encoding="utf-8"))
     except UnicodeDecodeError as err:
-        raise ProblemsError(str(path), [f"it is not YAML: {err}"]) from err
+        raise ProblemsError(
+            str(path), [f"it is not YAML: {err.reason} at byte {err.start}; save it as UTF-8"]
+        ) from err
     except BadValueError as err:
         raise ProblemsError(str(path), [str(err)]) from err
     if not isinstance(content, dict):
-        raise ProblemsError(
-            str(path), [f"it holds a {type(content).__name__}, expected keys with values"]
-        )
+        raise ProblemsError(str(path), [f"it holds {kind_of(content)}, expected keys with values"])
     return content
 
 
@@ -192,13 +250,19 @@ def apply_overrides(content: Mapping[str, Any], overrides: Sequence[str]) -> dic
     for override in overrides:
         dotted, separator, text = override.partition("=")
         keys = dotted.split(".")
-        if not separator or not all(keys):
-            problems.append(f"the override {override!r} is not of the form some.key=value")
+        shown = shorten(override)
+        if not separator or not all(keys) or len(keys) > _MAX_DEPTH:
+            problems.append(f"the override {shown} is not of the form some.key=value")
             continue
         try:
             value = parse_yaml(text)
-        except BadValueError:
-            problems.append(f"the value of the override {override!r} is not YAML")
+        except BadValueError as err:
+            reason = str(err)
+            problems.append(
+                f"the value of the override {shown} is not YAML"
+                if reason.startswith("it is not YAML: ")
+                else f"the override {shown} does not work: {reason}"
+            )
             continue
         place = result
         for depth, key in enumerate(keys[:-1], start=1):
@@ -207,8 +271,8 @@ def apply_overrides(content: Mapping[str, Any], overrides: Sequence[str]) -> dic
                 inner = place[key] = {}
             if not isinstance(inner, dict):
                 problems.append(
-                    f"the override {override!r} goes through {'.'.join(keys[:depth])}, "
-                    f"which is {inner!r} and has no keys"
+                    f"the override {shown} goes through {'.'.join(keys[:depth])}, "
+                    f"which is {shorten(inner)} and has no keys"
                 )
                 break
             place = inner
@@ -329,7 +393,7 @@ def _sentence(error: Any, kind: type[BaseModel]) -> str:
     if error["type"] == "value_error":
         return f"{dotted}: {message}" if dotted else message
     message = message.replace("Input should be", "expected").rstrip(".")
-    return f"{dotted} is {error['input']!r}, {message[0].lower()}{message[1:]}"
+    return f"{dotted} is {shorten(error['input'])}, {message[0].lower()}{message[1:]}"
 
 
 def _near_key(keys: Sequence[int | str], kind: type[BaseModel]) -> str:

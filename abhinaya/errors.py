@@ -22,7 +22,9 @@ __all__ = [
     "ProblemsError",
     "UnknownNameError",
     "did_you_mean",
+    "kind_of",
     "list_some",
+    "shorten",
 ]
 
 
@@ -120,11 +122,12 @@ class ProblemsError(BadValueError):
     """
 
     def __init__(self, where: str, problems: Sequence[str]) -> None:
-        self.problems = tuple(problems)
+        # A damaged file may be one word of a megabyte.
+        self.problems = tuple(_cut(text, 1_000) for text in problems)
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
         listed = " ".join(
             f"({n}) {text}" if text.endswith("?") else f"({n}) {text}."
-            for n, text in enumerate(problems, start=1)
+            for n, text in enumerate(self.problems, start=1)
         )
         super().__init__(f"{count} in {where}: {listed}")
 
@@ -152,6 +155,20 @@ def list_some(items: Iterable[object], n_shown: int = 3) -> str:
         "'a', 'b', 'c' and 1 more"
     """
     values = list(items)
-    shown = ", ".join(repr(value) for value in values[:n_shown])
+    shown = ", ".join(shorten(value) for value in values[:n_shown])
     n_left = len(values) - n_shown
     return f"{shown} and {n_left} more" if n_left > 0 else shown
+
+
+def kind_of(value: object) -> str:
+    """Return what a value is, for people: "nothing", "a list"."""
+    return "nothing" if value is None else f"a {type(value).__name__}"
+
+
+def shorten(value: object, n_shown: int = 200) -> str:
+    """Return a value through `repr`, so long that it still fits into a message."""
+    return _cut(repr(value), n_shown)
+
+
+def _cut(text: str, n_shown: int) -> str:
+    return text if len(text) <= n_shown else f"{text[:n_shown]}... ({len(text):,} characters)"

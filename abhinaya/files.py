@@ -21,7 +21,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
-from abhinaya.errors import BadValueError
+from abhinaya.errors import BadValueError, kind_of
 from abhinaya.processes import is_main_process
 
 __all__ = [
@@ -134,7 +134,7 @@ def read_json_object(path: Path) -> dict[str, Any]:
     content = read_json(path)
     if not isinstance(content, dict):
         raise BadValueError(
-            f"{str(path)!r} holds a {type(content).__name__}, expected keys with values. It is "
+            f"{str(path)!r} holds {kind_of(content)}, expected keys with values. It is "
             "damaged, or another file; make or copy it again."
         )
     return content

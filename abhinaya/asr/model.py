@@ -6,7 +6,6 @@ One class means one decoder: whatever the layout, `whisper.decode` does the work
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,12 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from abhinaya.errors import (
+    BadValueError,
     CheckpointError,
     MissingFileError,
     MissingPackageError,
     UnknownNameError,
     list_some,
 )
+from abhinaya.files import read_json_object
 from abhinaya.nn.weight_files import check_fit, open_safetensors, read_pickle, weight_files
 from abhinaya.nn.whisper import DIMS, openai_name, read_openai
 
@@ -194,11 +195,9 @@ def _read_dims(folder: Path) -> dict[str, int]:
             "layout. Correct the path, or download the model again."
         )
     try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as err:
-        raise CheckpointError(f"{str(file)!r} is no JSON: {err}. Download it again.") from err
-    if not isinstance(config, dict):
-        raise CheckpointError(f"{str(file)!r} has no keys. Download it again.")
+        config = read_json_object(file)
+    except BadValueError as err:
+        raise CheckpointError(f"{str(file)!r} is no JSON of a model: {err}") from err
     if config.get("model_type") != "whisper":
         raise CheckpointError(
             f"{str(folder)!r} holds a model of type {config.get('model_type')!r}, expected "

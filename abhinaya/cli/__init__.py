@@ -9,6 +9,10 @@ from __future__ import annotations
 
 import importlib
 import os
+import shlex
+import sys
+import tempfile
+import traceback
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -16,7 +20,7 @@ import typer
 
 from abhinaya import __version__
 from abhinaya.cli.processes import set_up_logging
-from abhinaya.errors import AbhinayaError
+from abhinaya.errors import AbhinayaError, shorten
 
 __all__ = ["COMMANDS", "app", "main"]
 
@@ -56,8 +60,9 @@ app = typer.Typer(
 def main(args: Sequence[str] | None = None) -> None:
     """Run one command and end the process.
 
-    Exit codes: 0 done; 1 the input was wrong, and the message on stderr says how; 2 the command
-    line was wrong; 130 stopped with Ctrl-C.
+    Exit codes: 0 done; 1 the input was wrong, and the message on stderr says how, or we were, and
+    it names the log that says where; 2 the command line was wrong; 130 stopped with Ctrl-C. With
+    ABHINAYA_DEBUG=1 nothing is caught that is not the user's to mend.
 
     Args:
         args: what follows the program's name; by default the process' own arguments.
@@ -77,6 +82,34 @@ def main(args: Sequence[str] | None = None) -> None:
         raise SystemExit(1) from err
     except KeyboardInterrupt as err:
         raise SystemExit(130) from err
+    except Exception as err:
+        if os.environ.get("ABHINAYA_DEBUG", "0") not in ("", "0"):
+            raise
+        given = list(sys.argv[1:] if args is None else args)
+        typer.echo(f"Error: {_log_internal_error(err, given)}", err=True)
+        raise SystemExit(1) from err
+
+
+def _log_internal_error(err: Exception, args: Sequence[str]) -> str:
+    """Write what somebody needs who mends it to a file of its own, and return one line about it."""
+    text = " ".join(str(err).split())
+    what = shorten(text)[1:-1] if text else "no reason given"
+    rank = f" in process {os.environ['RANK']}" if "RANK" in os.environ else ""
+    said = f"abhinaya {args[0] if args else ''} stopped{rank} with {type(err).__name__}: {what}."
+    if isinstance(err, MemoryError) or type(err).__name__ == "OutOfMemoryError":  # torch's
+        said += " It needs more memory than there is; choose smaller batches."
+    else:
+        said += " This is a fault of abhinaya or of a library."
+    try:
+        handle, log = tempfile.mkstemp(prefix="abhinaya-", suffix=".log")
+        with open(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(f"abhinaya {__version__}, Python {sys.version}\n{shlex.join(args)}\n\n")
+            traceback.print_exception(err, file=file)
+    except OSError as refusal:  # a full disk, perhaps the very reason
+        return (
+            f"{said} No log could be written ({refusal.strerror}); set ABHINAYA_DEBUG=1 to see it."
+        )
+    return f"{said} The details are in {log!r}, or on the screen with ABHINAYA_DEBUG=1."
 
 
 def _on_file(err: OSError) -> str:

@@ -196,5 +196,8 @@ def _add_perception(rows: list[dict[str, Any]], metadata: pd.DataFrame) -> list[
                     f"{_METADATA} gives {row['utterance']} the {column} {entry[column]!r}, "
                     f"but its name says {cell!r}"
                 )
-        row.update({c: float(entry[c]) for c in _PERCEPTION if entry.get(c)})
+        try:
+            row.update({c: float(entry[c]) for c in _PERCEPTION if entry.get(c)})
+        except ValueError as err:
+            wrong.append(f"{_METADATA} has no numbers for {row['utterance']}: {err}")
     return wrong

@@ -132,21 +132,28 @@ def _read_table(file: Path, problems: list[Problem], wrong: list[str]) -> list[d
     except UnicodeDecodeError:
         text = content.decode("cp1252", errors="replace")
         problems.append(Problem(file.name, "the file is not UTF-8; it was read as Windows-1252"))
-    lines = csv.reader(io.StringIO(text, newline=""))
-    header = [name.strip() for name in next(lines, [])]
+    reader = csv.reader(io.StringIO(text, newline=""))
+    try:
+        lines = [(reader.line_num, cells) for cells in reader]
+    except csv.Error as err:
+        wrong.append(f"{file.name} cannot be read as CSV: {err}")
+        return []
+    header = [name.strip() for name in lines[0][1]] if lines else []
     missing = [name for name in _REQUIRED if name not in header]
     if missing:
         wrong += [f"{file.name} lacks the column {name!r}, got {header!r}" for name in missing]
         return []
     table, uneven, unplaced = [], [], []
-    for cells in lines:
+    for line_number, cells in lines[1:]:
         row = dict(zip(header, cells, strict=False))
         if not cells:
             continue
         if len(cells) != len(header):
-            uneven.append(lines.line_num)
-        elif not all(row[name].strip().isdecimal() for name in ("Dialogue_ID", "Utterance_ID")):
-            unplaced.append(lines.line_num)
+            uneven.append(line_number)
+        elif not all(
+            re.fullmatch(r"\d{1,9}", row[name].strip()) for name in ("Dialogue_ID", "Utterance_ID")
+        ):
+            unplaced.append(line_number)
         table.append(row)
     if uneven:
         wrong.append(

@@ -179,7 +179,10 @@ def _csv_answers(path: Path, problems: list[Problem]) -> Iterator[tuple[str, str
     n_lines = 0
     # Line by line, so that a stray quote spoils its own line and not all that follow.
     with path.open(encoding="utf-8-sig", errors="replace", newline=None) as file:
-        header = [cell.strip().lower() for cell in next(csv.reader([file.readline()]), [])]
+        try:
+            header = [cell.strip().lower() for cell in next(csv.reader([file.readline()]), [])]
+        except csv.Error:  # a cell of more than 131,072 characters
+            header = []
         answer_column = next((c for c in ("emodetail", "emoclass_major") if c in header), None)
         if answer_column is None or "filename" not in header:
             reason = (

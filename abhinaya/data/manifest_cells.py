@@ -56,6 +56,8 @@ def numbers(frame: pd.DataFrame, column: str, problems: list[str]) -> pd.Series[
         None if isinstance(value, list) or value == "" else value
         for value in frame[column].tolist()
     ]
+    # pandas cannot lose integers of any length without an OverflowError, but it can texts.
+    cells = [str(cell) if isinstance(cell, int) and abs(cell) > 2**63 else cell for cell in cells]
     values = pd.to_numeric(pd.Series(cells, index=frame.index, dtype=object), errors="coerce")
     bad = [str(cell) for cell, number in zip(cells, values, strict=True) if _lost(cell, number)]
     if bad:
@@ -64,7 +66,7 @@ def numbers(frame: pd.DataFrame, column: str, problems: list[str]) -> pd.Series[
 
 
 def _lost(cell: Any, number: float) -> bool:
-    return bool(np.isnan(number)) and cell is not None and not pd.isna(cell)
+    return not np.isfinite(number) and cell is not None and not pd.isna(cell)
 
 
 def votes(frame: pd.DataFrame, emotions: EmotionSet, problems: list[str]) -> pd.Series[Any]:

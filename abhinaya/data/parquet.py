@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from abhinaya.data.label_csv import repeated_columns
-from abhinaya.errors import BadValueError, ProblemsError
+from abhinaya.errors import BadValueError, ProblemsError, kind_of
 from abhinaya.files import parse_json
 
 __all__ = [
@@ -65,7 +65,7 @@ def stored_facts(table: pa.Table, path: Path) -> dict[str, Any]:
     stored = parse_json(text, f"The metadata of {str(path)!r}")
     if not isinstance(stored, dict):
         raise BadValueError(
-            f"The metadata of {str(path)!r} is a {type(stored).__name__}, expected a dictionary. "
+            f"The metadata of {str(path)!r} is {kind_of(stored)}, expected a dictionary. "
             "Make the file again with abhinaya."
         )
     return stored

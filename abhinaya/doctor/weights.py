@@ -154,13 +154,11 @@ def _empty_model(
     folder: Path, stored: dict[str, tuple[int, ...]], family: str | None, head: bool
 ) -> PreTrainedModel:
     """Build the model of config.json, after a look whether the files fit it."""
-    from transformers import AutoConfig
-
     from abhinaya.nn.language_model import empty_language_model, is_left_over
-    from abhinaya.nn.weight_files import check_fit
+    from abhinaya.nn.weight_files import check_fit, read_model_config
 
     if family is not None:
-        found = AutoConfig.from_pretrained(folder).model_type
+        found = read_model_config(folder).model_type
         if found != family:
             raise CheckpointError(
                 f"{str(folder)!r} holds a model of type {found!r}, expected {family!r}, of which "

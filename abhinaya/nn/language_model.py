@@ -14,7 +14,6 @@ from typing import Any, Literal, cast
 import torch
 from torch import nn
 from transformers import (
-    AutoConfig,
     AutoModel,
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -32,7 +31,12 @@ from abhinaya.errors import (
     MissingPackageError,
     list_some,
 )
-from abhinaya.nn.weight_files import check_loading_report, read_shapes
+from abhinaya.nn.weight_files import (
+    check_loading_report,
+    read_model_config,
+    read_shapes,
+    unusable,
+)
 from abhinaya.processes import join_launch
 
 __all__ = [
@@ -118,6 +122,10 @@ def load_language_model(
         )
     except OSError as err:
         raise _not_loaded(base, err) from err
+    except (ImportError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as err:  # a network of impossible sizes can fail in any way
+        raise unusable(f"The model {base!r}", err) from err
     check_loading_report(
         report,
         model,
@@ -242,7 +250,7 @@ def _is_pointer(file: Path) -> bool:
 def _read_config(base: str) -> PreTrainedConfig:
     """Return the config, after a look whether it is one of a causal language model."""
     try:
-        config: PreTrainedConfig = AutoConfig.from_pretrained(base)
+        config: PreTrainedConfig = read_model_config(base)
     except (OSError, ValueError) as err:
         raise _not_loaded(base, err) from err
     if getattr(config, "quantization_config", None) is not None:

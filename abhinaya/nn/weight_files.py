@@ -24,8 +24,10 @@ __all__ = [
     "check_fit",
     "check_loading_report",
     "open_safetensors",
+    "read_model_config",
     "read_pickle",
     "read_shapes",
+    "unusable",
     "weight_files",
 ]
 
@@ -169,6 +171,32 @@ def check_fit(
         where=where,
         advice=advice,
     )
+
+
+def read_model_config(base: str | Path) -> Any:
+    """Read config.json with transformers, which has an own kind of error for each kind of mistake.
+
+    Args:
+        base: folder or hub id.
+
+    Raises:
+        OSError: if there is no such file, or it is no JSON.
+        CheckpointError: if what it says cannot be used.
+    """
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(base)
+    except OSError:
+        raise
+    except Exception as err:
+        raise unusable(f"The config.json of {str(base)!r}", err) from err
+
+
+def unusable(what: str, err: Exception) -> CheckpointError:
+    """Return the error for a file of a model whose values a library cannot use."""
+    reason = " ".join(str(err).split())[:300].rstrip(".") or type(err).__name__
+    return CheckpointError(f"{what} cannot be used: {reason}. Download the model again.")
 
 
 def check_loading_report(

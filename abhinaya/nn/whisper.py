@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
-from transformers import AutoConfig, WhisperConfig, WhisperFeatureExtractor
+from transformers import WhisperConfig, WhisperFeatureExtractor
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from abhinaya.data.audio import SAMPLE_RATE_HZ
@@ -21,8 +21,10 @@ from abhinaya.errors import CheckpointError, MissingFileError
 from abhinaya.nn.weight_files import (
     check_fit,
     open_safetensors,
+    read_model_config,
     read_pickle,
     read_shapes,
+    unusable,
     weight_files,
 )
 
@@ -168,7 +170,10 @@ def load_feature_extractor(base: str) -> WhisperFeatureExtractor:
     path = _locate(base)
     config = _read_config(path)
     if (path / "preprocessor_config.json").is_file():
-        extractor = WhisperFeatureExtractor.from_pretrained(path)
+        try:
+            extractor = WhisperFeatureExtractor.from_pretrained(path)
+        except Exception as err:  # of any kind, where its values are of a wrong type
+            raise unusable(f"The preprocessor_config.json of {base!r}", err) from err
     else:
         extractor = cast("Any", WhisperFeatureExtractor)(feature_size=config.num_mel_bins)
     got = (extractor.feature_size, extractor.hop_length, extractor.sampling_rate)
@@ -226,7 +231,10 @@ def _read_config(path: Path) -> WhisperConfig:
             f"The folder {str(path)!r} has no config.json, so it is no model in Hugging Face's "
             "layout. Correct the path, or download the model again."
         )
-    config = AutoConfig.from_pretrained(path)
+    try:
+        config = read_model_config(path)
+    except OSError as err:
+        raise unusable(f"The config.json of {str(path)!r}", err) from err
     if not isinstance(config, WhisperConfig):
         raise CheckpointError(
             f"{str(path)!r} holds a model of type {config.model_type!r}, expected 'whisper'. "

@@ -227,9 +227,12 @@ def run_trials(
         for number, trial in enumerate(trials, start=1):
             _logger.info("%s (%d of %d)", trial.name, number, len(trials))
             out = experiment.out / f"{trial.name}.parquet"
-            yield trial.member.predict(
+            table = trial.member.predict(
                 trial.config, PredictRequest(manifest, experiment.select, out)
             )
+            if number == 1:  # models that cannot be loaded leave no folder behind
+                write_text(experiment.out / "experiment.yaml", dump_yaml(experiment))
+            yield table
 
 
 def _read_model(model: str) -> tuple[str, dict[str, Any], str]:

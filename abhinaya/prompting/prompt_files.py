@@ -11,13 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from jinja2 import StrictUndefined, TemplateError, meta, nodes
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from pydantic import Field
 
-from abhinaya.config import Config, check_config
-from abhinaya.errors import ProblemsError, did_you_mean
+from abhinaya.config import Config, check_config, parse_yaml
+from abhinaya.errors import BadValueError, ProblemsError, did_you_mean, kind_of
 
 __all__ = ["SLOTS", "TEMPLATES", "FrontMatter", "Turn", "read_prompt_file", "slots_in"]
 
@@ -153,19 +152,18 @@ def _split_front_matter(
         return None, lines
     text, body = "\n".join(lines[1 : fences[1]]), lines[fences[1] + 1 :]
     try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        content = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError) as err:  # a date that does not exist is a ValueError
-        problems.append(f"the front matter is not YAML: {' '.join(str(err).split())}")
-        return None, body
-    if not isinstance(content, dict) or not isinstance(node, yaml.MappingNode):
+        content = parse_yaml(text)
+    except BadValueError as err:
+        repeated = re.match("duplicate key ('.*')", str(err))
         problems.append(
-            f"the front matter holds a {type(content).__name__}, expected keys with values"
+            f"the key {repeated[1]} stands there twice"
+            if repeated
+            else f"the front matter: {err}".replace(": it ", " ", 1)
         )
         return None, body
-    # PyYAML would keep the last one of two silently.
-    keys = [key.value for key, _ in node.value]
-    problems += [f"the key {key!r} stands there twice" for key in _repeated(keys)]
+    if not isinstance(content, dict):
+        problems.append(f"the front matter holds {kind_of(content)}, expected keys with values")
+        return None, body
     return content, body
 
 

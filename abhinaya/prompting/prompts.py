@@ -22,6 +22,7 @@ from abhinaya.errors import (
     ProblemsError,
     UnknownNameError,
     did_you_mean,
+    kind_of,
 )
 from abhinaya.prompting.prompt_files import (
     SLOTS,
@@ -197,7 +198,7 @@ def read_prompt_pool(file: Path, task: str) -> tuple[str, ...]:
         raise ProblemsError(str(file), [f"it is not JSON: {err}"]) from err
     if not isinstance(pools, dict):
         raise ProblemsError(
-            str(file), [f"it holds a {type(pools).__name__}, expected tasks with lists of texts"]
+            str(file), [f"it holds {kind_of(pools)}, expected tasks with lists of texts"]
         )
     if task not in pools:
         raise UnknownNameError(f"task of {str(file)!r}:", task, pools)

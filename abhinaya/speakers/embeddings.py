@@ -19,7 +19,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import AutoConfig, AutoFeatureExtractor, AutoModelForAudioXVector
+from transformers import AutoFeatureExtractor, AutoModelForAudioXVector
 
 from abhinaya.data.audio import SAMPLE_RATE_HZ, audio_digest, crop_bounds, read_audio
 from abhinaya.data.problems import Problem
@@ -121,7 +121,7 @@ class EmbeddingStore:
                 stored = str(arrays["model"])
                 digests, embeddings = arrays["digests"].tolist(), arrays["embeddings"]
                 self.embeddings = dict(zip(digests, embeddings, strict=True))
-        except (OSError, TypeError, ValueError, KeyError, zipfile.BadZipFile) as err:
+        except (OSError, EOFError, TypeError, ValueError, KeyError, zipfile.BadZipFile) as err:
             raise BadValueError(
                 f"{str(self.file)!r} holds no embeddings: expected an .npz file with model, "
                 "digests and embeddings. Delete it, or name another file."
@@ -147,11 +147,15 @@ def load_speaker_model(name: str, device: torch.device | None = None) -> Speaker
         CheckpointError: if it is another kind of model, wants another sampling rate, or its weights
             do not fit.
     """
+    from abhinaya.nn.weight_files import check_loading_report, read_model_config, unusable
+
     try:
-        config = AutoConfig.from_pretrained(name)
+        config = read_model_config(name)
         extractor = cast("Any", AutoFeatureExtractor).from_pretrained(name)
     except (OSError, ValueError) as err:
         raise _not_loaded(name, err) from err
+    except Exception as err:  # of any kind, where its values are of a wrong type
+        raise unusable(f"The preprocessor_config.json of {name!r}", err) from err
     if config.model_type not in _MODEL_TYPES:
         raise CheckpointError(
             f"{name!r} holds a model of type {config.model_type!r}, expected one of "
@@ -172,9 +176,11 @@ def load_speaker_model(name: str, device: torch.device | None = None) -> Speaker
         )
     except (OSError, ValueError) as err:
         raise _not_loaded(name, err) from err
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as err:  # a network of impossible sizes can fail in any way
+        raise unusable(f"The model {name!r}", err) from err
     prefix = f"{network.base_model_prefix}."
-    from abhinaya.nn.weight_files import check_loading_report
-
     check_loading_report(
         report,
         network,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 import shutil
@@ -108,18 +107,23 @@ def _step(folder: Path) -> int:
 def _is_complete(folder: Path) -> bool:
     """Tell if a folder is whole: the Trainer writes its state last."""
     try:
-        json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError, RecursionError):
+        read_json_object(folder / "trainer_state.json")
+    except (FileNotFoundError, BadValueError):
         return False
     return True
 
 
 def _find_damage(folder: Path) -> str | None:
     """Return why the Trainer could not load what lies beside a checkpoint's weights, if so."""
-    from transformers import trainer_pt_utils
+    from transformers import TrainerState, trainer_pt_utils
 
     from abhinaya.nn.weight_files import open_safetensors, read_pickle
 
+    state = read_json_object(folder / "trainer_state.json")
+    for key, default in vars(TrainerState()).items():
+        kinds = (int, float) if isinstance(default, int | float) else type(default)
+        if default is not None and not isinstance(state.get(key, default), kinds):
+            return f"{key} of trainer_state.json is damaged."
     safe_globals: Any = trainer_pt_utils.safe_globals  # it has no types
     names = ("optimizer.pt", "scheduler.pt", "scaler.pt", "rng_state*.pth")
     files = [file for name in names for file in sorted(folder.glob(name))]

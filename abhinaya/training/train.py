@@ -118,10 +118,6 @@ def train_classifier(
         return run.path
     arguments = training_arguments(config, run.path)  # starts torch.distributed under a launcher
     state = join_launch()
-    if state.is_main_process:
-        run.begin(dump_yaml(config))
-    meet()
-
     inputs = member.build_inputs(config)
     max_words = config.data.max_train_words
     if max_words is not None and not inputs.needs_text:
@@ -149,8 +145,11 @@ def train_classifier(
     load_train, load_validation, collate = _loaders(
         config, inputs, model, train, validation, arguments.device
     )
+    # Only now: weights or a config that do not work leave no folder behind.
     if state.is_main_process:
+        run.begin(dump_yaml(config))
         write_problems(run.path / PROBLEMS, problems)
+    meet()
     _logger.info(
         "%s: %d training clips, %d for validation, %d unusable",
         config.name,

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from abhinaya.data.labels import EmotionSet
 from abhinaya.errors import BadValueError, MissingFileError, UnknownNameError
-from abhinaya.files import read_json, write_text
+from abhinaya.files import digest_of, read_json, write_text
 from ensembling.aligned import AlignedTables
 from ensembling.voting.soft_votes import pick_classes
 
@@ -206,6 +206,8 @@ def write_recipe(recipe: Recipe, path: Path) -> None:
             f"{json.dumps(key)}: {json.dumps(value, ensure_ascii=False, allow_nan=False)}"
             for key, value in stored.items()
         ]
+        written = json.loads("{" + ",".join(lines) + "}")
+        lines.append(f'"digest": "{digest_of(written)}"')
     except ValueError as err:
         raise BadValueError(
             f"The rule {recipe.rule!r} learned a number that is not finite, so the recipe "
@@ -241,12 +243,19 @@ def read_recipe(path: Path) -> Recipe:
     missing = [key for key in _KEYS if key not in stored]
     if missing:
         raise BadValueError(f"The recipe {str(path)!r} lacks {', '.join(missing)}. Fit it again.")
+    emotions = EmotionSet.from_json(
+        json.dumps(stored["emotions"]), where=f"emotions of {str(path)!r}"
+    )
+    # Whatever a rule learned can be anything; it is not checked but known to be as it was written.
+    if "digest" in stored and stored.pop("digest") != digest_of(stored):
+        raise BadValueError(
+            f"The recipe {str(path)!r} is not as it was written. Copy or fit it again; if you have "
+            "changed it on purpose, remove its key digest."
+        )
     return Recipe(
         rule=stored["rule"],
         tables=tuple(stored["tables"]),
-        emotions=EmotionSet.from_json(
-            json.dumps(stored["emotions"]), where=f"emotions of {str(path)!r}"
-        ),
+        emotions=emotions,
         parameters=stored["parameters"],
         options=stored["options"],
         facts=stored["facts"],

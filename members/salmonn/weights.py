@@ -6,7 +6,6 @@ SALMONN's training made of them as `salmonn_v1.pth` or `salmonn_7b_v0.pth`.
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 from collections.abc import Mapping
@@ -14,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from abhinaya.errors import CheckpointError, MissingFileError, list_some
+from abhinaya.errors import BadValueError, CheckpointError, MissingFileError, list_some
+from abhinaya.files import read_json_object
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -279,13 +279,11 @@ def qformer_config(sizes: SalmonnSizes, folder: str | None) -> Blip2QFormerConfi
                 "BERT, or leave it out for BERT's own values."
             )
         try:
-            content = json.loads(file.read_text(encoding="utf-8"))
-        except (ValueError, RecursionError) as err:
+            content = read_json_object(file)
+        except BadValueError as err:
             raise CheckpointError(
-                f"{str(file)!r} is not JSON: {err}. Take the config.json of the BERT."
+                f"{str(file)!r} is not JSON: {err} Take the config.json of the BERT."
             ) from err
-        if not isinstance(content, dict):
-            raise CheckpointError(f"{str(file)!r} has no keys. Take the config.json of the BERT.")
         names = (
             "num_attention_heads",
             "hidden_act",

@@ -8,12 +8,12 @@ from typing import Any, Literal, cast, get_args
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers import AutoConfig, AutoModel, PreTrainedModel
+from transformers import AutoModel, PreTrainedModel
 
 from abhinaya.errors import CheckpointError, MissingFileError, UnknownNameError
 from abhinaya.nn.backbone import Backbone, LayerMix
 from abhinaya.nn.backbone import freeze as freeze_module
-from abhinaya.nn.weight_files import check_loading_report, read_shapes
+from abhinaya.nn.weight_files import check_loading_report, read_model_config, read_shapes
 
 __all__ = ["Freeze", "WavLMBackbone", "load_encoder"]
 
@@ -172,7 +172,7 @@ def load_encoder(base: str) -> PreTrainedModel:
         CheckpointError: if it is another kind of model, or its weights do not fit.
     """
     try:
-        config = AutoConfig.from_pretrained(base)
+        config = read_model_config(base)
     except (OSError, ValueError) as err:
         raise _not_loaded(base, err) from err
     if config.model_type not in _MODEL_TYPES:

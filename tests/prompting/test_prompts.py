@@ -138,7 +138,7 @@ def test_load_prompt_absent_file_raises(name, tmp_path, monkeypatch):
         ("---\nname: [\n---\n## user\nA", "the front matter is not YAML"),
         ("---\ndescription: 2024-99-99\n---\n## user\nA", "the front matter is not YAML"),
         ("---\n- name\n---\n## user\nA", "the front matter holds a list, expected keys"),
-        ("---\n---\n## user\nA", "the front matter holds a NoneType, expected keys"),
+        ("---\n---\n## user\nA", "the front matter holds nothing, expected keys"),
         (HEADER.replace("slots", "slot") + "## user\nA", "slot is unknown, did you mean slots?"),
         (HEADER.replace("version: 1\n", "") + "## user\n{{ transcript }}", "version is missing"),
         (HEADER.replace("version: 1", "version: 0") + "## user\n{{ transcript }}", "version is 0"),

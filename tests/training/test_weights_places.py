@@ -15,7 +15,7 @@ from abhinaya.member import PredictRequest
 from abhinaya.member_config import load_member_config
 from abhinaya.nn.classifier_config import ClassifierConfig
 from abhinaya.registry import load_member
-from abhinaya.training.soup import read_parts, soup_config, write_soup
+from abhinaya.training.soup import read_parts, write_soup
 
 MakeConfig = Callable[..., ClassifierConfig]
 
@@ -63,8 +63,7 @@ def test_relative_base_is_found_from_anywhere_and_after_a_move(
     shutil.copytree(run, run.with_name("copy"))
     parts = read_parts([run, run.with_name("copy")])
     out = tmp_path / "soups" / "mix"
-    mix = soup_config(parts, out, "mix")
-    write_soup(parts, [0.5, 0.5], mix, out, digest="d", kind="uniform")
+    write_soup(parts, [0, 1], out, digest="d")
     soup = predict(out, manifest, tmp_path / "soup.parquet")
     assert soup.probs is not None
     assert moved.probs is not None

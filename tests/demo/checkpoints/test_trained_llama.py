@@ -19,7 +19,6 @@ from abhinaya.errors import BadValueError
 from abhinaya.prompting.answers import class_words
 from abhinaya.prompting.prompts import load_prompt
 
-
 # `make demo` and the tests of other rooms stand on it every time.
 pytestmark = pytest.mark.slow
 

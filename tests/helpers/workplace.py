@@ -1,0 +1,181 @@
+"""A folder with one small file of every kind that the commands read."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+import yaml
+
+from abhinaya.data.labels import MSP_PODCAST
+from abhinaya.data.manifest import make_manifest, write_manifest
+from abhinaya.data.predictions import PredictionTable, write_table
+from abhinaya.data.transcripts import write_transcripts
+
+__all__ = ["write_corpora", "write_models", "write_tables"]
+
+NAMES = [f"MSP-PODCAST_0001_{idx:04}.wav" for idx in range(12)]
+LABELS = "ACDFHNSUANHS"
+_PROMPT = "---\nname: own-v1\nversion: 1\nslots: [transcript]\n---\n## user\n{{ transcript }}\n"
+
+
+def write_corpora(folder: Path) -> None:
+    """`clips/`, a corpus of each layout around them, and manifests in both formats."""
+    rng = np.random.default_rng(0)
+    for name in NAMES:
+        file = folder / "clips" / name
+        file.parent.mkdir(exist_ok=True)
+        soundfile.write(file, 0.1 * rng.standard_normal(6_400), 16_000)
+    soundfile.write(folder / "clips" / "other.flac", 0.1 * rng.standard_normal(6_400), 16_000)
+    splits = ["train"] * 8 + ["development"] * 4
+    rows = list(zip(NAMES, LABELS, splits, strict=True))
+    _write(
+        folder / "clips/labels.csv",
+        "file,label,split,speaker",
+        *(f"{name},{label},{split},{idx % 4}" for idx, (name, label, split) in enumerate(rows)),
+        "other.flac,A,train,3",
+    )
+    _write(folder / "heard.csv", "FileName,Transcript", *(f"{name},oh no" for name in NAMES))
+    _write(folder / "truth.csv", "FileName,EmoClass", *(f"{n},{label}" for n, label, _ in rows))
+    _write(folder / "names.txt", *NAMES)
+    _write(
+        folder / "release/Labels/labels_consensus.csv",
+        "FileName,EmoClass,EmoAct,EmoVal,EmoDom,SpkrID,Gender,Split_Set",
+        *(f"{n},{label},4.0,3.5,4.2,127,Male,{s.capitalize()}" for n, label, s in rows),
+    )
+    _write(
+        folder / "release/Labels/labels_detailed.csv",
+        "FileName,worker,EmoClass_Major",
+        *(f"{name},WORKER1,Neutral" for name in NAMES),
+    )
+    _write(folder / "release/Partitions.txt", *(f"{s.capitalize()}; {n}" for n, _, s in rows))
+    _write(folder / "release/Transcripts" / f"{NAMES[0][:-4]}.txt", "well")
+    (folder / "release/Audios").symlink_to(folder / "clips")
+    (folder / "lists").mkdir()
+    lists = {"path": NAMES, "label": list(LABELS), "text": ["oh"] * 12, "valence": [2.5] * 12}
+    (folder / "lists/train.json").write_text(json.dumps(lists))
+    (folder / "emodb/wav").mkdir(parents=True)
+    for idx, name in enumerate(("03a01Wa", "08a02La", "11a04Ac", "14a04Fc", "16a07Ta", "12b01Fa")):
+        shutil.copy(folder / "clips" / NAMES[idx], folder / "emodb/wav" / f"{name}.wav")
+    _write(
+        folder / "emodb/metadata.csv",
+        "file,human_naturalness_pct",
+        *(f"wav/{file.name},95.5" for file in sorted((folder / "emodb/wav").iterdir())),
+    )
+    header = "Sr No.,Utterance,Speaker,Emotion,Sentiment,Dialogue_ID,Utterance_ID,Season,Episode"
+    line = '1,Hooray!,Joey,joy,positive,0,0,8,21,"00:16:21,940","00:16:23,442"'
+    for name in ("train", "dev", "test"):
+        _write(folder / f"meld/{name}_sent_emo.csv", f"{header},StartTime,EndTime", line)
+    cells: list[dict[str, Any]] = [
+        {
+            "utterance": name,
+            "audio": f"../clips/{name}",
+            "label": label,
+            "split": split,
+            "speaker": str(idx % 4),
+            "duration_s": 0.4,
+            "votes": [*(int(code == label) for code in MSP_PODCAST.codes), 1],
+        }
+        for idx, (name, label, split) in enumerate(rows)
+    ]
+    manifest = make_manifest(cells, MSP_PODCAST, folder / "corpus")
+    write_manifest(manifest, folder / "corpus/manifest.parquet")
+    texts = [
+        {"utterance": name, "source": source, "text": "oh no"}
+        for name in NAMES
+        for source in ("human", "heard")
+    ]
+    write_transcripts(texts, folder / "corpus/transcripts.parquet")
+    _write(folder / "manifest.csv", "utterance,label,split", *(",".join(row) for row in rows))
+
+
+def write_tables(folder: Path) -> None:
+    """`p.parquet` and `q.parquet` with all that tables can hold, `r.csv`, and what fuses them."""
+    rng = np.random.default_rng(1)
+    for name in "pq":
+        probs = rng.dirichlet(np.ones(8), size=12).astype(np.float32)
+        table = PredictionTable(
+            name,
+            MSP_PODCAST,
+            tuple(NAMES),
+            probs.argmax(axis=1),
+            probs=probs,
+            embeddings=rng.standard_normal((12, 4)).astype(np.float32),
+            meta={"member": "wavlm", "head": {"weight": np.eye(8, 4).tolist(), "bias": [0.0] * 8}},
+        )
+        write_table(table, folder / f"{name}.parquet")
+    _write(folder / "r.csv", "FileName,EmoClass", *(f"{name},A" for name in NAMES))
+    (folder / "combinations.yaml").write_text("combinations:\n  two: [p, q]\n  three: [p, q, r]\n")
+    shutil.copytree(folder, folder / "answered", ignore=lambda _, names: {*names} - {"p.parquet"})
+
+
+def write_models(folder: Path) -> None:
+    """Tiny weights and the configs of members that use them."""
+    from tiny_whisper import write_tiny
+
+    from abhinaya.demo.checkpoints.encoders import write_wavlm, write_xvector
+    from abhinaya.demo.checkpoints.llama import write_llama
+
+    write_wavlm(folder / "base", n_layers=1, n_features=16, n_conv_features=8)
+    write_xvector(folder / "voices", n_layers=1, n_features=16, n_conv_features=8)
+    write_tiny(folder / "whisper", n_layers=1, n_features=16)
+    write_llama(folder / "llm", layout="llama3", n_layers=1, vocab_size=384, chat_template=True)
+    manifest = {"manifest": "corpus/manifest.parquet"}
+    _write_yaml(
+        folder / "wavlm.yaml",
+        member="wavlm",
+        name="tiny",
+        run_dir="out/run",
+        data=manifest,
+        base="base",
+        audio={"max_audio_s": 0.2, "train_crop": "first"},
+        pooling="mean",
+        head={"hidden": 4},
+        freeze="encoder",
+        cache={"dir": "features"},
+        training={"global_batch_size": 4, "num_train_epochs": 1, "use_cpu": True},
+    )
+    _write_yaml(
+        folder / "chat.yaml",
+        member="llama-70b-zero-shot",
+        name="chat",
+        engine="transformers",
+        transformers={"weights": "float32"},
+        base="llm",
+        prompt="own-v1.md",
+        answers="answers",
+        data={**manifest, "transcripts": {"predict": "heard"}},
+    )
+    (folder / "own-v1.md").write_text(_PROMPT)
+    shutil.copytree(folder / "corpus", folder / "heard")
+    _write_yaml(
+        folder / "trials.yaml",
+        prompts=["own-v1.md"],
+        models=["chat.yaml"],
+        **manifest,
+        select=["development"],
+        transcripts="heard",
+        out="out",
+    )
+    _write_yaml(
+        folder / "chain.yaml",
+        name="chain",
+        out="out",
+        **manifest,
+        members={"tiny": {"config": "wavlm.yaml", "set": {"seed": 1}}},
+        predict={"dev": "development"},
+        score=[{"selection": "dev", "resamples": 10}],
+    )
+
+
+def _write(path: Path, *lines: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(f"{line}\n" for line in lines))
+
+
+def _write_yaml(path: Path, **content: Any) -> None:
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
