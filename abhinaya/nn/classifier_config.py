@@ -222,6 +222,20 @@ class ClassifierConfig(TrainedConfig):
         return False
 
     @model_validator(mode="after")
+    def _check_loss(self) -> Self:
+        wrong = {
+            "data.validation is not set": self.data.validation is None,
+            "training.eval_on_start is true": self.training.arguments.get("eval_on_start"),
+        }
+        if self.loss.name == "adaptive-focal" and any(wrong.values()):
+            raise ValueError(
+                "the loss adaptive-focal learns from the validation rows after each epoch, but "
+                f"{next(key for key in wrong if wrong[key])}; change that, or set loss.name to "
+                "focal"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _check_cache(self) -> Self:
         if self.cache is not None and self.audio.train_crop == "random":
             raise ValueError(

@@ -35,6 +35,7 @@ from abhinaya.nn.checkpoint import save_checkpoint
 from abhinaya.nn.classifier import EmotionClassifier
 from abhinaya.nn.classifier_config import ClassifierConfig
 from abhinaya.nn.loss_config import absorbed_prior
+from abhinaya.nn.losses import AdaptiveFocalLoss
 from abhinaya.training.arguments import training_arguments
 from abhinaya.training.run_directory import RunDirectory
 from abhinaya.training.trainer import EmotionTrainer
@@ -162,7 +163,7 @@ def train_classifier(
             else None
         ),
         data_collator=Collator(collate),
-        compute_metrics=_metrics(validation, len(manifest.emotions)) if validation else None,
+        compute_metrics=_metrics(validation, model, len(manifest.emotions)) if validation else None,
     )
     last = run.last_checkpoint()
     trainer.train(
@@ -309,10 +310,13 @@ def _training_states(
             yield model.backbone.find_states(batch)
 
 
-def _metrics(validation: _Rows, n_classes: int) -> Any:
+def _metrics(validation: _Rows, model: EmotionClassifier, n_classes: int) -> Any:
     def compute(prediction: EvalPrediction) -> dict[str, float]:
         logits = np.asarray(prediction.predictions)
         assert len(logits) == len(validation.truth)  # the Trainer evaluates in order, once each
+        if isinstance(model.loss, AdaptiveFocalLoss):
+            # Here, because every process has all rows, and the checkpoint comes after.
+            model.loss.adapt(torch.from_numpy(logits), torch.from_numpy(validation.truth))
         found = scores(validation.truth, logits.argmax(axis=1), n_classes)
         return {"macro_f1": found.macro_f1, "accuracy": found.accuracy, "uar": found.uar}
 
