@@ -131,10 +131,7 @@ def adaptive_focal_loss(
     edges: Tensor,
     reduction: Reduction = "mean",
 ) -> Tensor:
-    """Return `weighted_focal_loss` with a gamma for each bin of p; see `AdaptiveFocalLoss`.
-
-    Below 0 the factor (1 - p) ** gamma becomes (1 + p) ** -gamma. `edges` are those between bins.
-    """
+    """Return `weighted_focal_loss` with a gamma for each bin of p; see `AdaptiveFocalLoss`."""
     _check_class_indices(logits, targets)
     log_p = -F.cross_entropy(logits.float(), targets.long(), reduction="none")  # (B,)
     gamma = gammas[torch.bucketize(log_p.detach().exp(), edges, right=True)]

@@ -90,11 +90,12 @@ class EmotionLoss(nn.Module):
 class AdaptiveFocalLoss(EmotionLoss):
     """AdaFocal: a focal loss whose gamma follows the calibration of the model, bin by bin.
 
-    The cost of a row is that of `adaptive_focal_loss`. After every evaluation `adapt` cuts the
-    confidences of the validation rows into bins of equal size. With c the mean confidence of a bin
-    and a its accuracy, gamma becomes gamma * exp(rate * (c - a)), below 0 gamma * exp(rate * (a -
-    c)): more fading where the model claims too much. A gamma weaker than 0.2 changes its sign; all
-    stay in [-2, 20].
+    A row that gives p to its true class costs w (1 - p) ** gamma * -log p; where gamma is below 0,
+    w (1 + p) ** -gamma * -log p. Each bin of p has its own gamma. After every evaluation `adapt`
+    cuts the confidences of the validation rows into bins of equal size. With c the mean confidence
+    of a bin and a its accuracy, gamma becomes gamma * exp(rate * (c - a)), below 0
+    gamma * exp(rate * (a - c)): more fading where the model claims too much. A gamma weaker than
+    0.2 changes its sign; all stay in [-2, 20].
 
     Source: Ghosh, Schaaf and Gormley, "AdaFocal: Calibration-aware Adaptive Focal Loss", NeurIPS
     2022, arXiv:2211.11838, with its constants. "Adaptive focal loss" has no one meaning; this one

@@ -66,6 +66,7 @@ _MAY_DIFFER = {
     "cache",
     "inference",
     "train_crop",
+    "augment",
     "spec_augment",
 }
 

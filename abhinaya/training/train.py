@@ -125,6 +125,10 @@ def train_classifier(
             f"data.max_train_words is {max_words}, but the member {config.member!r} reads no text. "
             "Remove it."
         )
+    if config.audio.augment is not None and not inputs.needs_audio:
+        raise BadValueError(
+            f"audio.augment changes sound, but the member {config.member!r} hears none. Remove it."
+        )
     train, problems = _usable_rows(config, manifest, inputs, config.data.train, max_words)
     validation = None
     if config.data.validation is not None:
@@ -262,7 +266,9 @@ def _loaders(
 ) -> tuple[SegmentLoader, SegmentLoader, Any]:
     """Return loaders of training and validation clips, and what makes their segments a batch."""
     audio = config.audio
-    crop_train = Cropping(audio.train_crop, audio.max_audio_s, audio.normalize, config.seed)
+    crop_train = Cropping(
+        audio.train_crop, audio.max_audio_s, audio.normalize, config.seed, audio.augment
+    )
     crop_eval = Cropping(audio.eval_crop, audio.max_audio_s, audio.normalize)
     load_train, load_eval = fresh_loader(inputs, crop_train), fresh_loader(inputs, crop_eval)
     collate: Any = inputs.collate
