@@ -25,6 +25,7 @@ COMMANDS = {
     "transcribe": "stages",
     "train": "stages",
     "predict": "stages",
+    "cross-validate": "stages",
     "vote": "stages",
     "ablate": "ablate",
     "fit": "stages",

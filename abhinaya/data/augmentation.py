@@ -91,13 +91,14 @@ def _shift(waveform: _FloatArray, share: float, rng: np.random.Generator) -> _Fl
 
 
 def _gain(waveform: _FloatArray, gain_db: float, rng: np.random.Generator) -> _FloatArray:
-    return np.clip(waveform * np.float32(10 ** (gain_db / 20)), -1, 1)
+    return (waveform * np.float32(10 ** (gain_db / 20))).clip(-1, 1)
 
 
 def _noise(waveform: _FloatArray, snr_db: float, rng: np.random.Generator) -> _FloatArray:
     noise = rng.standard_normal(len(waveform), dtype=np.float32)
     level = np.sqrt(np.mean(waveform**2)) * np.float32(10 ** (-snr_db / 20))
-    return np.clip(waveform + level * noise, -1, 1)
+    noisy: _FloatArray = waveform + level * noise
+    return noisy.clip(-1, 1)
 
 
 def _time_mask(waveform: _FloatArray, gap_s: float, rng: np.random.Generator) -> _FloatArray:

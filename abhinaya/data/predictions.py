@@ -42,6 +42,9 @@ from abhinaya.files import atomic_path, write_csv
 
 __all__ = ["PredictionTable", "align_tables", "read_table", "read_tables", "write_table"]
 
+_TEXTS = ("utterance", "label", "reason")
+_MAY_BE_ABSENT = ("raw", "decided_by", "fold")
+
 
 @dataclass(frozen=True)
 class PredictionTable:
@@ -57,6 +60,7 @@ class PredictionTable:
         embeddings: input of the head's last linear layer, shape (U, D); NaN rows where none.
         raw: what a language model answered, U texts or None.
         decided_by: `majority` or the run that broke a tie, U texts or None; vote results have it.
+        fold: the fold that held a row out, U texts or None; cross-validated tables have it.
         meta: member kind, class prior that the loss absorbed, last linear layer of the head
             (`head`: weight (K, D) and bias (K,) as lists), config digest, checkpoint, seed,
             version.
@@ -75,6 +79,7 @@ class PredictionTable:
     embeddings: NDArray[np.float32] | None = None
     raw: tuple[str | None, ...] | None = None
     decided_by: tuple[str | None, ...] | None = None
+    fold: tuple[str | None, ...] | None = None
     meta: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -82,13 +87,11 @@ class PredictionTable:
         if not self.reasons:
             object.__setattr__(self, "reasons", (None,) * n_utts)
         shapes = {"labels": self.labels.shape, "reasons": (len(self.reasons),)}
-        if self.probs is not None:
-            shapes["probs"] = self.probs.shape
-        if self.embeddings is not None:
-            shapes["embeddings"] = self.embeddings.shape
-        for key in ("raw", "decided_by"):
-            column = getattr(self, key)
-            if column is not None:
+        for key in ("probs", "embeddings"):
+            if (matrix := getattr(self, key)) is not None:
+                shapes[key] = matrix.shape
+        for key in _MAY_BE_ABSENT:
+            if (column := getattr(self, key)) is not None:
                 shapes[key] = (len(column),)
         expected: dict[str, tuple[int, ...]] = dict.fromkeys(shapes, (n_utts,))
         widths = {"probs": n_classes, "embeddings": shapes.get("embeddings", (0,))[-1]}
@@ -148,6 +151,7 @@ class PredictionTable:
             embeddings=None if self.embeddings is None else self.embeddings[idx],
             raw=pick(self.raw),
             decided_by=pick(self.decided_by),
+            fold=pick(self.fold),
         )
 
 
@@ -169,10 +173,7 @@ def write_table(table: PredictionTable, path: Path) -> None:
         for idx, (utterance, code) in enumerate(zip(table.utterances, codes, strict=True)):
             row: list[object] = [utterance, code]
             if table.probs is not None:
-                probs = (
-                    table.probs[idx].tolist() if has_probs[idx] else [None] * len(table.emotions)
-                )
-                row += probs
+                row += table.probs[idx].tolist() if has_probs[idx] else [None] * len(table.emotions)
             rows.append(row)
         write_csv(path, header, rows)
         return
@@ -186,7 +187,7 @@ def write_table(table: PredictionTable, path: Path) -> None:
         columns["probs"] = fixed_lists(table.probs)
     if table.embeddings is not None:
         columns["embedding"] = fixed_lists(table.embeddings)
-    for key in ("raw", "decided_by"):
+    for key in _MAY_BE_ABSENT:
         if getattr(table, key) is not None:
             columns[key] = pa.array(getattr(table, key), type=pa.string())
     stored = {
@@ -233,7 +234,7 @@ def read_table(path: Path, *, emotions: EmotionSet | None = None) -> PredictionT
         stored,
         path,
         facts={"emotions": str, "name": str, "meta": dict},
-        texts={"utterance": True, "label": True, "reason": True, "raw": False, "decided_by": False},
+        texts=dict.fromkeys(_TEXTS, True) | dict.fromkeys(_MAY_BE_ABSENT, False),
         matrices=("probs", "embedding"),
     )
     found = EmotionSet.from_json(stored["emotions"], where=f"'emotions' of {str(path)!r}")
@@ -241,7 +242,7 @@ def read_table(path: Path, *, emotions: EmotionSet | None = None) -> PredictionT
         emotions.require_same_order(found, what=f"Table {str(path)!r}", where="the rest")
     texts = {
         name: tuple(arrow.column(name).to_pylist()) if name in arrow.column_names else None
-        for name in ("utterance", "label", "reason", "raw", "decided_by")
+        for name in (*_TEXTS, *_MAY_BE_ABSENT)
     }
     try:
         return PredictionTable(
@@ -254,6 +255,7 @@ def read_table(path: Path, *, emotions: EmotionSet | None = None) -> PredictionT
             embeddings=matrix_of(arrow, "embedding"),
             raw=texts["raw"],
             decided_by=texts["decided_by"],
+            fold=texts["fold"],
             meta=stored["meta"],
         )
     except BadValueError as err:
