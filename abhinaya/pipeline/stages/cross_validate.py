@@ -117,8 +117,8 @@ def _report(
     from abhinaya.pipeline.stages.score import describe_dimensions
 
     def score(fold: str | None) -> Scores:
-        of_row = np.array(table.fold, dtype=object)
-        own = (truth >= 0) & (of_row != None if fold is None else of_row == fold)  # noqa: E711
+        is_in = [name is not None and fold in (None, name) for name in table.fold or ()]
+        own = np.array(is_in) & (truth >= 0)
         return scores(truth[own], table.labels[own], len(table.emotions))
 
     def describe(found: Scores) -> dict[str, Any]:
