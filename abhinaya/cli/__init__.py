@@ -30,6 +30,7 @@ COMMANDS = {
     "train": "stages",
     "predict": "stages",
     "convert": "convert",
+    "cross-validate": "stages",
     "vote": "stages",
     "ablate": "ablate",
     "fit": "stages",

@@ -17,6 +17,7 @@ from abhinaya.cli.options import (
     takes_settings,
 )
 from abhinaya.cli.tables import TableFormat, show_report
+from abhinaya.pipeline.stages.cross_validate import CrossValidateSettings
 from abhinaya.pipeline.stages.fit import FitSettings
 from abhinaya.pipeline.stages.fuse import ApplySettings, VoteSettings
 from abhinaya.pipeline.stages.prepare import PrepareSettings
@@ -28,6 +29,7 @@ from abhinaya.pipeline.stages.transcribe import TranscribeSettings
 
 __all__ = [
     "apply",
+    "cross_validate",
     "fit",
     "predict",
     "prepare",
@@ -42,6 +44,9 @@ __all__ = [
 
 _Corpus = Annotated[Path, typer.Argument(help="Manifest of the corpus.")]
 _TableOut = Annotated[Path, typer.Option(help="Table to write, .parquet or .csv.")]
+_MemberConfig = Annotated[
+    str, typer.Argument(help="YAML file, or a shipped one such as members/wavlm.yaml.")
+]
 
 
 @takes_settings
@@ -79,9 +84,7 @@ def transcribe(
 
 
 def train(
-    config: Annotated[
-        str, typer.Argument(help="YAML file, or a shipped one such as members/wavlm.yaml.")
-    ],
+    config: _MemberConfig,
     overrides: Overrides = None,
     as_json: AsJson = False,
     table_format: Format = TableFormat.TEXT,
@@ -144,6 +147,30 @@ def predict(
         with_embedding=keep == "embedding",
     )
     report = report_table(table, ", ".join(select), out)
+    show_report(report, as_json=as_json, table_format=table_format)
+
+
+@takes_settings
+def cross_validate(
+    config: _MemberConfig,
+    settings: CrossValidateSettings,
+    out: _TableOut,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+    table_format: Format = TableFormat.TEXT,
+) -> None:
+    """Train a member once per fold, and label each fold by the run that has not heard it.
+
+    One table comes out, whose rows know their fold; a killed cross-validation goes on where it was.
+    Where the config has a validation selection, the fold after the one held out takes its place.
+    On several devices: accelerate launch -m abhinaya cross-validate CONFIG ...
+    """
+    from abhinaya.cli.processes import quiet_libraries
+    from abhinaya.member_config import load_member_config
+    from abhinaya.pipeline.stages.cross_validate import run_cross_validate
+
+    quiet_libraries()
+    report = run_cross_validate(load_member_config(config, overrides or []), out, settings)
     show_report(report, as_json=as_json, table_format=table_format)
 
 

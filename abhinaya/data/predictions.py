@@ -40,6 +40,9 @@ from abhinaya.files import atomic_path
 
 __all__ = ["PredictionTable", "align_tables", "read_table", "read_tables", "write_table"]
 
+_TEXTS = ("utterance", "label", "reason")
+_MAY_BE_ABSENT = ("raw", "decided_by", "fold")
+
 
 @dataclass(frozen=True)
 class PredictionTable:
@@ -57,6 +60,7 @@ class PredictionTable:
         decided_by: `majority` or the run that broke a tie, U texts or None; vote results have it.
         trained_on: True where the weights, of a fusion any table's, were trained on the row, shape
             (U,); None where that is not known, or nothing was trained.
+        fold: the fold that held a row out, U texts or None; cross-validated tables have it.
         meta: member kind, class prior that the loss absorbed, last linear layer of the head
             (`head`: weight (K, D) and bias (K,) as lists), config digest, checkpoint, seed,
             version.
@@ -76,6 +80,7 @@ class PredictionTable:
     raw: tuple[str | None, ...] | None = None
     decided_by: tuple[str | None, ...] | None = None
     trained_on: NDArray[np.bool_] | None = None
+    fold: tuple[str | None, ...] | None = None
     meta: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -83,13 +88,11 @@ class PredictionTable:
         if not self.reasons:
             object.__setattr__(self, "reasons", (None,) * n_utts)
         shapes = {"labels": self.labels.shape, "reasons": (len(self.reasons),)}
-        if self.probs is not None:
-            shapes["probs"] = self.probs.shape
-        if self.embeddings is not None:
-            shapes["embeddings"] = self.embeddings.shape
-        for key in ("raw", "decided_by", "trained_on"):
-            column = getattr(self, key)
-            if column is not None:
+        for key in ("probs", "embeddings"):
+            if (matrix := getattr(self, key)) is not None:
+                shapes[key] = matrix.shape
+        for key in (*_MAY_BE_ABSENT, "trained_on"):
+            if (column := getattr(self, key)) is not None:
                 shapes[key] = (len(column),)
         expected: dict[str, tuple[int, ...]] = dict.fromkeys(shapes, (n_utts,))
         widths = {"probs": n_classes, "embeddings": shapes.get("embeddings", (0,))[-1]}
@@ -150,6 +153,7 @@ class PredictionTable:
             raw=pick(self.raw),
             decided_by=pick(self.decided_by),
             trained_on=None if self.trained_on is None else self.trained_on[idx],
+            fold=pick(self.fold),
         )
 
 
@@ -172,7 +176,7 @@ def write_table(table: PredictionTable, path: Path) -> None:
         columns["probs"] = fixed_lists(table.probs)
     if table.embeddings is not None:
         columns["embedding"] = fixed_lists(table.embeddings)
-    for key in ("raw", "decided_by"):
+    for key in _MAY_BE_ABSENT:
         if getattr(table, key) is not None:
             columns[key] = pa.array(getattr(table, key), type=pa.string())
     if table.trained_on is not None:
@@ -222,7 +226,7 @@ def read_table(path: Path, *, emotions: EmotionSet | None = None) -> PredictionT
         stored,
         path,
         facts={"emotions": str, "name": str, "meta": dict},
-        texts={"utterance": True, "label": True, "reason": True, "raw": False, "decided_by": False},
+        texts=dict.fromkeys(_TEXTS, True) | dict.fromkeys(_MAY_BE_ABSENT, False),
         flags=("trained_on",),
         matrices=("probs", "embedding"),
     )
@@ -231,7 +235,7 @@ def read_table(path: Path, *, emotions: EmotionSet | None = None) -> PredictionT
         emotions.require_same_order(found, what=f"Table {str(path)!r}", where="the rest")
     texts = {
         name: tuple(arrow.column(name).to_pylist()) if name in arrow.column_names else None
-        for name in ("utterance", "label", "reason", "raw", "decided_by")
+        for name in (*_TEXTS, *_MAY_BE_ABSENT)
     }
     try:
         return PredictionTable(
@@ -247,6 +251,7 @@ def read_table(path: Path, *, emotions: EmotionSet | None = None) -> PredictionT
             trained_on=arrow.column("trained_on").to_numpy()
             if "trained_on" in arrow.column_names
             else None,
+            fold=texts["fold"],
             meta=stored["meta"],
         )
     except BadValueError as err:

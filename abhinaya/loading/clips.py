@@ -20,6 +20,7 @@ from abhinaya.data.audio import (
     read_audio,
     utterance_rng,
 )
+from abhinaya.data.augmentation import AugmentConfig, augment
 from abhinaya.data.manifest import Manifest
 from abhinaya.data.problems import Problem
 from abhinaya.data.transcripts import read_transcripts, transcripts_path
@@ -71,12 +72,14 @@ class Cropping:
         max_audio_s: length of a segment in seconds.
         normalize: scale each segment to zero mean and unit variance.
         seed: seed of what is drawn in training.
+        augment: what changes the segments in training.
     """
 
     where: Literal["random", "first", "centre", "full"] | int
     max_audio_s: float
     normalize: bool = False
     seed: int = 0
+    augment: AugmentConfig | None = None
 
 
 def collect_clips(
@@ -194,6 +197,12 @@ def load_segments(clip: Clip, cropping: Cropping, epoch: int | None = None) -> l
     segments = []
     for start, stop in window_bounds(clip.utterance, len(waveform), cropping, epoch):
         segment = waveform[start:stop]
+        if cropping.augment is not None and epoch is not None:
+            # A stream of its own: the same crops with it and without.
+            rng = utterance_rng(cropping.seed, epoch, f"augment {clip.utterance}")
+            changed = augment(segment, cropping.augment, rng)
+            longest = round(cropping.max_audio_s * SAMPLE_RATE_HZ)
+            segment = changed if cropping.where == "full" else changed[:longest]
         if cropping.normalize:
             segment = normalize_waveform(segment)
         segments.append(Utterance(clip.utterance, segment, clip.text, epoch))

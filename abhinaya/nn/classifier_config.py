@@ -22,6 +22,7 @@ from pydantic import (
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from abhinaya.config import Config, TrainedConfig
+from abhinaya.data.augmentation import AugmentConfig
 from abhinaya.errors import did_you_mean
 from abhinaya.nn.loss_config import LossConfig
 
@@ -50,6 +51,8 @@ class AudioConfig(Config):
     clip and averages their logits. `full` hears the whole clip whatever its length."""
     normalize: bool = False
     """Scale each segment to zero mean and unit variance first."""
+    augment: AugmentConfig | None = None
+    """Change each segment in training, anew in each epoch by (seed, epoch, utterance)."""
 
 
 class HeadConfig(Config):
@@ -222,10 +225,29 @@ class ClassifierConfig(TrainedConfig):
         return False
 
     @model_validator(mode="after")
+    def _check_loss(self) -> Self:
+        wrong = {
+            "data.validation is not set": self.data.validation is None,
+            "training.eval_on_start is true": self.training.arguments.get("eval_on_start"),
+        }
+        if self.loss.name == "adaptive-focal" and any(wrong.values()):
+            raise ValueError(
+                "the loss adaptive-focal learns from the validation rows after each epoch, but "
+                f"{next(key for key in wrong if wrong[key])}; change that, or set loss.name to "
+                "focal"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _check_cache(self) -> Self:
         if self.cache is not None and self.audio.train_crop == "random":
             raise ValueError(
                 "cache keeps what is computed once, but audio.train_crop is 'random'; set it to "
                 "first, centre, full or a number of segments to draw from, or remove cache"
+            )
+        if self.cache is not None and self.audio.augment is not None:
+            raise ValueError(
+                "cache keeps what is computed once, but audio.augment changes every clip in every "
+                "epoch; remove one of the two"
             )
         return self

@@ -15,6 +15,7 @@ from abhinaya.errors import BadValueError, list_some
 __all__ = ["LossConfig", "LossName", "Reduction", "absorbed_prior", "require_counts"]
 
 LossName = Literal[
+    "adaptive-focal",
     "class-balanced",
     "cross-entropy",
     "focal",
@@ -33,6 +34,7 @@ Reduction = Literal["mean", "weight-normalised"]
 # What each loss can be told beside its class weights, with the values of its paper. The reduction
 # is the one of the code behind published results; "class-balanced" scales its weights for a mean.
 _OPTIONS: dict[str, dict[str, Any]] = {
+    "adaptive-focal": {"reduction": "mean", "gamma": 1.0, "rate": 1.0, "bins": 15},
     "class-balanced": {"reduction": "mean"},
     "cross-entropy": {"reduction": "weight-normalised"},
     "focal": {"reduction": "mean", "gamma": 2.0, "broadcast_compat": False},
@@ -63,10 +65,15 @@ class LossConfig(BaseModel):
     """Rows per class in class order, for example published ones. Default: those of the training
     rows."""
     reduction: Reduction | None = None
-    """Default `mean` for class-balanced, focal and the soft losses, else `weight-normalised`."""
+    """Default `mean` for class-balanced, both focal and the soft losses, else
+    `weight-normalised`."""
     gamma: float | None = Field(default=None, ge=0)
-    """`focal`: how fast easy rows fade out, default 2. `vector-scaling`: how strongly the logits of
-    rare classes shrink, default 0.3."""
+    """`focal`: how fast easy rows fade out, default 2. `adaptive-focal`: the same at the beginning,
+    default 1. `vector-scaling`: how strongly the logits of rare classes shrink, default 0.3."""
+    rate: float | None = Field(default=None, ge=0)
+    """`adaptive-focal`: how fast gamma follows the calibration on validation rows, default 1."""
+    bins: int | None = Field(default=None, ge=1)
+    """`adaptive-focal`: bins of confidence, each with a gamma of its own, default 15."""
     tau: float | None = Field(default=None, ge=0)
     """`vector-scaling`, `logit-adjustment`: strength of the prior's log, default 1."""
     beta: float | None = Field(default=None, ge=0, lt=1)
@@ -110,6 +117,11 @@ class LossConfig(BaseModel):
             raise BadValueError(
                 f"class_weights is {self.class_weights!r}, but the loss 'class-balanced' brings "
                 "its own. Remove class_weights, or set name: cross-entropy."
+            )
+        if self.name == "adaptive-focal" and not self.gamma:
+            raise BadValueError(
+                "gamma of the loss 'adaptive-focal' is 0, from where it can never grow. Begin "
+                "above 0, such as at 1."
             )
         if self.broadcast_compat and self.reduction != "mean":
             raise BadValueError(

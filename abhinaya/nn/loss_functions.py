@@ -23,6 +23,7 @@ from abhinaya.nn.class_counts import ldam_margins, reweight_targets
 from abhinaya.nn.loss_config import Reduction, require_counts
 
 __all__ = [
+    "adaptive_focal_loss",
     "ldam_loss",
     "logit_adjustment_loss",
     "soft_cross_entropy",
@@ -118,6 +119,25 @@ def weighted_focal_loss(
     weights = _row_weights(logits, targets, class_weights)
     if broadcast_compat:
         return losses.mean() * weights.mean()
+    return _reduce(losses * weights, weights, reduction)
+
+
+def adaptive_focal_loss(
+    logits: Tensor,
+    targets: Tensor,
+    class_weights: Tensor | None = None,
+    *,
+    gammas: Tensor,
+    edges: Tensor,
+    reduction: Reduction = "mean",
+) -> Tensor:
+    """Return `weighted_focal_loss` with a gamma for each bin of p; see `AdaptiveFocalLoss`."""
+    _check_class_indices(logits, targets)
+    log_p = -F.cross_entropy(logits.float(), targets.long(), reduction="none")  # (B,)
+    gamma = gammas[torch.bucketize(log_p.detach().exp(), edges, right=True)]
+    not_p = (-torch.expm1(log_p)).clamp(min=torch.finfo(torch.float32).tiny)  # as above
+    losses = -(torch.where(gamma < 0, 1 + log_p.exp(), not_p) ** gamma.abs()) * log_p
+    weights = _row_weights(logits, targets, class_weights)
     return _reduce(losses * weights, weights, reduction)
 
 

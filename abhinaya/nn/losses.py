@@ -19,8 +19,9 @@ from abhinaya.nn.class_counts import (
     ldam_margins,
     reweight_targets,
 )
-from abhinaya.nn.loss_config import LossConfig, absorbed_prior, require_counts
+from abhinaya.nn.loss_config import LossConfig, Reduction, absorbed_prior, require_counts
 from abhinaya.nn.loss_functions import (
+    adaptive_focal_loss,
     ldam_loss,
     logit_adjustment_loss,
     soft_cross_entropy,
@@ -31,9 +32,11 @@ from abhinaya.nn.loss_functions import (
 )
 
 __all__ = [
+    "AdaptiveFocalLoss",
     "EmotionLoss",
     "LossConfig",
     "absorbed_prior",
+    "adaptive_focal_loss",
     "build_loss",
     "class_balanced_weights",
     "inverse_frequency_weights",
@@ -84,6 +87,69 @@ class EmotionLoss(nn.Module):
         return self._function(logits, targets, **dict(self.named_buffers(recurse=False)))
 
 
+class AdaptiveFocalLoss(EmotionLoss):
+    """AdaFocal: a focal loss whose gamma follows the calibration of the model, bin by bin.
+
+    A row that gives p to its true class costs w (1 - p) ** gamma * -log p; where gamma is below 0,
+    w (1 + p) ** -gamma * -log p. Each bin of p has its own gamma. After every evaluation `adapt`
+    cuts the confidences of the validation rows into bins of equal size. With c the mean confidence
+    of a bin and a its accuracy, gamma becomes gamma * exp(rate * (c - a)), below 0
+    gamma * exp(rate * (a - c)): more fading where the model claims too much. A gamma weaker than
+    0.2 changes its sign; all stay in [-2, 20].
+
+    Source: Ghosh, Schaaf and Gormley, "AdaFocal: Calibration-aware Adaptive Focal Loss", NeurIPS
+    2022, arXiv:2211.11838, with its constants. "Adaptive focal loss" has no one meaning; this one
+    is our choice.
+
+    Args:
+        class_weights: shape (K,), positive; None weighs all classes alike.
+        gamma: of every bin until the first evaluation, above 0.
+        rate: how fast gamma follows.
+        bins: how many.
+        reduction: as of the other losses.
+    """
+
+    gammas: Tensor
+    edges: Tensor
+
+    def __init__(
+        self,
+        class_weights: Tensor | None = None,
+        *,
+        gamma: float = 1.0,
+        rate: float = 1.0,
+        bins: int = 15,
+        reduction: Reduction = "mean",
+    ) -> None:
+        tensors = {} if class_weights is None else {"class_weights": class_weights}
+        function = partial(adaptive_focal_loss, reduction=reduction)
+        super().__init__(function, uses_soft_targets=False, **tensors)
+        self.rate = rate
+        # Unlike weights, these are learned: a checkpoint that training resumes from has them.
+        self.register_buffer("gammas", torch.full((bins,), float(gamma)))
+        self.register_buffer("edges", torch.arange(1, bins) / bins)
+
+    @torch.no_grad()
+    def adapt(self, logits: Tensor, targets: Tensor) -> None:
+        """Set bins and gammas by all validation rows.
+
+        Args:
+            logits: shape (B, K).
+            targets: class indices, shape (B,).
+        """
+        confidences, predicted = logits.float().softmax(dim=1).max(dim=1)
+        n_bins = len(self.gammas)
+        edges = confidences.quantile(torch.arange(1, n_bins) / n_bins)
+        bins = torch.bucketize(confidences, edges, right=True)
+        excess = confidences - (predicted == targets).float()
+        gaps = bins.bincount(excess, n_bins) / bins.bincount(minlength=n_bins).clamp(min=1)
+        gammas = self.gammas.cpu()
+        gammas = gammas * (self.rate * gaps * gammas.sign()).exp()
+        gammas = torch.where(gammas.abs() < 0.2, -0.2 * gammas.sign(), gammas)
+        self.gammas.copy_(gammas.clamp(-2, 20))
+        self.edges.copy_(edges)
+
+
 def build_loss(config: LossConfig, class_counts: Sequence[int]) -> EmotionLoss:
     """Return the loss that a config describes.
 
@@ -116,6 +182,9 @@ def build_loss(config: LossConfig, class_counts: Sequence[int]) -> EmotionLoss:
     if config.name in ("ldam", "logit-adjustment", "vector-scaling") or config.reweight_targets:
         tensors["class_counts"] = torch.tensor(require_counts(counts))
 
+    options = {key: value for key, value in config.options.items() if key != "reweight_targets"}
+    if config.name == "adaptive-focal":
+        return AdaptiveFocalLoss(tensors.get("class_weights"), **options)
     functions: dict[str, Callable[..., Tensor]] = {
         "class-balanced": weighted_cross_entropy,
         "cross-entropy": weighted_cross_entropy,
@@ -126,7 +195,6 @@ def build_loss(config: LossConfig, class_counts: Sequence[int]) -> EmotionLoss:
         "soft-cross-entropy": soft_cross_entropy,
         "vector-scaling": vector_scaling_loss,
     }
-    options = {key: value for key, value in config.options.items() if key != "reweight_targets"}
     return EmotionLoss(
         partial(functions[config.name], **options),
         uses_soft_targets=config.uses_soft_targets,

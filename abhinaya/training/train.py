@@ -33,7 +33,8 @@ from abhinaya.nn.build import ClassifierBuilder, build_classifier
 from abhinaya.nn.checkpoint import save_checkpoint, write_training_rows
 from abhinaya.nn.classifier import EmotionClassifier
 from abhinaya.nn.classifier_config import ClassifierConfig
-from abhinaya.nn.losses import EmotionLoss, absorbed_prior, build_loss
+from abhinaya.nn.loss_config import absorbed_prior
+from abhinaya.nn.losses import AdaptiveFocalLoss
 from abhinaya.processes import join_launch, meet
 from abhinaya.training.arguments import training_arguments
 from abhinaya.training.run_directory import RunDirectory
@@ -125,6 +126,10 @@ def train_classifier(
             f"data.max_train_words is {max_words}, but the member {config.member!r} reads no text. "
             "Remove it."
         )
+    if config.audio.augment is not None and not inputs.needs_audio:
+        raise BadValueError(
+            f"audio.augment changes sound, but the member {config.member!r} hears none. Remove it."
+        )
     train, problems = _usable_rows(config, manifest, inputs, "train")
     validation = None
     if config.data.validation is not None:
@@ -173,9 +178,7 @@ def train_classifier(
             else None
         ),
         data_collator=Collator(collate),
-        compute_metrics=(
-            _metrics(validation, build_loss(config.loss, counts.tolist())) if validation else None
-        ),
+        compute_metrics=_metrics(validation, model) if validation else None,
     )
     last = run.last_checkpoint()
     trainer.train(
@@ -276,7 +279,9 @@ def _loaders(
 ) -> tuple[SegmentLoader, SegmentLoader, Any]:
     """Return loaders of training and validation clips, and what makes their segments a batch."""
     audio = config.audio
-    crop_train = Cropping(audio.train_crop, audio.max_audio_s, audio.normalize, config.seed)
+    crop_train = Cropping(
+        audio.train_crop, audio.max_audio_s, audio.normalize, config.seed, audio.augment
+    )
     crop_eval = Cropping(audio.eval_crop, audio.max_audio_s, audio.normalize)
     load_train, load_eval = fresh_loader(inputs, crop_train), fresh_loader(inputs, crop_eval)
     collate: Any = inputs.collate
@@ -324,24 +329,26 @@ def _training_states(
             yield model.backbone.find_states(batch)
 
 
-def _metrics(validation: _Rows, loss: EmotionLoss) -> Any:
+def _metrics(validation: _Rows, model: EmotionClassifier) -> Any:
     """Return what scores the logits of all validation rows, in their order and once each.
 
     The loss is that of one batch of all rows: `loss.reduction` divides by their number, or by the
     sum of their weights.
     """
-    targets = torch.from_numpy(validation.targets)
 
     def compute(prediction: EvalPrediction) -> dict[str, float]:
         logits = np.asarray(prediction.predictions)
         assert len(logits) == len(validation.truth)  # the Trainer evaluates in order, once each
         found = scores(validation.truth, logits.argmax(axis=1), logits.shape[1])
-        return {
-            "loss": loss(torch.from_numpy(logits), targets).item(),
-            "macro_f1": found.macro_f1,
-            "accuracy": found.accuracy,
-            "uar": found.uar,
-        }
+        shown = {"macro_f1": found.macro_f1, "accuracy": found.accuracy, "uar": found.uar}
+        if model.loss is not None:
+            device = next(model.parameters()).device
+            targets = torch.from_numpy(validation.targets).to(device)
+            shown["loss"] = model.loss(torch.from_numpy(logits).to(device), targets).item()
+        if isinstance(model.loss, AdaptiveFocalLoss):
+            # Here, because every process has all rows, and the checkpoint comes after.
+            model.loss.adapt(torch.from_numpy(logits), torch.from_numpy(validation.truth))
+        return shown
 
     return compute
 

@@ -145,19 +145,22 @@ class EmotionTrainer(Trainer):
             return
         folder = Path(output_dir or str(self.args.output_dir))
         folder.mkdir(parents=True, exist_ok=True)
-        if state_dict is None:
-            state = self.model.trained_state()
-        else:  # gathered by FSDP or DeepSpeed
-            names = set(self.model.trained_names())
-            state = {k: v.cpu().contiguous() for k, v in state_dict.items() if k in names}
+        names = self._saved_names()
+        whole = self.model.state_dict() if state_dict is None else state_dict
+        state = {k: v.detach().cpu().contiguous() for k, v in whole.items() if k in names}
         save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+
+    def _saved_names(self) -> set[str]:
+        """Return names of the trained tensors, and of what the loss has learned, if it does."""
+        in_loss = {name for name in self.model.state_dict() if name.startswith("loss.")}
+        return in_loss.union(self.model.trained_names())
 
     def _issue_warnings_after_load(self, load_result: Any) -> None:
         """Refuse a checkpoint that does not hold exactly the trained tensors.
 
         The Trainer itself only warns, and goes on with random weights.
         """
-        missing = sorted(set(load_result.missing_keys) & set(self.model.trained_names()))
+        missing = sorted(set(load_result.missing_keys) & self._saved_names())
         if missing or load_result.unexpected_keys:
             raise CheckpointError(
                 f"A checkpoint below {str(self.args.output_dir)!r} does not fit the model: "

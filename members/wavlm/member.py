@@ -1,4 +1,4 @@
-"""The member `wavlm`: from its config to backbone and model inputs."""
+"""The members `wavlm` and `distilhubert`: from the config to backbone and model inputs."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from abhinaya.data.audio import pad_waveforms
 from abhinaya.member import InputBuilder, Utterance
 from abhinaya.nn.backbone import Backbone
 from abhinaya.training.classifier_member import ClassifierMember
-from members.wavlm.config import WavLMConfig
+from members.wavlm.config import DistilHubertConfig, WavLMConfig
 from members.wavlm.model import WavLMBackbone
 
-__all__ = ["MEMBER", "WavLM", "WaveformInputs"]
+__all__ = ["DISTILHUBERT", "MEMBER", "DistilHubert", "WavLM", "WaveformInputs"]
 
 
 class WaveformInputs:
@@ -53,4 +53,11 @@ class WavLM(ClassifierMember):
         return WaveformInputs()
 
 
+class DistilHubert(WavLM):
+    """The two-layer student of HuBERT, small enough for a phone."""
+
+    config_class = DistilHubertConfig
+
+
 MEMBER = WavLM()
+DISTILHUBERT = DistilHubert()

@@ -11,14 +11,14 @@ from chat_server import ChatServer
 
 from abhinaya.config import MemberConfig, merge
 from abhinaya.demo.checkpoints.beats import write_beats
-from abhinaya.demo.checkpoints.encoders import write_wavlm, write_whisper
+from abhinaya.demo.checkpoints.encoders import write_distilhubert, write_wavlm, write_whisper
 from abhinaya.demo.checkpoints.llama import write_llama
 from abhinaya.demo.checkpoints.salmonn import write_salmonn
 from abhinaya.member_config import check_member_config
 
 __all__ = ["N_MEMBERS", "RECIPES", "Recipe", "make_config"]
 
-N_MEMBERS = 7
+N_MEMBERS = 8
 """How many are registered; count a new one here."""
 
 
@@ -48,6 +48,11 @@ class Recipe:
 
 def tiny_wavlm(folder: Path, **options: Any) -> dict[str, Any]:
     write_wavlm(folder, n_layers=2, n_features=16, n_conv_features=8, **options)
+    return {"base": str(folder)}
+
+
+def tiny_distilhubert(folder: Path) -> dict[str, Any]:
+    write_distilhubert(folder, n_features=16, n_conv_features=8)
     return {"base": str(folder)}
 
 
@@ -92,6 +97,7 @@ def tiny_salmonn(folder: Path) -> dict[str, Any]:
 
 
 RECIPES = {
+    "distilhubert": Recipe("distilhubert", tiny_distilhubert),
     "llama-8b-lora": Recipe("llama-8b-lora", tiny_llama, hears=False, reads=True),
     # Without suffix and first token, an empty transcript has not one token of its own.
     "llama-8b-lora-bare": Recipe(

@@ -19,6 +19,13 @@ def test_loss_config_import_does_not_load_torch():
 def test_defaults_of_every_loss_are_those_of_its_paper():
     expected = {
         "class-balanced": {"class_weights": "class-balanced", "reduction": "mean", "beta": 0.999},
+        "adaptive-focal": {
+            "class_weights": "none",
+            "reduction": "mean",
+            "gamma": 1.0,
+            "rate": 1.0,
+            "bins": 15,
+        },
         "cross-entropy": {"class_weights": "none", "reduction": "weight-normalised"},
         "focal": {
             "class_weights": "none",
@@ -52,7 +59,7 @@ def test_defaults_of_every_loss_are_those_of_its_paper():
     }
     ours = {name: LossConfig(name=name).model_dump(exclude_none=True) for name in NAMES}
     assert ours == {name: {"name": name, **options} for name, options in expected.items()}
-    assert len(ours) == 8
+    assert len(ours) == 9
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -125,7 +132,7 @@ def test_absorbed_prior_takes_the_counts_of_the_config_first():
 
 def test_absorbed_prior_is_null_where_the_loss_has_none():
     others = [name for name in NAMES if name not in ("logit-adjustment", "vector-scaling")]
-    assert [absorbed_prior(LossConfig(name=name), [3, 1]) for name in others] == [None] * 6
+    assert [absorbed_prior(LossConfig(name=name), [3, 1]) for name in others] == [None] * 7
     assert absorbed_prior(LossConfig(name="vector-scaling", tau=0), [3, 1]) is None
     assert absorbed_prior(LossConfig(class_weights="inverse"), [3, 1]) is None
 

@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 if TYPE_CHECKING:
     from transformers import WavLMConfig, WhisperForConditionalGeneration
 
-__all__ = ["build_whisper", "write_wavlm", "write_whisper", "write_whisper_openai", "write_xvector"]
+__all__ = [
+    "build_whisper",
+    "write_distilhubert",
+    "write_wavlm",
+    "write_whisper",
+    "write_whisper_openai",
+    "write_xvector",
+]
 
 _SAMPLES_PER_FRAME = 320
 _SAMPLE_RATE_HZ = 16_000
@@ -37,6 +44,35 @@ def write_wavlm(folder: Path, *, seed: int = 0, norm: Norm = "layer", **size: in
     with _seeded(seed):
         WavLMModel(config).save_pretrained(folder)
     _write_extractor(folder, norm == "layer")
+
+
+def write_distilhubert(
+    folder: Path, *, seed: int = 0, n_features: int = 64, n_conv_features: int = 32
+) -> None:
+    """Write a tiny DistilHuBERT in the layout of `ntu-spml/distilhubert`: two blocks, group norm.
+
+    Args:
+        folder: gets config.json, model.safetensors and preprocessor_config.json.
+        seed: of the weights.
+        n_features: D, width of the blocks; a multiple of 16. Published: 768.
+        n_conv_features: width of the seven convolutions. Published: 512.
+    """
+    from transformers import HubertConfig, HubertModel
+
+    config = HubertConfig(
+        apply_spec_augment=False,
+        conv_dim=(n_conv_features,) * 7,
+        feat_proj_dropout=0.0,
+        feat_proj_layer_norm=False,
+        hidden_size=n_features,
+        intermediate_size=4 * n_features,
+        layerdrop=0.0,
+        num_attention_heads=max(4, n_features // 64),
+        num_hidden_layers=2,
+    )
+    with _seeded(seed):
+        HubertModel(config).save_pretrained(folder)
+    _write_extractor(folder, False)
 
 
 def write_xvector(

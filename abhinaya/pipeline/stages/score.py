@@ -13,9 +13,11 @@ from abhinaya.pipeline.report import Cell, Report, interval_text
 from abhinaya.pipeline.stages.settings import Settings
 
 if TYPE_CHECKING:
+    from abhinaya.data.labels import EmotionSet
+    from abhinaya.evaluation.metrics import Scores
     from abhinaya.evaluation.scoring import TableScore
 
-__all__ = ["ScoreSettings", "run_score"]
+__all__ = ["ScoreSettings", "describe_dimensions", "run_score"]
 
 _METRICS = ("macro_f1", "accuracy", "uar", "weighted_f1")
 _Means = dict[str, tuple[float, float]]
@@ -33,6 +35,8 @@ class ScoreSettings(Settings):
     """Add precision, recall and F1 of each class."""
     confusion: bool = False
     """Add the table of true and predicted classes."""
+    dimensions: bool = False
+    """Add the confusions grouped by arousal and by valence."""
     by_speaker: bool = False
     """Take the interval over speakers, not utterances."""
     resamples: int = Field(default=10_000, ge=1)
@@ -96,6 +100,8 @@ def run_score(
                     _confusion_rows(result),
                 )
             )
+        if settings.dimensions:
+            more += describe_dimensions(result.name, result.scores, result.emotions)
     notes = training_notes(results)
     uncovered = set() if is_part else {result.n_not_in_table for result in results}
     for count in sorted(uncovered - {0}):
@@ -173,6 +179,42 @@ def _confusion_rows(result: TableScore) -> list[list[Cell]]:
     ]
 
 
+def describe_dimensions(name: str, scores: Scores, emotions: EmotionSet) -> list[Report]:
+    """Describe the confusions grouped by arousal and by valence, one report each."""
+    from abhinaya.evaluation.dimensions import DIMENSIONS, group_confusion
+
+    reports = []
+    for dimension in DIMENSIONS:
+        found = group_confusion(scores.confusion, emotions, dimension)
+        within = found.share_within
+        remark = "" if within is None else f"{within:.1%} of the errors keep to the {dimension}. "
+        if found.left_out:
+            remark += f"Not counted: {', '.join(found.left_out)}, whose {dimension} is not known."
+        reports.append(
+            Report(
+                f"{name}: true {dimension} in rows, predicted {dimension} in columns",
+                [dimension, *found.groups, *(f"wrong class, {group}" for group in found.groups)],
+                [
+                    [group, *counts, *errors]
+                    for group, counts, errors in zip(
+                        found.groups, found.counts.tolist(), found.errors.tolist(), strict=True
+                    )
+                ],
+                remark=remark.strip() or None,
+                data={
+                    dimension: {
+                        "groups": list(found.groups),
+                        "counts": found.counts.tolist(),
+                        "errors": found.errors.tolist(),
+                        "share_within": within,
+                        "left_out": list(found.left_out),
+                    }
+                },
+            )
+        )
+    return reports
+
+
 def _as_json(
     results: Sequence[TableScore], means: _Means, settings: ScoreSettings
 ) -> dict[str, Any]:
@@ -203,6 +245,9 @@ def _as_json(
                 "classes": list(result.emotions.codes),
                 "counts": scores.confusion.tolist(),
             }
+        if settings.dimensions:
+            for report in describe_dimensions(result.name, scores, result.emotions):
+                entry |= report.as_json()
         described.append(entry)
     summary: dict[str, Any] = {"tables": described}
     if means:
