@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from abhinaya.config import MemberConfig
 from abhinaya.data.manifest import Manifest
@@ -16,6 +17,9 @@ from abhinaya.files import sole_writer
 from abhinaya.member import InputBuilder, PredictRequest
 from abhinaya.nn.backbone import Backbone
 from abhinaya.nn.classifier_config import ClassifierConfig
+
+if TYPE_CHECKING:
+    from abhinaya.nn.classifier import EmotionClassifier
 
 __all__ = ["ClassifierMember"]
 
@@ -38,6 +42,18 @@ class ClassifierMember(ABC):
     @abstractmethod
     def build_inputs(self, config: Any) -> InputBuilder:
         """Build what turns utterances into inputs of the backbone."""
+
+    def build_on(
+        self,
+        backbone: Backbone,
+        config: Any,
+        n_classes: int,
+        class_counts: Sequence[int] | None = None,
+    ) -> EmotionClassifier:
+        """Build the model on top of the backbone: pooling, a classification head and a loss."""
+        from abhinaya.nn.build import build_head_on
+
+        return build_head_on(backbone, config, n_classes, class_counts)
 
     def train(self, config: MemberConfig, manifest: Manifest) -> Path:
         """Train, or resume what was begun; return the run directory."""
