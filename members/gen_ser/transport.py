@@ -107,7 +107,7 @@ def sample(
     method: Literal["exact", "euler"] = "exact",
     noise: Tensor | None = None,
 ) -> Tensor:
-    """Go from the features back in time; return the last estimate of the encodings, shape (B, N).
+    """Take the features back in time; return the last estimate of the encodings, shape (B, N).
 
     Each step moves x by the current estimate and then estimates anew, so `n_steps` steps call the
     network once more than that. `euler` multiplies the velocity by the step, as published; with few
