@@ -8,6 +8,7 @@ __all__ = ["MEMBERS"]
 
 MEMBERS = {
     "distilhubert": "members.wavlm.member:DISTILHUBERT",
+    "gen-ser": "members.gen_ser.member:MEMBER",
     "llama-8b-lora": "members.llama_lora.member:MEMBER",
     "llama-70b-zero-shot": "members.llama_zero_shot.member:ZERO_SHOT",
     "salmonn-13b": "members.salmonn.member:SPEECH",

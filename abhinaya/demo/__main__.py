@@ -57,7 +57,7 @@ What to try next:
 
 
 def demo() -> None:
-    """Make a synthetic corpus and tiny models, train six members, ask one, vote, score, submit.
+    """Make a synthetic corpus and tiny models, train seven members, ask one, vote, score, submit.
 
     It writes to runs/demo below the working directory.
     """

@@ -157,12 +157,15 @@ class LayerMix(nn.Module):
 
     def forward(self, states: Tensor) -> Tensor:
         """Return the mixed layers, shape (B, T, D), of `states`, shape (B, N, T, D)."""
-        if self.standardize:
-            states = (states - self.mean) / self.std
+        states = self.scale(states)
         if self.weights is None:
             return states.squeeze(1)
         weights = self.weights.softmax(dim=0).to(states.dtype)
         return torch.einsum("n,bntd->btd", weights, states)
+
+    def scale(self, states: Tensor) -> Tensor:
+        """Scale states (B, N, T, D) by what `fit` found, where that is asked for."""
+        return (states - self.mean) / self.std if self.standardize else states
 
     @torch.no_grad()
     def fit(self, batches: Any) -> None:

@@ -13,7 +13,7 @@ from abhinaya.nn.head import EmotionHead
 from abhinaya.nn.losses import build_loss
 from abhinaya.nn.pooling import build_pooling
 
-__all__ = ["ClassifierBuilder", "build_classifier"]
+__all__ = ["ClassifierBuilder", "build_classifier", "build_head_on"]
 
 
 class ClassifierBuilder(Protocol):
@@ -27,6 +27,15 @@ class ClassifierBuilder(Protocol):
     def build_inputs(self, config: Any) -> InputBuilder:
         """Return what turns utterances into inputs of the backbone."""
 
+    def build_on(
+        self,
+        backbone: Backbone,
+        config: Any,
+        n_classes: int,
+        class_counts: Sequence[int] | None = None,
+    ) -> EmotionClassifier:
+        """Return the model on top of the backbone: `build_head_on`, or one of the member's own."""
+
 
 def build_classifier(
     member: ClassifierBuilder,
@@ -34,15 +43,24 @@ def build_classifier(
     n_classes: int,
     class_counts: Sequence[int] | None = None,
 ) -> EmotionClassifier:
-    """Build backbone, pooling, a new head, and a loss if counts are given.
+    """Build the model of a member: its backbone, and what is new on top of it.
 
     Args:
-        member: builds the backbone.
+        member: builds both.
         config: what to build.
         n_classes: K.
         class_counts: training rows per class, shape (K,); None for prediction.
     """
-    backbone = member.build_backbone(config)
+    return member.build_on(member.build_backbone(config), config, n_classes, class_counts)
+
+
+def build_head_on(
+    backbone: Backbone,
+    config: ClassifierConfig,
+    n_classes: int,
+    class_counts: Sequence[int] | None = None,
+) -> EmotionClassifier:
+    """Build pooling, a new head, and a loss if counts are given; arguments as for a member."""
     pooling = build_pooling(config.pooling, backbone.n_features)
     head = EmotionHead(
         pooling.output_size,

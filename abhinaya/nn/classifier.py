@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers.utils.generic import ModelOutput
 
@@ -12,7 +14,7 @@ from abhinaya.nn.backbone import Backbone
 from abhinaya.nn.head import EmotionHead
 from abhinaya.nn.losses import EmotionLoss
 
-__all__ = ["EmotionClassifier", "EmotionOutput"]
+__all__ = ["EmotionClassifier", "EmotionOutput", "row_means"]
 
 
 @dataclass
@@ -38,7 +40,12 @@ class EmotionClassifier(nn.Module):
         pooling: frames (B, T, D) and mask (B, T) to one vector (B, P).
         head: vector to logits (B, K) and embedding.
         loss: applied when labels are given; not part of a checkpoint.
+
+    Attributes:
+        calibrates: whether something is set after training, by `calibrate`.
     """
+
+    calibrates = False
 
     def __init__(
         self,
@@ -72,9 +79,17 @@ class EmotionClassifier(nn.Module):
         features, mask = self.backbone(inputs)
         logits, embeddings = self.head(self.pooling(features, mask))
         if segment_of is not None:
-            logits, embeddings = _row_means(logits, segment_of), _row_means(embeddings, segment_of)
+            logits, embeddings = row_means(logits, segment_of), row_means(embeddings, segment_of)
         loss = self.loss(logits, labels) if self.loss is not None and labels is not None else None
         return EmotionOutput(loss=loss, logits=logits, embeddings=embeddings)
+
+    def calibrate(self, logits: NDArray[np.float32], truth: NDArray[np.int64]) -> None:
+        """Set what is fitted after training, if anything.
+
+        Args:
+            logits: of the validation rows by the best checkpoint, shape (U, K).
+            truth: their classes, shape (U,).
+        """
 
     def activation_checkpointing_enable(self, **settings: Any) -> None:
         """Return what the Trainer calls for `activation_checkpointing: true`."""
@@ -98,7 +113,7 @@ class EmotionClassifier(nn.Module):
         return {name: state[name].detach().cpu().contiguous() for name in self.trained_names()}
 
 
-def _row_means(segments: Tensor, segment_of: Tensor) -> Tensor:
+def row_means(segments: Tensor, segment_of: Tensor) -> Tensor:
     """Return mean over the segments of each row: (P, D) and (P,) to (B, D)."""
     n_rows = int(segment_of.max()) + 1
     totals = segments.new_zeros(n_rows, segments.shape[1]).index_add(0, segment_of, segments)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from abhinaya.config import MemberConfig
 from abhinaya.data.manifest import Manifest
@@ -14,6 +15,9 @@ from abhinaya.files import sole_writer
 from abhinaya.member import InputBuilder, PredictRequest
 from abhinaya.nn.backbone import Backbone
 from abhinaya.nn.classifier_config import ClassifierConfig
+
+if TYPE_CHECKING:
+    from abhinaya.nn.classifier import EmotionClassifier
 
 __all__ = ["ClassifierMember"]
 
@@ -36,6 +40,18 @@ class ClassifierMember(ABC):
     @abstractmethod
     def build_inputs(self, config: Any) -> InputBuilder:
         """Build what turns utterances into inputs of the backbone."""
+
+    def build_on(
+        self,
+        backbone: Backbone,
+        config: Any,
+        n_classes: int,
+        class_counts: Sequence[int] | None = None,
+    ) -> EmotionClassifier:
+        """Build the model on top of the backbone: pooling, a classification head and a loss."""
+        from abhinaya.nn.build import build_head_on
+
+        return build_head_on(backbone, config, n_classes, class_counts)
 
     def train(self, config: MemberConfig, manifest: Manifest) -> Path:
         """Train, or resume what was begun; return the run directory."""

@@ -184,6 +184,10 @@ def train_classifier(
     trainer.train(
         resume_from_checkpoint=str(last) if last else None, ignore_keys_for_eval=["embeddings"]
     )
+    if validation is not None and model.calibrates:
+        held_out: Any = trainer.eval_dataset
+        found = trainer.predict(held_out, ignore_keys=["embeddings"])
+        model.calibrate(np.asarray(found.predictions), validation.truth)
     if state.is_main_process:
         _write_log(run.path / "log.csv", trainer.state.log_history)
         rows = [clip.utterance for clip in train.clips]

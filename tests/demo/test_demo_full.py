@@ -19,6 +19,7 @@ LEAST = {
     "wavlm": 0.4,
     "whisper-encoder": 0.4,
     "whisper-encoder-lora": 0.3,
+    "gen-ser": 0.4,
     "salmonn": 0.18,
     "salmonn-text": 0.18,
     "llama-zero-shot": 0.4,

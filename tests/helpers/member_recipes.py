@@ -46,8 +46,8 @@ class Recipe:
     batch_size_key: str = "inference.batch_size"
 
 
-def tiny_wavlm(folder: Path, **options: Any) -> dict[str, Any]:
-    write_wavlm(folder, n_layers=2, n_features=16, n_conv_features=8, **options)
+def tiny_wavlm(folder: Path, n_features: int = 16, **options: Any) -> dict[str, Any]:
+    write_wavlm(folder, n_layers=2, n_features=n_features, n_conv_features=8, **options)
     return {"base": str(folder)}
 
 
@@ -56,9 +56,9 @@ def tiny_distilhubert(folder: Path) -> dict[str, Any]:
     return {"base": str(folder)}
 
 
-def tiny_whisper(folder: Path) -> dict[str, Any]:
+def tiny_whisper(folder: Path, n_features: int = 16) -> dict[str, Any]:
     # Of a width of 16, weights this large are needed for the sound to matter.
-    write_whisper(folder, chunk_s=2, n_layers=2, n_features=16, init_std=0.1)
+    write_whisper(folder, chunk_s=2, n_layers=2, n_features=n_features, init_std=0.1)
     return {"base": str(folder)}
 
 
@@ -96,8 +96,27 @@ def tiny_salmonn(folder: Path) -> dict[str, Any]:
     }
 
 
+# Gen-SER has no head to set; eight classes need a width above 16, and its 16 heads divide it.
+_NO_HEAD = {"head": {"hidden": 1024}}
+
 RECIPES = {
     "distilhubert": Recipe("distilhubert", tiny_distilhubert),
+    "gen-ser": Recipe(
+        "gen-ser",
+        lambda folder: tiny_wavlm(folder, n_features=32),
+        {**_NO_HEAD, "temperature": 0.2},
+    ),
+    # Its noise must not depend on neighbours, and its temperature is fitted.
+    "gen-ser-whisper-noisy": Recipe(
+        "gen-ser",
+        lambda folder: tiny_whisper(folder, n_features=32),
+        {
+            **_NO_HEAD,
+            "backbone": "whisper",
+            "audio": {"eval_crop": 2},
+            "sampler": {"method": "euler", "steps": 4, "start": "noisy"},
+        },
+    ),
     "llama-8b-lora": Recipe("llama-8b-lora", tiny_llama, hears=False, reads=True),
     # Without suffix and first token, an empty transcript has not one token of its own.
     "llama-8b-lora-bare": Recipe(
