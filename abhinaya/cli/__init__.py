@@ -37,6 +37,7 @@ COMMANDS = {
     "compare": "compare",
     "submit": "stages",
     "run": "run",
+    "export": "export",
     "doctor": "doctor",
     "prompts": "prompts",
 }

@@ -123,5 +123,6 @@ def predict_outcomes(
             raw=tuple(outcome.raw for outcome in outcomes),
         )
 
-    # No loss has absorbed a class prior where nothing was trained.
-    return predict_in_shards(cut(clips), compute, problems, plan.with_meta(absorbed_prior=None))
+    # No loss has absorbed a class prior where nothing was trained, unless the plan knows of one.
+    plan = plan.with_meta(absorbed_prior=plan.meta.get("absorbed_prior"))
+    return predict_in_shards(cut(clips), compute, problems, plan)
