@@ -136,7 +136,7 @@ class WavLMBackbone(Backbone):
         return self.layer_mix(states), mask
 
     def prepare_export(self) -> None:
-        """Let group normalisation see the mask, because a graph cannot take clips one by one."""
+        """Make group normalisation see the mask: a graph cannot take clips one by one."""
         if self.encoder.config.feat_extract_norm == "group":
             self.encoder.feature_extractor = MaskedExtractor(self.encoder.feature_extractor)
 
