@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from pydantic import Field, PositiveInt
 
 from abhinaya.config import Config, MemberConfig
+from abhinaya.export.folder import INFO
 
 __all__ = ["OnnxConfig", "OnnxInferenceConfig"]
 
@@ -24,3 +27,8 @@ class OnnxConfig(MemberConfig):
     base: str
     """Folder that `abhinaya export` wrote."""
     inference: OnnxInferenceConfig = OnnxInferenceConfig()
+
+    @property
+    def weight_files(self) -> tuple[Path, ...]:
+        """What tells a chain that the export is another: it has the hash of the model."""
+        return (Path(self.base) / INFO,)
