@@ -16,6 +16,7 @@ from torch.nn.utils import parametrize
 
 from abhinaya.data.audio import MIN_DURATION_S, SAMPLE_RATE_HZ
 from abhinaya.errors import BadValueError
+from abhinaya.export.folder import run_session, start_session
 from abhinaya.nn.classifier import EmotionClassifier
 
 __all__ = [
@@ -168,12 +169,11 @@ def write_graph(model: WaveformClassifier, file: Path) -> float:
                     verbose=False,
                 )
             assert program is not None
-            onnx.save(_strip(program.model_proto), file)
-            onnx.checker.check_model(str(file), full_check=True)
+            graph = _strip(program.model_proto)
+            onnx.checker.check_model(graph, full_check=True)
         except Exception as err:  # whatever a model does that ONNX has no operator for
             raise BadValueError(f"ONNX cannot hold this model: {_root_of(err)}.") from err
-    from abhinaya.export.folder import run_session, start_session
-
+    onnx.save(graph, file)
     logits = run_session(start_session(file), waveforms.numpy(), lengths.numpy())
     difference = float((expected - torch.from_numpy(logits)).abs().max())
     allowed = 1e-4 * (1 + float(expected.abs().max()))

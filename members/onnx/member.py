@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from abhinaya.config import MemberConfig, apply_overrides, load_yaml, merge
-from abhinaya.data.audio import pad_waveforms
+from abhinaya.data.audio import SAMPLE_RATE_HZ, pad_waveforms
 from abhinaya.data.labels import ABSTAIN
 from abhinaya.data.predictions import PredictionTable
 from abhinaya.doctor.findings import Findings, format_bytes
+from abhinaya.errors import BadValueError
 from abhinaya.export.folder import MODEL, read_export, run_session, start_session
 from abhinaya.inference.zero_shot import Outcome, ZeroShotMember, predict_outcomes
 from abhinaya.loading.clips import Clip, Cropping, collect_clips, digest_clips
@@ -31,14 +32,29 @@ _NOT_IN_DIGEST = ("data", "base", "inference")
 
 
 class _Waveforms:
-    """Segments as they are; the graph pads nothing and normalises itself."""
+    """Segments as they are; the graph normalises itself."""
 
     needs_audio = True
     needs_text = False
 
+    def __init__(self, max_samples: int | None) -> None:
+        self.max_samples = max_samples
+
     def encode(self, utterance: Utterance) -> dict[str, Any]:
-        """Return `waveform`, shape (S,)."""
-        return {"waveform": utterance.waveform}
+        """Return `waveform`, shape (S,).
+
+        Raises:
+            BadValueError: if it is longer than the model hears.
+        """
+        waveform = utterance.waveform
+        assert waveform is not None
+        if self.max_samples is not None and len(waveform) > self.max_samples:
+            raise BadValueError(
+                f"{utterance.name!r} has {len(waveform) / SAMPLE_RATE_HZ:g} s, but the export hears"
+                f" {self.max_samples / SAMPLE_RATE_HZ:g} s at once. Export the run with "
+                "audio.eval_crop=centre, or another crop than full."
+            )
+        return {"waveform": waveform}
 
     def collate(self, encoded: list[dict[str, Any]]) -> dict[str, Any]:
         """Return `waveforms`, shape (B, S), and their `lengths`, shape (B,)."""
@@ -87,7 +103,7 @@ class OnnxMember(ZeroShotMember):
             manifest.emotions, what="The manifest", where=f"the export {config.base!r}"
         )
         session = start_session(folder / MODEL, torch.get_num_threads())
-        inputs = _Waveforms()
+        inputs = _Waveforms(info.max_samples)
         clips, problems = collect_clips(manifest.select(request.selection), manifest, inputs)
         plan = plan_table(
             config,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -114,25 +115,37 @@ def test_onnx_equals_torch_for_any_length_and_batch(
         np.testing.assert_allclose(alone[0], expected, atol=1e-4)
 
 
-class Strange(torch.nn.Module):
-    backbone: Any
+class Odd(torch.nn.Module):
+    """Stands for a classifier; `logits_of` is what it computes of the first eight samples."""
 
-    def __init__(self) -> None:
+    def __init__(self, logits_of: Callable[[torch.Tensor], torch.Tensor]) -> None:
         super().__init__()
-        self.backbone = torch.nn.Module()
+        self.logits_of = logits_of
+        self.backbone: Any = torch.nn.Module()
         self.backbone.prepare_export = lambda: None
 
     def forward(self, inputs: dict[str, torch.Tensor]) -> Any:
-        class Output:
-            logits = torch.linalg.eigvals(
-                inputs["waveforms"][:, :8, None] * inputs["waveforms"][:, None, :8]
-            ).real
+        return SimpleNamespace(logits=self.logits_of(inputs["waveforms"][:, :8]))
 
-        return Output
+
+def write_odd(logits_of: Callable[[torch.Tensor], torch.Tensor], file: Path) -> None:
+    odd: Any = Odd(logits_of)
+    write_graph(WaveformClassifier(WaveformFrontEnd(), odd, normalize=False).eval(), file)
 
 
 def test_what_onnx_cannot_hold_is_named_in_one_line(tmp_path: Path) -> None:
-    model: Any = WaveformClassifier(WaveformFrontEnd(), Strange(), normalize=False)  # type: ignore[arg-type]
+    def eigenvalues(x: torch.Tensor) -> torch.Tensor:
+        return torch.linalg.eigvals(x.unsqueeze(1) * x.unsqueeze(2)).real
+
     with pytest.raises(BadValueError, match=r"ONNX cannot hold this model: .*eig") as caught:
-        write_graph(model.eval(), tmp_path / MODEL)
+        write_odd(eigenvalues, tmp_path / MODEL)
     assert len(str(caught.value).splitlines()) == 1
+
+
+def test_graph_that_computes_something_else_is_refused(tmp_path: Path) -> None:
+    def other_in_a_graph(x: torch.Tensor) -> torch.Tensor:
+        return x + 0.5 if torch.compiler.is_compiling() else x
+
+    message = r"gives logits that differ from torch by 0.5, expected at most 0.00\d+. Report it"
+    with pytest.raises(BadValueError, match=message):
+        write_odd(other_in_a_graph, tmp_path / MODEL)

@@ -131,6 +131,18 @@ def test_folder_that_lacks_a_file_is_no_export(export: Path, name: str) -> None:
         read_export(export)
 
 
+def test_clip_longer_than_the_model_hears_raises(
+    folder: Path, export: Path, tmp_path: Path
+) -> None:
+    info = json.loads((export / INFO).read_text()) | {"eval_crop": "full"}
+    (export / INFO).write_text(json.dumps(info))
+    soundfile.write(folder / "long.wav", np.zeros(40_000), 16_000)
+    rows = [{"utterance": "long.wav", "audio": "long.wav"}]
+    message = r"'long.wav' has 2.5 s, but the export hears 2 s at once. Export the run with audio"
+    with pytest.raises(BadValueError, match=message):
+        predict(export, make_manifest(rows, MSP_PODCAST, folder), tmp_path / "t.parquet")
+
+
 def test_damaged_model_raises(export: Path, manifest: Manifest, tmp_path: Path) -> None:
     content = (export / MODEL).read_bytes()
     (export / MODEL).write_bytes(content[: len(content) // 2])
