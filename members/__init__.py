@@ -11,6 +11,7 @@ MEMBERS = {
     "gen-ser": "members.gen_ser.member:MEMBER",
     "llama-8b-lora": "members.llama_lora.member:MEMBER",
     "llama-70b-zero-shot": "members.llama_zero_shot.member:ZERO_SHOT",
+    "onnx": "members.onnx.member:MEMBER",
     "salmonn-13b": "members.salmonn.member:SPEECH",
     "salmonn-7b-speech-text": "members.salmonn.member:SPEECH_TEXT",
     "salmonn-zero-shot": "members.salmonn.zero_shot:ZERO_SHOT",

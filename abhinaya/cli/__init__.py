@@ -43,6 +43,7 @@ COMMANDS = {
     "compare": "compare",
     "submit": "stages",
     "run": "run",
+    "export": "export",
     "doctor": "doctor",
     "prompts": "prompts",
 }

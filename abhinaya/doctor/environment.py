@@ -54,6 +54,8 @@ PACKAGES = (
     Package("bitsandbytes", "bitsandbytes", "quant"),
     Package("vllm", None, "vllm"),
     Package("openai-whisper", "whisper", "dev"),
+    Package("onnx", "onnx", "export"),
+    Package("onnxruntime", "onnxruntime", "export"),
     Package("tensorboard", None, "tensorboard"),
     Package("wandb", None, "wandb"),
 )

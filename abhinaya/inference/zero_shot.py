@@ -133,8 +133,11 @@ def predict_outcomes(
                 probs=np.array([outcome.probs or nothing for outcome in outcomes], dtype=np.float32)
                 if has_probs
                 else None,
-                raw=tuple(outcome.raw for outcome in outcomes),
+                raw=tuple(outcome.raw for outcome in outcomes)
+                if any(outcome.raw is not None for outcome in outcomes)
+                else None,
             )
 
-    # No loss has absorbed a class prior where nothing was trained.
-    return predict_in_shards(cut(clips), compute, problems, plan.with_meta(absorbed_prior=None))
+    # No loss has absorbed a class prior where nothing was trained, unless the plan knows of one.
+    plan = plan.with_meta(absorbed_prior=plan.meta.get("absorbed_prior"))
+    return predict_in_shards(cut(clips), compute, problems, plan)

@@ -125,6 +125,9 @@ class Backbone(nn.Module, ABC):
         # Reentrant checkpointing loses the gradient when a layer's input needs none.
         enable({"use_reentrant": False})
 
+    def prepare_export(self) -> None:
+        """Replace, for good, what ONNX cannot hold by modules that compute the same; or nothing."""
+
     def save_adapter(self, folder: Path) -> bool:
         """Write low-rank adapters in PEFT's layout; False if there are none."""
         del folder

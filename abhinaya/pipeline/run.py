@@ -137,7 +137,7 @@ def _check_inputs(pipeline: Pipeline, steps: Sequence[Step], chosen: Sequence[St
         raise MissingFileError(
             f"The chain {pipeline.config.name!r} needs {list_some(map(str, absent))}, which "
             f"{'is' if len(absent) == 1 else 'are'} not there and which no step makes. "
-            "Correct manifest, apply.recipe, score.truth or submit.names."
+            "Correct manifest, a member's base, apply.recipe, score.truth or submit.names."
         )
     _check_sources(pipeline, steps, chosen)
 

@@ -205,7 +205,9 @@ def _predict_step(pipeline: Pipeline, member: MemberConfig, selection: str) -> S
             title=f"predicted {selection} with {member.name}: {out}",
         )
 
-    weights = (run_dir / "best" / "model.safetensors",) if run_dir else ()
+    weights: tuple[Path, ...] = getattr(member, "weight_files", ())
+    if run_dir:
+        weights = (run_dir / "best" / "model.safetensors",)
     texts = member.data.transcripts
     sources: tuple[str, ...] = ()
     if texts is not None:

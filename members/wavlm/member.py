@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from abhinaya.data.audio import pad_waveforms
+from abhinaya.export.graph import WaveformFrontEnd
 from abhinaya.member import InputBuilder, Utterance
 from abhinaya.nn.backbone import Backbone
 from abhinaya.training.classifier_member import ClassifierMember
@@ -51,6 +52,10 @@ class WavLM(ClassifierMember):
     def build_inputs(self, config: WavLMConfig) -> InputBuilder:
         """Return padded waveforms."""
         return WaveformInputs()
+
+    def build_front_end(self, config: WavLMConfig) -> WaveformFrontEnd:
+        """Return what an exported graph does with waveforms before the encoder: nothing."""
+        return WaveformFrontEnd()
 
 
 class DistilHubert(WavLM):

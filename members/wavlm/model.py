@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import AutoModel, PreTrainedModel
 
 from abhinaya.errors import CheckpointError, MissingFileError, UnknownNameError
+from abhinaya.export.graph import MaskedExtractor
 from abhinaya.nn.backbone import Backbone, LayerMix
 from abhinaya.nn.backbone import freeze as freeze_module
 from abhinaya.nn.weight_files import check_loading_report, read_model_config, read_shapes
@@ -112,9 +113,15 @@ class WavLMBackbone(Backbone):
         """
         n_samples = mask.sum(dim=1)
         n_frames = self._count_frames(n_samples)
-        frame_mask = torch.arange(int(n_frames.max()), device=mask.device) < n_frames[:, None]
+        # A graph that is exported knows no values, and hears the padding out.
+        is_graph = torch.compiler.is_compiling()
+        longest = self._count_frames(waveforms.shape[1]) if is_graph else int(n_frames.max())
+        frame_mask = torch.arange(longest, device=mask.device) < n_frames[:, None]
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.is_frozen):
-            if self.encoder.config.feat_extract_norm == "group":
+            if isinstance(self.encoder.feature_extractor, MaskedExtractor):
+                stacked = torch.stack([waveforms, mask.to(waveforms.dtype)], dim=1)
+                states = self._hidden_states(stacked, mask.long())
+            elif self.encoder.config.feat_extract_norm == "group":
                 states = self._encode_unpadded(waveforms, n_samples)
             else:
                 states = self._hidden_states(waveforms, mask.long())[:, :, : frame_mask.shape[1]]
@@ -128,6 +135,11 @@ class WavLMBackbone(Backbone):
         """Return mixed hidden states (B, T, D), and the mask as it came."""
         return self.layer_mix(states), mask
 
+    def prepare_export(self) -> None:
+        """Make group normalisation see the mask: a graph cannot take clips one by one."""
+        if self.encoder.config.feat_extract_norm == "group":
+            self.encoder.feature_extractor = MaskedExtractor(self.encoder.feature_extractor)
+
     def _encode_unpadded(self, waveforms: Tensor, n_samples: Tensor) -> Tensor:
         """Encode each group of equally long clips on its own, back in the batch's order."""
         rows_of_groups, groups = [], []
@@ -140,11 +152,16 @@ class WavLMBackbone(Backbone):
         return torch.cat(padded)[torch.cat(rows_of_groups).argsort()]
 
     def _hidden_states(self, waveforms: Tensor, attention_mask: Tensor | None) -> Tensor:
-        """Return states (B, N, T, D) straight from the encoder."""
+        """Return states (B, N, T, D) straight from the encoder, of waveforms (B, S).
+
+        For a `MaskedExtractor` these are stacked with their mask, shape (B, 2, S).
+        """
         config = self.encoder.config
         # SpecAugment of transformers (5.23) fails on batches no longer than one span.
-        n_frames = self._count_frames(waveforms.shape[1])
-        config.apply_spec_augment = self.spec_augment and n_frames > config.mask_time_length
+        n_frames = self._count_frames(waveforms.shape[-1])
+        config.apply_spec_augment = (
+            self.training and self.spec_augment and n_frames > config.mask_time_length
+        )
         outputs = self.encoder(
             waveforms, attention_mask=attention_mask, output_hidden_states=self.layer_weights
         )

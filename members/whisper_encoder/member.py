@@ -15,7 +15,7 @@ from abhinaya.nn.lora import add_lora
 from abhinaya.nn.whisper import SAMPLES_PER_FRAME, load_encoder, load_feature_extractor
 from abhinaya.training.classifier_member import ClassifierMember
 from members.whisper_encoder.config import WhisperEncoderConfig
-from members.whisper_encoder.model import WhisperBackbone, upper_half
+from members.whisper_encoder.model import LogMelFrontEnd, WhisperBackbone, upper_half
 
 if TYPE_CHECKING:
     from transformers import WhisperFeatureExtractor
@@ -112,6 +112,10 @@ class WhisperEncoderMember(ClassifierMember):
                 f"{inputs.window_s:g} s at once. Set it to {inputs.window_s:g} or less."
             )
         return inputs
+
+    def build_front_end(self, config: WhisperEncoderConfig) -> LogMelFrontEnd:
+        """Return what makes log-mel spectrograms inside an exported graph."""
+        return LogMelFrontEnd(load_feature_extractor(config.base))
 
 
 MEMBER = WhisperEncoderMember()

@@ -8,15 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from abhinaya.nn.backbone import Backbone, LayerMix
 from abhinaya.nn.lora import save_lora
 
 if TYPE_CHECKING:
+    from transformers import WhisperFeatureExtractor
     from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-__all__ = ["WhisperBackbone", "upper_half"]
+__all__ = ["LogMelFrontEnd", "WhisperBackbone", "upper_half"]
 
 
 class WhisperBackbone(Backbone):
@@ -94,7 +96,8 @@ class WhisperBackbone(Backbone):
                 )
             else:
                 states = outputs.last_hidden_state.unsqueeze(1)
-        longest = int(n_frames.max())
+        # A graph that is exported knows no values: it keeps the whole window.
+        longest = states.shape[2] if torch.compiler.is_compiling() else int(n_frames.max())
         mask = torch.arange(longest, device=n_frames.device) < n_frames[:, None]
         states = states[:, :, :longest]
         if not self.average_frames:
@@ -111,6 +114,45 @@ class WhisperBackbone(Backbone):
         """Write the adapters, if there are any, so that PEFT loads them into the full Whisper."""
         base = str(self.encoder.config.name_or_path)
         return save_lora(self.encoder, folder, prefix="model.encoder.", base=base)
+
+
+class LogMelFrontEnd(nn.Module):
+    """Log-mel spectrograms of the model's whole window inside a graph, as `LogMelInputs` does it.
+
+    Args:
+        extractor: from `load_feature_extractor`; its `n_samples` is the window.
+    """
+
+    basis: Tensor
+    filters: Tensor
+
+    def __init__(self, extractor: WhisperFeatureExtractor) -> None:
+        super().__init__()
+        size = extractor.n_fft
+        self.max_samples: int = extractor.n_samples
+        self.hop = extractor.hop_length
+        # Cosines, then sines, of a Hann window; in float64, as large angles lose digits.
+        angles = torch.outer(torch.arange(size // 2 + 1), torch.arange(size)).double()
+        angles *= 2 * torch.pi / size
+        window = torch.hann_window(size, dtype=torch.float64)
+        basis = torch.cat([angles.cos(), angles.sin()]) * window
+        self.register_buffer("basis", basis.float().T.contiguous())
+        self.register_buffer("filters", torch.from_numpy(extractor.mel_filters).float())
+
+    def forward(self, waveforms: Tensor, mask: Tensor) -> dict[str, Tensor]:
+        """Return `input_features`, shape (B, n_mels, F), and `n_frames`, shape (B,)."""
+        half = self.basis.shape[0] // 2
+        waveforms = F.pad(waveforms, (0, self.max_samples - waveforms.shape[1]))
+        waveforms = F.pad(waveforms.unsqueeze(1), (half, half), mode="reflect").squeeze(1)
+        # One frame more than fits into the window is dropped, as published.
+        frames = waveforms.unfold(1, 2 * half, self.hop)[:, :-1]  # (B, F, n_fft)
+        cosines, sines = (frames @ self.basis).chunk(2, dim=2)
+        power = cosines.square() + sines.square()  # (B, F, n_fft / 2 + 1)
+        log_mel = (power @ self.filters).clamp_min(1e-10).log10()  # (B, F, n_mels)
+        loudest = log_mel.amax(dim=(1, 2), keepdim=True)
+        features = (torch.maximum(log_mel, loudest - 8.0) + 4.0) / 4.0
+        n_frames = (mask.sum(dim=1) + 2 * self.hop - 1) // (2 * self.hop)
+        return {"input_features": features.transpose(1, 2), "n_frames": n_frames.clamp_min(1)}
 
 
 def upper_half(encoder: WhisperEncoder) -> str:

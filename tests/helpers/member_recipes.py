@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from chat_server import ChatServer
+from exported_runs import write_run, write_tiny_whisper
 
 from abhinaya.config import MemberConfig, merge
 from abhinaya.demo.checkpoints.beats import write_beats
 from abhinaya.demo.checkpoints.encoders import write_distilhubert, write_wavlm, write_whisper
 from abhinaya.demo.checkpoints.llama import write_llama
 from abhinaya.demo.checkpoints.salmonn import write_salmonn
+from abhinaya.export.export import export_checkpoint
+from abhinaya.export.folder import Quantization
 from abhinaya.member_config import check_member_config
 
 __all__ = ["N_MEMBERS", "RECIPES", "Recipe", "make_config"]
@@ -96,8 +99,17 @@ def tiny_salmonn(folder: Path) -> dict[str, Any]:
     }
 
 
+def tiny_export(folder: Path, quantize: Quantization) -> dict[str, Any]:
+    write_tiny_whisper(folder / "whisper")
+    audio = {"eval_crop": 2, "max_audio_s": 1.5}
+    run = write_run(folder / "run", "whisper-encoder", folder / "whisper", audio=audio)
+    export_checkpoint(run / "best", folder / "export", quantize=quantize)
+    return {"base": str(folder / "export")}
+
+
 # Gen-SER has no head to set; eight classes need a width above 16, and its 16 heads divide it.
 _NO_HEAD = {"head": {"hidden": 1024}}
+
 
 RECIPES = {
     "distilhubert": Recipe("distilhubert", tiny_distilhubert),
@@ -144,6 +156,9 @@ RECIPES = {
         reads=True,
         batch_size_key="openai.concurrency",
     ),
+    "onnx": Recipe("onnx", lambda folder: tiny_export(folder, "none"), trains=False),
+    # Its numbers are rounded by what stands beside them, unless a clip runs alone.
+    "onnx-int8": Recipe("onnx", lambda folder: tiny_export(folder, "int8"), trains=False),
     "salmonn-13b": Recipe(
         "salmonn-13b", tiny_salmonn, {"prompt": "salmonn-speech-v1", "head": {"hidden": 0}}
     ),

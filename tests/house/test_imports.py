@@ -45,6 +45,7 @@ FLOORS = {
     "abhinaya.inference": 4,
     "abhinaya.prompting": 4,
     "abhinaya.asr": 5,
+    "abhinaya.export": 5,
     "abhinaya.speakers": 5,
     "abhinaya.training": 5,
     # What uses all of it.
@@ -74,7 +75,7 @@ HEAVY = {"torch", "transformers", "peft", "accelerate", "whisper", "bitsandbytes
 """Top-level modules that take seconds to import."""
 
 MAY_IMPORT_HEAVY = re.compile(
-    r"abhinaya/(asr|inference|loading|nn|speakers|training)/.*"
+    r"abhinaya/(asr|export|inference|loading|nn|speakers|training)/.*"
     r"|members/[a-z0-9_]+/(model|member)\.py"
     r"|members/salmonn/(beats/[a-z]+|encoders|qformer|sequence)\.py"
 )

@@ -69,6 +69,17 @@ def test_one_file_may_serve_two_members(fresh, change):
     assert [m.name for m in load_pipeline("chain.yaml").members] == ["wave", "mel", "wave-2"]
 
 
+def test_exported_member_is_predicted_again_when_its_export_is_another(fresh, change):
+    Path("phone.yaml").write_text("{member: onnx, base: phone}")
+    change(
+        "chain.yaml",
+        lambda chain: chain["members"].update({"phone": {"config": "phone.yaml"}}),
+    )
+    steps = {step.name: step for step in build_steps(load_pipeline("chain.yaml"))}
+    assert "train:phone" not in steps
+    assert Path("phone/export.json") in steps["predict:test:phone"].needs
+
+
 def test_all_mistakes_of_members_and_vote_are_reported_together(fresh, change):
     change("wave.yaml", lambda member: member["head"].update(hiden=3))
     change("mel.yaml", lambda member: member.update(freeze="all", seed=-1))

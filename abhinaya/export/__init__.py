@@ -1,0 +1,1 @@
+"""Trained speech members as ONNX files that run without torch."""
