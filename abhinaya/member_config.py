@@ -7,18 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from abhinaya.config import (
-    WEIGHT_KEYS,
     MemberConfig,
     apply_overrides,
     check_config,
     load_yaml,
-    locate_weights,
     merge,
 )
 from abhinaya.errors import MissingFileError, ProblemsError
 from abhinaya.member import Member
 from abhinaya.registry import load_member, member_names
 from abhinaya.resources import find_config
+from abhinaya.weight_places import WEIGHT_KEYS, locate_weights
 
 __all__ = [
     "check_member_config",

@@ -7,7 +7,7 @@ entry-point group `abhinaya.members`, with the same `module:object` notation.
 __all__ = ["MEMBERS"]
 
 MEMBERS = {
-    "distilhubert": "members.wavlm.member:DISTILHUBERT",
+    "distilhubert": "members.distilhubert.member:MEMBER",
     "gen-ser": "members.gen_ser.member:MEMBER",
     "llama-8b-lora": "members.llama_lora.member:MEMBER",
     "llama-70b-zero-shot": "members.llama_zero_shot.member:ZERO_SHOT",

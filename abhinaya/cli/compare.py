@@ -124,7 +124,7 @@ def _range(interval: tuple[float, float], *, signed: bool = False) -> str:
 
 def _note(report: ComparisonReport, manifest: Path) -> None:
     """Say what was left out, on stderr, so that a table for a paper stays clean."""
-    from abhinaya.evaluation.scoring import training_notes
+    from abhinaya.evaluation.caveats import training_notes
 
     first = report.scores[0]
     if first.n_dropped:

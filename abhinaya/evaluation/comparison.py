@@ -93,7 +93,8 @@ def compare_tables(
         ClassOrderError: if tables and truth differ in class order.
     """
     from abhinaya.data.predictions import align_tables
-    from abhinaya.evaluation.scoring import labelled_rows, require_unseen, score_table
+    from abhinaya.evaluation.caveats import require_unseen
+    from abhinaya.evaluation.scoring import labelled_rows, score_table
 
     _check_names([table.name for table in tables])
     for table in tables[1:]:

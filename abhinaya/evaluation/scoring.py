@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -33,15 +33,12 @@ __all__ = [
     "TableScore",
     "Truth",
     "absent_classes",
-    "absent_notes",
     "align_truth",
     "labelled_rows",
     "mean_and_sd",
     "read_truth",
     "read_with_truth",
-    "require_unseen",
     "score_table",
-    "training_notes",
 ]
 
 
@@ -236,57 +233,6 @@ def score_table(
 def absent_classes(labels: NDArray[np.int64], emotions: EmotionSet) -> tuple[str, ...]:
     """Return the codes of the classes that none of the true labels has."""
     return tuple(code for idx, code in enumerate(emotions.codes) if idx not in labels)
-
-
-def absent_notes(absent: Sequence[str], classes: Classes = "all") -> tuple[str, ...]:
-    """Say what macro-F1 and UAR make of classes that no scored utterance has, if there are any."""
-    if not absent:
-        return ()
-    what = {
-        "all": "each counts as 0 in macro-F1 and UAR; abhinaya score --classes present leaves "
-        "them out",
-        "present": "macro-F1 and UAR leave them out; abhinaya score --classes all counts each as 0",
-    }[classes]
-    return (f"No scored utterance is truly {', '.join(absent)}: {what}.",)
-
-
-def training_notes(scored: Iterable[TableScore]) -> list[str]:
-    """Return a sentence for each score that rows flatter on which the table was trained."""
-    return [
-        f"{one.n_trained_on} of the {one.scores.n_utts} scored rows of {one.name} were trained on; "
-        + (
-            "no other row is left to say how good it is."
-            if one.unseen_macro_f1 is None
-            else f"without them: macro-F1 {one.unseen_macro_f1:.4f}."
-        )
-        for one in scored
-        if one.n_trained_on
-    ]
-
-
-def require_unseen(tables: Sequence[PredictionTable], utterances: Sequence[str]) -> None:
-    """Refuse tables that were trained on rows which are to be scored.
-
-    Args:
-        tables: the tables.
-        utterances: what is scored.
-
-    Raises:
-        BadValueError: if there are such rows.
-    """
-    scored = set(utterances)
-    counts = {
-        table.name: sum(u in scored for u in np.array(table.utterances)[table.trained_on])
-        for table in tables
-        if table.trained_on is not None
-    }
-    flattered = [f"{name} on {count}" for name, count in counts.items() if count]
-    if flattered:
-        raise BadValueError(
-            f"Tables were trained on some of the {len(scored)} scored rows: "
-            f"{', '.join(flattered)}. That flatters them. Give tables of other rows, or "
-            "--include-training-rows."
-        )
 
 
 def align_truth(

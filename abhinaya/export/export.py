@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from abhinaya import __version__
-from abhinaya.config import apply_overrides, check_config, locate_weights
+from abhinaya.config import apply_overrides, check_config
 from abhinaya.data.audio import SAMPLE_RATE_HZ
 from abhinaya.errors import BadValueError
 from abhinaya.export.folder import (
@@ -21,8 +21,9 @@ from abhinaya.export.folder import (
     require_package,
     write_info,
 )
-from abhinaya.files import atomic_folder, sole_writer, write_text
+from abhinaya.files import atomic_folder, write_text
 from abhinaya.registry import load_member
+from abhinaya.weight_places import locate_weights
 
 __all__ = ["Exported", "export_checkpoint", "require_exportable"]
 
@@ -104,7 +105,7 @@ def export_checkpoint(
             f"The member {name!r} with {config.base!r} has {n_bytes / 2**30:.1f} GiB of weights, "
             "but one ONNX file holds less than 2 GiB. Train and export a smaller base."
         )
-    with sole_writer(out, "--out"), atomic_folder(out) as folder:
+    with atomic_folder(out) as folder:
         difference = write_graph(model.eval(), folder / MODEL)
         if quantize == "int8":
             from abhinaya.export.quantize import quantize_int8

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from abhinaya.config import apply_overrides, check_config, locate_weights
+from abhinaya.config import apply_overrides, check_config
 from abhinaya.data.labels import ABSTAIN, EmotionSet
 from abhinaya.data.predictions import PredictionTable
 from abhinaya.errors import CheckpointError
@@ -34,6 +34,7 @@ from abhinaya.nn.checkpoint import WEIGHTS, load_weights, read_info, read_traini
 from abhinaya.nn.classifier import EmotionClassifier
 from abhinaya.nn.classifier_config import ClassifierConfig
 from abhinaya.processes import join_launch
+from abhinaya.weight_places import locate_weights
 
 __all__ = ["predict_classifier"]
 

@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from abhinaya.config import config_digest, dump_yaml, load_yaml, locate_weights, weights_from
+from abhinaya.config import config_digest, dump_yaml, load_yaml
 from abhinaya.data.labels import MSP_PODCAST, EmotionSet
 from abhinaya.errors import CheckpointError, MissingFileError
 from abhinaya.files import (
@@ -34,6 +34,7 @@ from abhinaya.nn.classifier_config import ClassifierConfig
 from abhinaya.nn.loss_config import absorbed_prior
 from abhinaya.nn.weight_files import check_fit
 from abhinaya.processes import is_main_process, meet
+from abhinaya.weight_places import locate_weights, weights_from
 
 __all__ = [
     "HEAD_NAMES",

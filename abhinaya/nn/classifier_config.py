@@ -51,7 +51,8 @@ class AudioConfig(Config):
     clip and averages their logits. `full` hears the whole clip whatever its length."""
     normalize: bool = False
     """Scale each segment to zero mean and unit variance first."""
-    augment: AugmentConfig | None = None
+    # Where unset it is not written, so that runs of earlier versions keep their digest.
+    augment: AugmentConfig | None = Field(default=None, exclude_if=lambda value: value is None)
     """Change each segment in training, anew in each epoch by (seed, epoch, utterance)."""
 
 

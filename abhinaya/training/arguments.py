@@ -14,7 +14,7 @@ from abhinaya.errors import BadValueError, MissingPackageError
 from abhinaya.loading.dataset import usable_workers
 from abhinaya.nn.classifier_config import ClassifierConfig
 
-__all__ = ["training_arguments"]
+__all__ = ["training_arguments", "warn_of_split_batches"]
 
 _logger = logging.getLogger(__name__)
 
@@ -147,3 +147,19 @@ def _require_loggers(report_to: Any) -> None:
                 __import__(name)
             except ImportError as err:
                 raise MissingPackageError(name, f"training.report_to: {name}", name) from err
+
+
+def warn_of_split_batches(config: ClassifierConfig, per_device: int) -> None:
+    """Say it where the result depends on how a batch is split over devices and steps."""
+    weighs = config.loss.class_weights not in (None, "none")
+    if (
+        weighs
+        and config.loss.reduction == "weight-normalised"
+        and per_device < config.training.global_batch_size
+    ):
+        _logger.warning(
+            "%s: the loss is divided by the class weights of each %d rows that one device sees at "
+            "once, so the result depends on their number. Set loss.reduction to mean to avoid it.",
+            config.name,
+            per_device,
+        )

@@ -27,7 +27,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import abhinaya
-from abhinaya.config import MemberConfig, dump_yaml, locate_weights, weights_from
+from abhinaya.config import MemberConfig, dump_yaml
 from abhinaya.errors import BadValueError, CheckpointError
 from abhinaya.files import atomic_folder, digest_of, write_json, write_text
 from abhinaya.member_config import check_member_config
@@ -40,6 +40,7 @@ from abhinaya.nn.checkpoint import (
 )
 from abhinaya.nn.weight_files import open_safetensors
 from abhinaya.training.run_directory import RunDirectory
+from abhinaya.weight_places import locate_weights, weights_from
 
 __all__ = ["Part", "average_weights", "greedy_choice", "read_parts", "soup_digest", "write_soup"]
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from transformers import EvalPrediction, set_seed
 
 import abhinaya
-from abhinaya.config import config_digest, dump_yaml, weights_from
+from abhinaya.config import config_digest, dump_yaml
 from abhinaya.data.labels import ABSTAIN, EmotionSet
 from abhinaya.data.manifest import Manifest
 from abhinaya.data.problems import PROBLEMS, Problem, write_problems
@@ -36,9 +36,10 @@ from abhinaya.nn.classifier_config import ClassifierConfig
 from abhinaya.nn.loss_config import absorbed_prior
 from abhinaya.nn.losses import AdaptiveFocalLoss
 from abhinaya.processes import join_launch, meet
-from abhinaya.training.arguments import training_arguments
+from abhinaya.training.arguments import training_arguments, warn_of_split_batches
 from abhinaya.training.run_directory import RunDirectory
 from abhinaya.training.trainer import EmotionTrainer
+from abhinaya.weight_places import weights_from
 
 __all__ = ["train_classifier", "training_digest"]
 
@@ -162,7 +163,7 @@ def train_classifier(
         len(validation.clips) if validation else 0,
         len(problems),
     )
-    _warn_of_split_batches(config, arguments.per_device_train_batch_size)
+    warn_of_split_batches(config, arguments.per_device_train_batch_size)
     # Again: dropout must not depend on how many weights were drawn, or features cached.
     set_seed(config.seed)
     trainer = EmotionTrainer(
@@ -194,22 +195,6 @@ def train_classifier(
         _write_best(run, model, config, manifest.emotions, trainer, counts.tolist(), rows)
     meet()
     return run.path
-
-
-def _warn_of_split_batches(config: ClassifierConfig, per_device: int) -> None:
-    """Say it where the result depends on how a batch is split over devices and steps."""
-    weighs = config.loss.class_weights not in (None, "none")
-    if (
-        weighs
-        and config.loss.reduction == "weight-normalised"
-        and per_device < config.training.global_batch_size
-    ):
-        _logger.warning(
-            "%s: the loss is divided by the class weights of each %d rows that one device sees at "
-            "once, so the result depends on their number. Set loss.reduction to mean to avoid it.",
-            config.name,
-            per_device,
-        )
 
 
 def _usable_rows(

@@ -15,11 +15,11 @@ from abhinaya import __version__
 from abhinaya.data.labels import EmotionSet
 from abhinaya.errors import BadValueError, UnknownNameError
 from abhinaya.evaluation.bootstrap import bootstrap_interval
+from abhinaya.evaluation.caveats import require_unseen
 from abhinaya.evaluation.scoring import (
     Truth,
     absent_classes,
     labelled_rows,
-    require_unseen,
 )
 from abhinaya.files import atomic_path
 from ensembling.ablation.combinations import check_combinations

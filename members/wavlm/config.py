@@ -1,30 +1,14 @@
-"""Configs of the members `wavlm` and `distilhubert`."""
+"""Configs of the member `wavlm`."""
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 from pydantic import model_validator
 
-from abhinaya.config import merge
 from abhinaya.nn.classifier_config import ClassifierConfig
 
-__all__ = ["DistilHubertConfig", "WavLMConfig"]
-
-_FOR_PHONES = {
-    "base": "ntu-spml/distilhubert",
-    "spec_augment": False,  # as its config.json has it
-    "loss": {"name": "adaptive-focal"},
-    "audio": {
-        "augment": {
-            "speed": {"probability": 0.25, "range": [0.9, 1.1]},
-            "shift": {"probability": 0.25, "range": [-0.1, 0.1]},
-            "gain": {"probability": 0.5, "range": [-6, 6]},
-            "noise": {"probability": 0.3, "range": [15, 40]},
-            "time_mask": {"probability": 0.25, "range": [0.05, 0.5]},
-        }
-    },
-}
+__all__ = ["WavLMConfig"]
 
 
 class WavLMConfig(ClassifierConfig):
@@ -50,16 +34,3 @@ class WavLMConfig(ClassifierConfig):
                     f"is not trained. Set freeze to encoder, or {key} to false"
                 )
         return self
-
-
-class DistilHubertConfig(WavLMConfig):
-    """The same keys, of which some have other defaults.
-
-    The study of DistilHuBERT on phones (arXiv:2512.23435) names an adaptive focal loss and
-    stochastic augmentation without saying which; these are our choice.
-    """
-
-    @model_validator(mode="before")
-    @classmethod
-    def _fill_in(cls, data: Any) -> Any:
-        return merge(_FOR_PHONES, data) if isinstance(data, dict) else data

@@ -1,4 +1,4 @@
-"""The members `wavlm` and `distilhubert`: from the config to backbone and model inputs."""
+"""The member `wavlm`: from the config to backbone and model inputs."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from abhinaya.export.graph import WaveformFrontEnd
 from abhinaya.member import InputBuilder, Utterance
 from abhinaya.nn.backbone import Backbone
 from abhinaya.training.classifier_member import ClassifierMember
-from members.wavlm.config import DistilHubertConfig, WavLMConfig
+from members.wavlm.config import WavLMConfig
 from members.wavlm.model import WavLMBackbone
 
-__all__ = ["DISTILHUBERT", "MEMBER", "DistilHubert", "WavLM", "WaveformInputs"]
+__all__ = ["MEMBER", "WavLM", "WaveformInputs"]
 
 
 class WaveformInputs:
@@ -58,11 +58,4 @@ class WavLM(ClassifierMember):
         return WaveformFrontEnd()
 
 
-class DistilHubert(WavLM):
-    """The two-layer student of HuBERT, small enough for a phone."""
-
-    config_class = DistilHubertConfig
-
-
 MEMBER = WavLM()
-DISTILHUBERT = DistilHubert()

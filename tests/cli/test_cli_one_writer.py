@@ -24,10 +24,13 @@ WRITING = {
     "ablate": ("a.csv --manifest m.csv", "--out", "out.parquet"),
     "soup": ("run-1 run-2", "--out", "out"),
     "submit": ("a.csv", "--out", "out.csv"),
+    "convert": ("a.csv", "--out", "out.csv"),
+    "export": ("run", "--out", "out"),
     "speakers": ("m.csv --model voices --n-speakers 2", "--out", "out.parquet"),
 }
-# These have tests of their own, beside what they compute: run, train, predict, prompts run.
-ELSEWHERE = {"run", "train", "predict", "prompts"}
+# These have tests of their own, beside what they compute: run, train, predict, prompts run,
+# cross-validate.
+ELSEWHERE = {"run", "train", "predict", "prompts", "cross-validate"}
 READING = {"score", "score-asr", "compare", "doctor"}
 
 

@@ -213,7 +213,7 @@ def test_score_marks_tables_that_were_trained_on_what_is_scored(run_cli, save_ta
     assert heading.endswith("trained on  macro-F1 without")
     assert seen.split()[-2:] == ["3", "0.0000"]
     assert other.split()[-1] == "0"
-    assert len(mean.split()) == 4
+    assert len(mean.split()) == 5
     note = "3 of the 4 scored rows of seen were trained on; without them: macro-F1 0.0000.\n"
     assert f"Note: {note}" in result.err
     first, second = json.loads(run_cli(*arguments, "--json").out)["tables"]

@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 
 from abhinaya.config import MemberConfig, TrainedConfig
 from abhinaya.errors import BadValueError, UnknownNameError, list_some
+from abhinaya.files import sole_outputs
 from abhinaya.pipeline.report import Cell, Report
 from abhinaya.pipeline.stages.settings import Settings
 
@@ -51,6 +52,7 @@ class CrossValidateSettings(Settings):
         return self
 
 
+@sole_outputs("out")
 def run_cross_validate(config: MemberConfig, out: Path, settings: CrossValidateSettings) -> Report:
     """Write one table in which every row is labelled by the run that has not heard its group.
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from abhinaya.errors import BadValueError, MissingFileError
+from abhinaya.files import sole_outputs
 from abhinaya.pipeline.report import Report
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ _NOT_THE_MODEL = (
 )
 
 
+@sole_outputs("out")
 def run_export(
     source: str,
     out: Path,

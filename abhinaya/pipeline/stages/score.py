@@ -56,12 +56,11 @@ def run_score(
         settings: what to score by, and what to show.
         is_part: whether the tables are known to cover a part of the truth, which then is not said.
     """
+    from abhinaya.evaluation.caveats import absent_notes, training_notes
     from abhinaya.evaluation.scoring import (
-        absent_notes,
         mean_and_sd,
         read_with_truth,
         score_table,
-        training_notes,
     )
 
     read, truth = read_with_truth(tables, manifest)

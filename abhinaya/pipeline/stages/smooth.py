@@ -78,11 +78,10 @@ def run_smooth(table: str, manifest: Path, out: Path, settings: SmoothSettings) 
     """
     from abhinaya.data.labels import ABSTAIN
     from abhinaya.data.predictions import read_tables, write_table
+    from abhinaya.evaluation.caveats import absent_notes, training_notes
     from abhinaya.evaluation.scoring import (
-        absent_notes,
         read_with_truth,
         score_table,
-        training_notes,
     )
     from ensembling.speakers.smooth_tables import smooth_table
 

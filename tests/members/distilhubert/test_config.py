@@ -11,7 +11,7 @@ from transformers import HubertConfig, HubertModel
 
 from abhinaya.demo.checkpoints.encoders import write_distilhubert
 from abhinaya.member_config import check_member_config
-from members.wavlm.config import DistilHubertConfig
+from members.distilhubert.config import DistilHubertConfig
 
 CONTENT: dict[str, Any] = {
     "member": "distilhubert",

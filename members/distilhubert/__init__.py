@@ -1,0 +1,1 @@
+"""DistilHuBERT: two layers, small enough for a phone."""
