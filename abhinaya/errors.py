@@ -87,9 +87,10 @@ class UnknownNameError(AbhinayaError, KeyError):
 
     def __init__(self, kind: str, name: object, known: Iterable[str]) -> None:
         names = sorted(known)
-        listed = ", ".join(names) if names else "none"
+        # Names out of a damaged file may be endless.
+        listed = _cut(", ".join(names), 2_000) if names else "none"
         super().__init__(
-            f"Unknown {kind} {name!r}.{did_you_mean(str(name), names)} Known: {listed}."
+            f"Unknown {kind} {shorten(name)}.{did_you_mean(str(name), names)} Known: {listed}."
         )
 
     def __str__(self) -> str:

@@ -46,6 +46,12 @@ def test_unknown_name_error_without_known_names_says_none():
     assert str(UnknownNameError("rule", "vote", [])) == "Unknown rule 'vote'. Known: none."
 
 
+def test_unknown_name_error_shortens_names_out_of_damaged_files():
+    message = str(UnknownNameError("column", "a" * 10_000, ["b" * 10_000]))
+    assert len(message) < 2_500
+    assert message.endswith("bbb... (10,000 characters).")
+
+
 def test_missing_file_error_prints_its_message_only():
     assert str(MissingFileError("There is no table 'x'.")) == "There is no table 'x'."
 

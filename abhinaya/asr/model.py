@@ -22,7 +22,7 @@ from abhinaya.errors import (
     list_some,
 )
 from abhinaya.files import read_json_object
-from abhinaya.nn.weight_files import check_fit, open_safetensors, read_pickle, weight_files
+from abhinaya.nn.weight_files import check_fit, open_safetensors, read_tensors, weight_files
 from abhinaya.nn.whisper import DIMS, openai_name, read_openai
 
 if TYPE_CHECKING:
@@ -181,7 +181,7 @@ def _read_hub(folder: Path) -> tuple[dict[str, int], dict[str, Tensor]]:
             with open_safetensors(file) as content:
                 tensors |= {name: content.get_tensor(name) for name in content.keys()}
         else:
-            tensors |= read_pickle(file)
+            tensors |= read_tensors(file)
     # The output layer is the embedding; some files hold it twice.
     tensors.pop("proj_out.weight", None)
     return dims, {openai_name(name): tensor for name, tensor in tensors.items()}

@@ -139,12 +139,10 @@ def _require_same_corpus(out: Path, name: str, source: str) -> None:
 
 def _write_texts(texts: list[dict[str, Any]], given: Iterable[str], path: Path) -> None:
     """Write transcripts beside those of other sources that are there already."""
-    import pyarrow.parquet as pq
-
-    from abhinaya.data.transcripts import HUMAN, write_transcripts
+    from abhinaya.data.transcripts import HUMAN, read_transcript_rows, write_transcripts
 
     replaced = {HUMAN, *given, *(row["source"] for row in texts)}
-    there = pq.read_table(path).to_pylist() if path.is_file() else []
+    there = read_transcript_rows(path) if path.is_file() else []
     rows = [row for row in there if row["source"] not in replaced] + texts
     if rows or there:
         write_transcripts(rows, path)

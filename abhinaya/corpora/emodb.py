@@ -137,8 +137,9 @@ def prepare(source: Path, options: PrepareOptions) -> Prepared:
         where=str(source),
         wrong=wrong,
         subsets={
-            subset: [row["utterance"] for row in rows if row["speaker"] in speakers]
+            subset: chosen
             for subset, speakers in _SUBSETS.items()
+            if (chosen := [row["utterance"] for row in rows if row["speaker"] in speakers])
         },
     )
     transcripts = [

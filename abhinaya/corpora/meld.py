@@ -17,7 +17,7 @@ from abhinaya.corpora.base import CorpusFacts, Prepared, PrepareOptions, build_m
 from abhinaya.data.labels import EmotionSet
 from abhinaya.data.problems import Problem
 from abhinaya.data.transcripts import HUMAN
-from abhinaya.errors import MissingFileError, ProblemsError, list_some
+from abhinaya.errors import MissingFileError, ProblemsError, list_some, shorten
 
 __all__ = ["FACTS", "N_PUBLISHED", "prepare"]
 
@@ -141,7 +141,8 @@ def _read_table(file: Path, problems: list[Problem], wrong: list[str]) -> list[d
     header = [name.strip() for name in lines[0][1]] if lines else []
     missing = [name for name in _REQUIRED if name not in header]
     if missing:
-        wrong += [f"{file.name} lacks the column {name!r}, got {header!r}" for name in missing]
+        got = shorten(header, 500)  # of a damaged file it may be endless
+        wrong += [f"{file.name} lacks the column {name!r}, got {got}" for name in missing]
         return []
     table, uneven, unplaced = [], [], []
     for line_number, cells in lines[1:]:

@@ -27,6 +27,7 @@ __all__ = [
     "read_model_config",
     "read_pickle",
     "read_shapes",
+    "read_tensors",
     "unusable",
     "weight_files",
 ]
@@ -66,6 +67,23 @@ def read_pickle(file: Path) -> Any:
         raise CheckpointError(
             f"{str(file)!r} cannot be read as weights ({reason}). Download it again."
         ) from err
+
+
+def read_tensors(file: Path) -> dict[str, Tensor]:
+    """Return the tensors of a `pytorch_model.bin` by name; see `read_pickle`.
+
+    Raises:
+        MissingFileError: see there.
+        CheckpointError: see there, or if it holds anything else.
+    """
+    content = read_pickle(file)
+    if not isinstance(content, dict) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items()
+    ):
+        raise CheckpointError(
+            f"{str(file)!r} holds other things than tensors with names. Download it again."
+        )
+    return content
 
 
 @contextmanager
@@ -137,7 +155,7 @@ def read_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
                 names = content.keys()
                 shapes |= {name: tuple(content.get_slice(name).get_shape()) for name in names}
         else:
-            shapes |= {name: tuple(tensor.shape) for name, tensor in read_pickle(file).items()}
+            shapes |= {name: tuple(tensor.shape) for name, tensor in read_tensors(file).items()}
     return shapes
 
 

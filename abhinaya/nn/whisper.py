@@ -24,6 +24,7 @@ from abhinaya.nn.weight_files import (
     read_model_config,
     read_pickle,
     read_shapes,
+    read_tensors,
     unusable,
     weight_files,
 )
@@ -252,7 +253,7 @@ def _read_hub_tensors(folder: Path) -> dict[str, Tensor]:
                 for key in _encoder_keys(content.keys()):
                     tensors[_short_name(key)] = content.get_tensor(key).to(torch.float32)
         else:
-            weights = read_pickle(file)
+            weights = read_tensors(file)
             for key in _encoder_keys(weights):
                 # A copy, because the file's own tensors are mapped from disk.
                 tensors[_short_name(key)] = weights[key].to(torch.float32, copy=True)

@@ -219,7 +219,6 @@ def run_trials(
     """
     with ExitStack() as stack:
         stack.enter_context(sole_writer(experiment.out, "--out"))
-        write_text(experiment.out / "experiment.yaml", dump_yaml(experiment))
         for member in {id(trial.member): trial.member for trial in trials}.values():
             # A member with a large model of its own loads it once for all trials.
             if hasattr(member, "keep_loaded"):

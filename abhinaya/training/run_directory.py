@@ -124,6 +124,10 @@ def _find_damage(folder: Path) -> str | None:
         kinds = (int, float) if isinstance(default, int | float) else type(default)
         if default is not None and not isinstance(state.get(key, default), kinds):
             return f"{key} of trainer_state.json is damaged."
+    # The Trainer loads both or, without a word, neither. FSDP and DeepSpeed have other files.
+    missing = [name for name in ("optimizer", "scheduler") if not any(folder.glob(f"{name}*"))]
+    if len(missing) == 1 and not any(folder.glob("global_step*")):
+        return f"{missing[0]}.pt is missing."
     safe_globals: Any = trainer_pt_utils.safe_globals  # it has no types
     names = ("optimizer.pt", "scheduler.pt", "scaler.pt", "rng_state*.pth")
     files = [file for name in names for file in sorted(folder.glob(name))]
@@ -134,7 +138,7 @@ def _find_damage(folder: Path) -> str | None:
         except CheckpointError:
             return f"{file.name} is damaged, or would run code."
     weights = folder / "model.safetensors"
-    if weights.is_file() and weights.stat().st_size > 0:
+    if weights.is_file():
         try:
             with open_safetensors(weights):
                 pass

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.utils.data import Sampler
@@ -155,6 +156,18 @@ class EmotionTrainer(Trainer):
         in_loss = {name for name in self.model.state_dict() if name.startswith("loss.")}
         return in_loss.union(self.model.trained_names())
 
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        with _resuming(checkpoint):
+            super()._load_optimizer_and_scheduler(checkpoint)
+
+    def _load_scaler(self, checkpoint: str | None) -> None:
+        with _resuming(checkpoint):
+            super()._load_scaler(checkpoint)
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        with _resuming(checkpoint):
+            super()._load_rng_state(checkpoint)
+
     def _issue_warnings_after_load(self, load_result: Any) -> None:
         """Refuse a checkpoint that does not hold exactly the trained tensors.
 
@@ -168,3 +181,17 @@ class EmotionTrainer(Trainer):
                 f"unexpected {list_some(load_result.unexpected_keys) or 'nothing'}. "
                 "Delete the checkpoint to go on from an earlier one."
             )
+
+
+@contextmanager
+def _resuming(checkpoint: str | None) -> Iterator[None]:
+    """Refuse files that can be read, but hold the state of something else."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as err:
+        raise CheckpointError(
+            f"{checkpoint!r} cannot be resumed: one of its files holds the state of something "
+            "else. Delete it to go on from an earlier one."
+        ) from err

@@ -63,6 +63,7 @@ def test_other_names_and_missing_files_are_problems(tmp_path: Path, write_wav: W
         write_wav(tmp_path / "wav" / f"{name}.wav")
     prepared = prepare(tmp_path, OPTIONS)
     assert prepared.manifest.rows["utterance"].tolist() == ["03a01Fa.wav"]
+    assert list(prepared.manifest.subsets) == ["speakers-train"]  # the others would have no rows
     reason = "the name is not like '03a01Fa.wav'; left out"
     assert [(p.utterance, p.reason) for p in prepared.problems] == [
         ("03a01Xa.wav", reason),

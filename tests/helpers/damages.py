@@ -15,7 +15,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from ruamel.yaml import YAML
 
-__all__ = ["damages"]
+__all__ = ["CODE_RAN", "damages"]
+
+CODE_RAN = "code-ran"
+"""File that the code in a pickle makes, should anybody run it."""
 
 _NUMBER = re.compile(rb"(?<![\w.])-?\d+(?:\.\d+)?(?![\w.])")
 _WRONG = (None, True, -1, 10**30, float("nan"), "x", "", [], [1], {}, {"a": [{}]}, 1e300)
@@ -78,6 +81,25 @@ def _wrong_values(
         yield "no rows", _parquet(table.slice(0, 0))
         yield "rows twice", _parquet(pa.concat_tables([table, table]))
         yield "no metadata", _parquet(table.replace_schema_metadata(None))
+    elif path.suffix in (".bin", ".pt", ".pth"):
+        for value in (_Code(), "x", {}, {"a": [1]}):
+            yield f"pickled {type(value).__name__} {value}", _pickle(value)
+
+
+class _Code:
+    def __reduce__(self) -> Any:
+        return open, (CODE_RAN, "w")
+
+    def __str__(self) -> str:
+        return "that writes a file"
+
+
+def _pickle(value: Any) -> bytes:
+    import torch
+
+    out = io.BytesIO()
+    torch.save(value, out)
+    return out.getvalue()
 
 
 def _replace(value: Any, wrong: Any, rng: np.random.Generator) -> str:

@@ -109,12 +109,16 @@ def write_tables(folder: Path) -> None:
         )
         write_table(table, folder / f"{name}.parquet")
     _write(folder / "r.csv", "FileName,EmoClass", *(f"{name},A" for name in NAMES))
+    _write(folder / "theirs.csv", "path;emotion", *(f"{name[:-4]}; angry" for name in NAMES))
     (folder / "combinations.yaml").write_text("combinations:\n  two: [p, q]\n  three: [p, q, r]\n")
     shutil.copytree(folder, folder / "answered", ignore=lambda _, names: {*names} - {"p.parquet"})
 
 
 def write_models(folder: Path) -> None:
     """Tiny weights and the configs of members that use them."""
+    import torch
+    from member_recipes import tiny_salmonn
+    from safetensors.torch import load_file
     from tiny_whisper import write_tiny
 
     from abhinaya.demo.checkpoints.encoders import write_wavlm, write_xvector
@@ -124,20 +128,39 @@ def write_models(folder: Path) -> None:
     write_xvector(folder / "voices", n_layers=1, n_features=16, n_conv_features=8)
     write_tiny(folder / "whisper", n_layers=1, n_features=16)
     write_llama(folder / "llm", layout="llama3", n_layers=1, vocab_size=384, chat_template=True)
+    shutil.copytree(folder / "base", folder / "pickled")
+    (folder / "pickled/model.safetensors").unlink()
+    torch.save(load_file(folder / "base/model.safetensors"), folder / "pickled/pytorch_model.bin")
     manifest = {"manifest": "corpus/manifest.parquet"}
+    training: dict[str, Any] = {
+        "run_dir": "out/run",
+        "data": manifest,
+        "audio": {"max_audio_s": 0.2, "train_crop": "first"},
+        "head": {"hidden": 4},
+        "training": {"global_batch_size": 4, "num_train_epochs": 1, "use_cpu": True},
+    }
     _write_yaml(
         folder / "wavlm.yaml",
         member="wavlm",
         name="tiny",
-        run_dir="out/run",
-        data=manifest,
         base="base",
-        audio={"max_audio_s": 0.2, "train_crop": "first"},
         pooling="mean",
-        head={"hidden": 4},
         freeze="encoder",
         cache={"dir": "features"},
-        training={"global_batch_size": 4, "num_train_epochs": 1, "use_cpu": True},
+        **training,
+    )
+    pool = {"emotion_recognition": [f"<Speech><SpeechHere></Speech> {text}" for text in "abc"]}
+    (folder / "pool.json").write_text(json.dumps(pool))
+    (folder / "salmonn").mkdir()
+    _write_yaml(
+        folder / "salmonn.yaml",
+        member="salmonn-13b",
+        name="salmonn",
+        prompt="salmonn-speech-v1",
+        prompt_pool={"file": "pool.json"},
+        prompt_sampling="random",
+        **tiny_salmonn(folder / "salmonn"),
+        **training,
     )
     _write_yaml(
         folder / "chat.yaml",

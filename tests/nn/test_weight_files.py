@@ -16,6 +16,7 @@ from abhinaya.nn.weight_files import (
     open_safetensors,
     read_pickle,
     read_shapes,
+    read_tensors,
     weight_files,
 )
 
@@ -84,6 +85,13 @@ def test_read_pickle_cut_in_the_middle_raises(tmp_path: Path) -> None:
     (tmp_path / "half.pt").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(CheckpointError, match=r"half.pt' cannot be read as weights"):
         read_pickle(tmp_path / "half.pt")
+
+
+@pytest.mark.parametrize("content", ["text", [1], {"a": [1]}, {1: torch.zeros(1)}])
+def test_read_tensors_of_other_things_raises(tmp_path: Path, content: object) -> None:
+    torch.save(content, tmp_path / "w.bin")
+    with pytest.raises(CheckpointError, match=r"w.bin' holds other things than tensors with names"):
+        read_tensors(tmp_path / "w.bin")
 
 
 def test_read_pickle_that_is_not_there_raises(tmp_path: Path) -> None:

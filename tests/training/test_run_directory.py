@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from abhinaya.errors import BadValueError
 from abhinaya.training.run_directory import RunDirectory
@@ -15,7 +16,9 @@ from abhinaya.training.run_directory import RunDirectory
 def add_checkpoint(run: RunDirectory, step: int, state: str | None = "{}") -> Path:
     folder = run.path / f"checkpoint-{step}"
     folder.mkdir(parents=True)
-    (folder / "model.safetensors").touch()
+    for name in ("optimizer.pt", "scheduler.pt"):
+        torch.save({}, folder / name)
+    save_file({"weight": torch.zeros(1)}, folder / "model.safetensors")
     if state is not None:
         (folder / "trainer_state.json").write_text(state)
     return folder
@@ -108,6 +111,19 @@ def test_run_directory_leaves_folders_of_other_names_alone(run: RunDirectory) ->
 def test_run_directory_is_finished_once_best_is_there(run: RunDirectory) -> None:
     run.best.mkdir()
     assert run.is_finished
+
+
+@pytest.mark.parametrize("name", ["optimizer.pt", "scheduler.pt"])
+def test_run_directory_begin_falls_back_where_the_newest_lacks_a_file(
+    run: RunDirectory, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The Trainer would go on with neither optimizer nor scheduler, without a word."""
+    whole, broken = add_checkpoint(run, 10), add_checkpoint(run, 20)
+    (broken / name).unlink()
+    with caplog.at_level(logging.WARNING, logger="abhinaya"):
+        run.begin("seed: 1\n")
+    assert run.last_checkpoint() == whole
+    assert f"cannot be resumed: {name} is missing. The training goes on" in caplog.text
 
 
 class Loud:

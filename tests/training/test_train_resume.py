@@ -210,6 +210,23 @@ def test_training_into_a_folder_of_something_else_is_refused(train: Train, tmp_p
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
+def test_checkpoint_with_the_state_of_something_else_is_refused_by_name(
+    train: Train, tmp_path: Path, kill_in_step: Callable[[int], None]
+) -> None:
+    run = tmp_path / "run"
+    kill_in_step(3)
+    with pytest.raises(KilledError):
+        train(*SETTINGS, run_dir=run)
+    folder = run / "checkpoint-2"
+    (folder / "optimizer.pt").write_bytes((folder / "scheduler.pt").read_bytes())
+    kill_in_step(0)
+    with pytest.raises(
+        CheckpointError,
+        match=r"checkpoint-2' cannot be resumed: one of its files .*something else\. Delete it",
+    ):
+        train(*SETTINGS, run_dir=run)
+
+
 def test_checkpoint_that_does_not_fit_is_refused_by_name(
     train: Train, tmp_path: Path, kill_in_step: Callable[[int], None]
 ) -> None:
