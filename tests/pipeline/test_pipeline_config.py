@@ -172,7 +172,7 @@ def test_missing_chain_names_the_shipped_ones(fresh):
 def test_shipped_demo_keeps_its_runs_where_its_members_files_say():
     """So that `abhinaya train demo/NAME.yaml` after the demo finds them trained."""
     pipeline = load_pipeline("demo/demo.yaml")
-    assert len(pipeline.members) == 7
+    assert len(pipeline.members) == 8
     for member in pipeline.members:
         content = yaml.safe_load((configs_dir() / "demo" / f"{member.name}.yaml").read_text())
         # A member with nothing to train has none.

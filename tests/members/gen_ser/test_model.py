@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,8 +17,9 @@ from member_recipes import RECIPES, make_config
 from safetensors.numpy import load_file
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
+from source_tree import ROOT
 
-from abhinaya.config import apply_overrides
+from abhinaya.config import apply_overrides, dump_yaml
 from abhinaya.data.labels import MSP_PODCAST, EmotionSet
 from abhinaya.data.manifest import Manifest
 from abhinaya.data.predictions import PredictionTable
@@ -285,3 +289,36 @@ def test_base_too_narrow_for_the_classes_raises(tmp_path: Path):
 def test_one_class_raises():
     with pytest.raises(BadValueError, match="n_classes=1, expected at least 2"):
         build(n_classes=1)
+
+
+@pytest.mark.slow
+def test_two_processes_train_and_calibrate_what_one_does(
+    manifest: Manifest, manifest_file: Path, tmp_path: Path
+):
+    """Times and noise follow from utterance and epoch, the temperature from all validation rows."""
+    made = make_config(RECIPES["gen-ser-whisper-noisy"], tmp_path, manifest_file)
+    # Without dropout, and with steps as large as the gradient, there is nothing to hide behind.
+    changes = ["estimator.dropout=0", "training.max_steps=3"]
+    changes += ["training.optim=sgd", "training.learning_rate=0.1"]
+    content = apply_overrides(made.model_dump(mode="json"), changes)
+    alone = MEMBER.train(check_member_config(content, "the test"), manifest)
+    # Both halves of a batch are seen by one of two processes each.
+    (tmp_path / "two.yaml").write_text(
+        dump_yaml(check_member_config({**content, "run_dir": str(tmp_path / "two")}, "the test"))
+    )
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    done = subprocess.run(
+        [sys.executable, *launcher, "-m", "abhinaya", "train", str(tmp_path / "two.yaml")],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    ours, theirs = (
+        load_file(run / "best" / "model.safetensors") for run in (tmp_path / "two", alone)
+    )
+    assert ours.keys() == theirs.keys()
+    for name, expected in theirs.items():
+        np.testing.assert_allclose(ours[name], expected, atol=1e-4, err_msg=name)
