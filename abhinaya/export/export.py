@@ -38,7 +38,7 @@ class Exported:
     Args:
         info: its export.json.
         n_bytes: size of model.onnx.
-        difference: largest difference of a logit between torch and the float32 graph on noise.
+        difference: between torch and the float32 graph on noise, see `write_graph`.
     """
 
     info: ExportInfo

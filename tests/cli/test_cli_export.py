@@ -42,6 +42,7 @@ def left_in(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()} - {"base", "run", "own.yaml"}
 
 
+@pytest.mark.slow
 def test_int8_of_a_config_is_written_and_predicts(run_cli, run, tmp_path):
     out = tmp_path / "it's: 8"  # not plain YAML
     result = run_cli("export", write_config(run), "--quantize", "int8", "--out", out, "--json")

@@ -74,7 +74,7 @@ def run_export(
             ]
         ],
         files=(out,),
-        remark="The difference is the largest of a logit, in float32, on noise."
+        remark="The difference is the largest of a logit, as a share, in float32, on noise."
         + (" Score the table of the exported member: int8 rounds." if quantize == "int8" else ""),
     )
 
