@@ -53,6 +53,7 @@ def models(tables: Path) -> Path:
             "--embeddings voices.npz --out out.parquet",
             "predict run --manifest corpus/manifest.parquet --select development "
             "--out made.parquet",
+            "export run --out exported",
             "predict chat.yaml --manifest corpus/manifest.parquet --select development "
             "--out said.parquet",
             "run chain.yaml",

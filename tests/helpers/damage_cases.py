@@ -144,6 +144,23 @@ CASES += (
         True,
     ),
     Case(
+        "cross-validate wavlm.yaml run_dir=out --by speaker --folds 3 --out out.parquet",
+        ("wavlm.yaml", "corpus/manifest.parquet"),
+        True,
+    ),
+    Case("export run --out out", ("run/best/config.yaml", "run/best/model.safetensors"), True),
+    Case(
+        "predict exported --manifest corpus/manifest.parquet --select development "
+        "--out out.parquet",
+        (
+            "exported/config.yaml",
+            "exported/export.json",
+            "exported/model.onnx",
+            "exported/training_rows.json",
+        ),
+        True,
+    ),
+    Case(
         "soup run run2 --out out",
         ("run/best/config.yaml", "run/best/facts.json", "run2/best/model.safetensors"),
         True,
