@@ -59,8 +59,8 @@ PAGE = """\
 # Gen-SER on EmoDB
 
 Real speech, as in [emodb.md](emodb.md): 535 clips, 10 speakers, 7 emotions; in the copy at hand
-every clip is cut or padded to 2.0 s. Written by `benchmarks/gen_ser.py` on {date} with abhinaya
-{abhinaya}, torch {torch}, transformers {transformers}, on a CPU, float32.
+every clip is cut or padded to 2.0 s. Written by `benchmarks/gen_ser.py` on {date} with
+abhinaya {abhinaya}, torch {torch}, transformers {transformers}, on a CPU, float32.
 
 Both members stand on one encoder, OpenAI's Whisper tiny.en (MIT), frozen, a stand-in for the
 paper's HuBERT-large: the means over time of its five hidden layers, standardised with training
@@ -107,7 +107,8 @@ beyond encoder and batch. The encoder is in neither: its output is computed once
 | time of a step | {times} |
 | memory | {memory[1]:.0f} over {memory[0]:.1f} MiB = {memory_ratio:.0f} |
 
-Not tried: other schedules, widths or encoders, more tokens than one, any tuning beyond the above.
+Not tried: other schedules, widths or encoders, more tokens than one, any tuning beyond the above;
+more clips, which nine million parameters would ask for.
 """
 
 
@@ -285,7 +286,7 @@ def write_page(args: argparse.Namespace, manifest: Manifest) -> str:
                 accuracies.setdefault((method, steps), []).append(accuracy)
         both = [f"{n:.4f}" for s in scored.values() for n in (s.macro_f1, s.accuracy)]
         low, high = macro_f1.interval
-        difference = (f"{macro_f1.value:+.4f}", f"{low:+.4f} to {high:+.4f}", f"{macro_f1.p:.3f}")
+        difference = (f"{macro_f1.value:+.4f}", f"{low:+.4f} to {high:+.4f}", f"{macro_f1.p:.4f}")
         paired.append(row(seed, *both, *difference))
     means = [
         spread([getattr(s, name) for s in found[kind]])
