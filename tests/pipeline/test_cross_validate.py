@@ -110,6 +110,8 @@ def test_one_table_whose_rows_know_their_fold(
         f"fold-{n + 1}" if n < 3 else None for n in range(4) for _ in range(4)
     )
     assert table.take([11, 4]).fold == ("fold-3", "fold-2")
+    assert table.trained_on is not None
+    assert not table.trained_on.any()
     assert (table.labels[12:] == -1).all()
     assert set(table.reasons[12:]) == {
         "its speaker is unknown or has no labelled row, so it is in no fold"

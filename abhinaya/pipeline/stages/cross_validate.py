@@ -321,6 +321,7 @@ def _join(
     place = {utterance: idx for idx, utterance in enumerate(utterances)}
     labels = np.full(len(utterances), ABSTAIN, dtype=np.int64)
     probs = np.full((len(utterances), len(first.emotions)), np.nan, dtype=np.float32)
+    trained_on = np.zeros(len(utterances), dtype=bool)
     reasons: list[str | None] = [_why_outside(settings)] * len(utterances)
     fold_of: list[str | None] = [None] * len(utterances)
     for fold, table in tables.items():
@@ -328,6 +329,8 @@ def _join(
         labels[own] = table.labels
         if table.probs is not None:
             probs[own] = table.probs
+        if table.trained_on is not None:
+            trained_on[own] = table.trained_on
         for idx, why in zip(own, table.reasons, strict=True):
             reasons[idx], fold_of[idx] = why, fold
     # Without embeddings: those of one fold mean nothing to the head of another.
@@ -350,6 +353,7 @@ def _join(
         probs=None if all(table.probs is None for table in every) else probs,
         embeddings=None,
         raw=None,
+        trained_on=trained_on,
         fold=tuple(fold_of),
         meta=meta,
     )
