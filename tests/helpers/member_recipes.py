@@ -21,7 +21,7 @@ from abhinaya.member_config import check_member_config
 
 __all__ = ["N_MEMBERS", "RECIPES", "Recipe", "make_config"]
 
-N_MEMBERS = 8
+N_MEMBERS = 10
 """How many are registered; count a new one here."""
 
 
