@@ -23,7 +23,7 @@ pytestmark = pytest.mark.slow
 
 ROOT = configs_dir().parent
 
-SPEECH = ("wavlm", "whisper-encoder", "whisper-encoder-lora", "salmonn", "salmonn-text")
+SPEECH = ("wavlm", "whisper-encoder", "whisper-encoder-lora", "gen-ser", "salmonn", "salmonn-text")
 TRAINED = (*SPEECH, "llama-lora")
 ASKED = ("llama-zero-shot",)
 

@@ -44,7 +44,7 @@ def test_server_killed_and_restarted_loses_nothing_and_answers_nothing_twice(tmp
             time.sleep(0.4)
             server.start()
 
-    with ChatServer(delay_s=0.03) as server:
+    with ChatServer(delay_s=0.1) as server:  # so long that some are open at each kill
         killer = threading.Thread(target=kill_twice)
         killer.start()
         settings = {"openai": {"concurrency": 16}}
