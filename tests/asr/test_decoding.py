@@ -66,8 +66,12 @@ def one_by_one(model: whisper.Whisper, clip: np.ndarray, **options: object):
     ("ours", "theirs"),
     [
         ({"language": "de"}, {"language": "de"}),
-        ({"language": None}, {"language": None}),
-        ({"language": "en", "timestamps": False}, {"language": "en", "without_timestamps": True}),
+        pytest.param({"language": None}, {"language": None}, marks=pytest.mark.slow),
+        pytest.param(
+            {"language": "en", "timestamps": False},
+            {"language": "en", "without_timestamps": True},
+            marks=pytest.mark.slow,
+        ),
         ({"language": "de", "beam_size": 2}, {"language": "de", "beam_size": 2}),
     ],
     ids=["language", "detected", "without-timestamps", "beams"],

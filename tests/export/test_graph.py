@@ -85,13 +85,8 @@ def clips() -> list[np.ndarray]:
     ]
 
 
-@pytest.mark.parametrize(
-    "case",
-    [
-        pytest.param(name, marks=[] if name == "distilhubert" else [pytest.mark.slow])
-        for name in CASES
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES)
 def test_onnx_equals_torch_for_any_length_and_batch(
     case: str, clips: list[np.ndarray], tmp_path: Path
 ) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
@@ -106,12 +106,23 @@ def make_case(
     return make
 
 
-@pytest.fixture(params=list(RECIPES))
+def _cases(names: Iterable[str]) -> list[Any]:
+    """Return recipes to try: of each member the first one in plain pytest, the others are slow."""
+    first: dict[str, str] = {}
+    return [
+        name
+        if first.setdefault(RECIPES[name].member, name) == name
+        else pytest.param(name, marks=pytest.mark.slow)
+        for name in names
+    ]
+
+
+@pytest.fixture(params=_cases(RECIPES))
 def case(request: pytest.FixtureRequest, make_case: Callable[[str], Case]) -> Case:
     return make_case(request.param)
 
 
-@pytest.fixture(params=[name for name, recipe in RECIPES.items() if recipe.trains])
+@pytest.fixture(params=_cases(name for name, recipe in RECIPES.items() if recipe.trains))
 def trained(request: pytest.FixtureRequest, make_case: Callable[[str], Case]) -> Case:
     """Every case with something to train."""
     return make_case(request.param)

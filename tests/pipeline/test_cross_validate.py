@@ -142,6 +142,7 @@ def test_one_table_whose_rows_know_their_fold(
     assert found["valence"]["groups"] == ["positive", "neutral", "negative"]
 
 
+@pytest.mark.slow
 def test_one_fold_is_what_train_and_predict_make_of_it(
     cross_validate: CrossValidate, config: Path, tmp_path: Path
 ) -> None:

@@ -65,6 +65,7 @@ def posterior(points: NDArray[np.float64]) -> NDArray[np.float64]:
     return densities / densities.sum(axis=1, keepdims=True)
 
 
+@pytest.mark.slow
 def test_estimator_reaches_the_class_optimum_on_two_moons():
     """Nobody can tell all points apart; the best possible rule is known and is nearly reached."""
     torch.manual_seed(0)

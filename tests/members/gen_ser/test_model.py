@@ -194,6 +194,7 @@ def predict(run: Path, manifest: Manifest, out: Path, *overrides: str) -> Predic
     return MEMBER.predict(run, request)
 
 
+@pytest.mark.slow
 def test_run_keeps_the_temperature_that_fits_its_validation_rows(
     trained: Path, manifest: Manifest, tmp_path: Path
 ):

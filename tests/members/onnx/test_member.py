@@ -71,6 +71,7 @@ def predict(source: Path, manifest: Manifest, out: Path, **options: bool) -> Pre
     return member.predict(resolved, PredictRequest(manifest, ("all",), out, **options))
 
 
+@pytest.mark.slow
 def test_folder_labels_as_the_run_it_was_exported_from(
     folder: Path, export: Path, manifest: Manifest, tmp_path: Path
 ) -> None:
