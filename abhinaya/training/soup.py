@@ -50,8 +50,7 @@ _ADAPTER_CONFIG = "adapter/adapter_config.json"
 # Config keys that only say how a run was trained, or where things lie and how work is spread.
 # Everything else decides what the weights mean.
 _MAY_DIFFER = frozenset(
-    "name run_dir seed data training loss cache inference train_crop augment".split()
-    + "spec_augment dropout".split()
+    "name run_dir seed data training loss cache inference train_crop augment spec_augment".split()
 )
 
 
@@ -248,8 +247,10 @@ def _settings(values: Mapping[str, Any], before: str = "") -> dict[str, object]:
     """Return dotted keys and values of what the weights depend on."""
     found: dict[str, object] = {}
     for key, value in values.items():
-        if isinstance(value, Mapping) and key not in _MAY_DIFFER:
+        if key in _MAY_DIFFER or "dropout" in key or value is None:
+            continue
+        if isinstance(value, Mapping):
             found |= _settings(value, f"{before}{key}.")
-        elif key not in _MAY_DIFFER and value is not None:
+        else:
             found[f"{before}{key}"] = value
     return found

@@ -203,6 +203,9 @@ def test_read_parts_what_only_concerns_training_may_differ(make_run: MakeRun) ->
     ]
     first, other = read_parts([make_run("one"), make_run("two", *overrides)])
     assert (first.config.name, other.config.name) == ("one", "two")
+    whisper = {"member": "whisper-encoder"}
+    runs = [make_run(f"w-{p}", f"pointwise_dropout={p}", **whisper) for p in (0.1, 0.2)]
+    assert len(read_parts(runs)) == 2
 
 
 AB = EmotionSet.from_codes(tuple("CADFHNSU"))
