@@ -29,6 +29,7 @@ __all__ = [
     "atomic_path",
     "digest_of",
     "drop_lock",
+    "hash_file",
     "parse_json",
     "read_json",
     "read_json_object",
@@ -284,6 +285,16 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(header)
         writer.writerows(["" if cell is None else cell for cell in row] for row in rows)
+
+
+def hash_file(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes, hexadecimal.
+
+    Raises:
+        OSError: if it cannot be read.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def digest_of(value: Mapping[str, Any] | Sequence[Any] | str) -> str:

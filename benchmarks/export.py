@@ -12,6 +12,7 @@ and with the libraries it has imported by then.
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import subprocess
 import sys
@@ -101,10 +102,8 @@ def peak_mib() -> float:
 def print_memory(kind: str, folder: Path) -> None:
     """Label one clip in this process, and print its peak after the imports and in the end."""
     clip = make_clip(0)
-    if kind == "torch":
-        import members.wavlm.model  # noqa: F401  (what building imports anyway)
-    else:
-        import onnxruntime  # noqa: F401
+    # What building the runner imports anyway, so that its memory is told apart.
+    importlib.import_module("members.wavlm.model" if kind == "torch" else "onnxruntime")
     imported = peak_mib()
     make_runner(kind, folder)(clip)
     print(json.dumps([imported, peak_mib()]))

@@ -20,6 +20,7 @@ import soxr
 from numpy.typing import NDArray
 
 from abhinaya.errors import AudioError, BadShapeError, BadValueError, UnknownNameError
+from abhinaya.files import hash_file
 
 __all__ = [
     "MIN_DURATION_S",
@@ -145,8 +146,8 @@ def audio_digest(path: str | Path) -> str:
         AudioError: if the file is missing or a folder.
     """
     path = Path(path)
-    with _as_audio_errors(path), path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    with _as_audio_errors(path):
+        return hash_file(path)
 
 
 def crop_bounds(

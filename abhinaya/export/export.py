@@ -17,11 +17,10 @@ from abhinaya.export.folder import (
     MODEL,
     ExportInfo,
     Quantization,
-    hash_file,
     require_package,
     write_info,
 )
-from abhinaya.files import atomic_folder, write_text
+from abhinaya.files import atomic_folder, hash_file, write_text
 from abhinaya.registry import load_member
 from abhinaya.weight_places import locate_weights
 

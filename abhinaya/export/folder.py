@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import asdict, dataclass, fields
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 
 from abhinaya.data.labels import EmotionSet
 from abhinaya.errors import BadValueError, CheckpointError, MissingFileError, MissingPackageError
-from abhinaya.files import parse_json, read_text, write_json
+from abhinaya.files import hash_file, parse_json, read_text, write_json
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -23,7 +22,6 @@ __all__ = [
     "MODEL",
     "ExportInfo",
     "Quantization",
-    "hash_file",
     "read_export",
     "require_package",
     "run_session",
@@ -129,12 +127,6 @@ def read_export(folder: Path) -> ExportInfo:
             f"the one in {INFO}. Copy the whole folder again, or export the run again."
         )
     return info
-
-
-def hash_file(file: Path) -> str:
-    """Return the SHA-256 of a file."""
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def require_package(package: str, purpose: str) -> None:

@@ -205,7 +205,8 @@ def _fuse_parametrizations(model: nn.Module) -> None:
     """Replace weights that are computed from others, such as weight norm's, by their values."""
     for module in list(model.modules()):
         if parametrize.is_parametrized(module):
-            for name in list(module.parametrizations):  # type: ignore[arg-type]
+            found = module.get_submodule("parametrizations")
+            for name, _ in list(found.named_children()):
                 parametrize.remove_parametrizations(module, name)
 
 

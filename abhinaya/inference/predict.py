@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -16,6 +15,7 @@ from abhinaya.config import apply_overrides, check_config
 from abhinaya.data.labels import ABSTAIN, EmotionSet
 from abhinaya.data.predictions import PredictionTable
 from abhinaya.errors import CheckpointError
+from abhinaya.files import hash_file
 from abhinaya.inference.sharding import (
     Batches,
     check_ending,
@@ -99,14 +99,12 @@ def predict_classifier(
         rows, manifest, inputs, (transcripts, "predict") if transcripts else None
     )
     clips.sort(key=lambda clip: (-clip.size, clip.utterance))
-    with (checkpoint / WEIGHTS).open("rb") as file:
-        weights = hashlib.file_digest(file, "sha256").hexdigest()
     trained_on = read_training_rows(checkpoint, info.facts)
     plan = plan_table(
         stored,
         request,
         without=_NOT_IN_DIGEST,
-        weights=weights,
+        weights=hash_file(checkpoint / WEIGHTS),
         batch_size=config.inference.batch_size if config.depends_on_batch else None,
         features=config.cache.dtype if config.cache else "float32",
         clips=digest_clips(clips),

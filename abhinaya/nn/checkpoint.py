@@ -5,7 +5,6 @@ It comes from a training, or from a classifier that Abhinaya's public code saved
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from abhinaya.errors import CheckpointError, MissingFileError
 from abhinaya.files import (
     atomic_folder,
     digest_of,
+    hash_file,
     read_json,
     read_json_object,
     read_text,
@@ -261,9 +261,8 @@ def _digest(config: ClassifierConfig, classifier: Path) -> str:
     """Hash the classifier and all in the config that decides what `best/` computes."""
     if not classifier.is_file():
         raise MissingFileError(f"There is no file {str(classifier)!r}. Correct classifier.")
-    with classifier.open("rb") as file:
-        content = hashlib.file_digest(file, "sha256").hexdigest()
-    return digest_of(["published", config_digest(config, without=_NOT_IN_DIGEST), content])
+    config_hash = config_digest(config, without=_NOT_IN_DIGEST)
+    return digest_of(["published", config_hash, hash_file(classifier)])
 
 
 def filled_classifier(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import logging
 from collections.abc import Callable, Sequence
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from abhinaya.errors import BadValueError, MissingFileError, UnknownNameError, list_some
-from abhinaya.files import digest_of, read_json_object, sole_writer, write_json
+from abhinaya.files import digest_of, hash_file, read_json_object, sole_writer, write_json
 from abhinaya.pipeline.config import Pipeline
 from abhinaya.pipeline.stages.transcribe import TRANSCRIPTS
 from abhinaya.pipeline.steps import Report, Step, build_steps
@@ -210,8 +209,7 @@ def _content(path: Path, sources: Sequence[str]) -> str:
         # What other recognisers heard decides nothing.
         texts = _texts_of(path)
         return digest_of([texts.get(source) for source in sources])
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return hash_file(path)
 
 
 def _texts_of(path: Path) -> dict[str, list[tuple[str, str | None]]]:

@@ -13,7 +13,6 @@ add to the model; for that, vote over the runs instead.
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -29,7 +28,7 @@ from torch import Tensor
 import abhinaya
 from abhinaya.config import MemberConfig, dump_yaml
 from abhinaya.errors import BadValueError, CheckpointError
-from abhinaya.files import atomic_folder, digest_of, write_json, write_text
+from abhinaya.files import atomic_folder, digest_of, hash_file, write_json, write_text
 from abhinaya.member_config import check_member_config
 from abhinaya.nn.checkpoint import (
     WEIGHTS,
@@ -134,10 +133,7 @@ def soup_digest(parts: Sequence[Part], recipe: Mapping[str, Any]) -> str:
         parts: the runs.
         recipe: JSON-able facts, such as the selection that a choice is made on.
     """
-    contents = []
-    for part in parts:
-        with (part.checkpoint / WEIGHTS).open("rb") as file:
-            contents.append(hashlib.file_digest(file, "sha256").hexdigest())
+    contents = [hash_file(part.checkpoint / WEIGHTS) for part in parts]
     return digest_of({"parts": contents, "recipe": dict(recipe)})
 
 

@@ -89,10 +89,9 @@ def _scorer(
 
     Tables are kept in `work` until all is done: a killed choice predicts nothing twice.
     """
-    import hashlib
-
     from abhinaya.data.manifest import read_manifest
     from abhinaya.evaluation.scoring import read_truth, score_table
+    from abhinaya.files import hash_file
     from abhinaya.member import PredictRequest
     from abhinaya.member_config import find_predictor
     from abhinaya.nn.checkpoint import WEIGHTS
@@ -101,8 +100,7 @@ def _scorer(
 
     def score(checkpoint: Path) -> float:
         member, resolved = find_predictor(checkpoint)
-        with (checkpoint / WEIGHTS).open("rb") as file:
-            content = hashlib.file_digest(file, "sha256").hexdigest()
+        content = hash_file(checkpoint / WEIGHTS)
         request = PredictRequest(
             manifest=corpus,
             selection=tuple(select),

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -173,9 +175,9 @@ def test_model_that_onnxruntime_cannot_run_raises(
     ],
     ids=["no-json", "no-object", "unknown-key", "missing-key", "names"],
 )
-def test_damaged_export_json_raises(export: Path, spoil: object) -> None:
+def test_damaged_export_json_raises(export: Path, spoil: Callable[[Any], str]) -> None:
     info = json.loads((export / INFO).read_text())
-    (export / INFO).write_text(spoil(info))  # type: ignore[operator]
+    (export / INFO).write_text(spoil(info))
     with pytest.raises(CheckpointError, match=r"export\.json' is damaged, expected JSON with name"):
         read_export(export)
 
@@ -197,9 +199,9 @@ def test_missing_onnxruntime_names_the_extra(
 
 def test_doctor_looks_at_the_folder(export: Path) -> None:
     content = {"member": "onnx", "name": "x", "base": str(export), "data": {"manifest": "m"}}
-    member = load_member("onnx")
+    member: Any = load_member("onnx")
     config = check_member_config(content, "the test")
-    found = member.check_weights(config)  # type: ignore[attr-defined]
+    found = member.check_weights(config)
     assert [(finding.what, finding.result) for finding in found] == [
         ("base", "ok"),
         ("model", "ok"),
@@ -207,6 +209,6 @@ def test_doctor_looks_at_the_folder(export: Path) -> None:
     assert "whisper-encoder" in found[0].details
     assert "classes A C D F H N S U" in found[0].details
     (export / MODEL).unlink()
-    (problem,) = member.check_weights(config)  # type: ignore[attr-defined]
+    (problem,) = member.check_weights(config)
     assert problem.result == "problem"
     assert "is no export" in problem.details
