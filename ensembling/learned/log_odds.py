@@ -14,7 +14,7 @@ from ensembling.aligned import AlignedTables
 from ensembling.learned.recipes import Fused, LearnedRule, fuse, read_options
 from ensembling.voting.soft_votes import log_probs, require_probs, softmax
 
-__all__ = ["LOG_ODDS", "add_log_odds", "remaining_log_priors"]
+__all__ = ["LOG_ODDS", "add_log_odds", "class_shares", "remaining_log_priors"]
 
 _STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
 _MAX_ROUNDS = 5
@@ -64,7 +64,7 @@ def remaining_log_priors(
         absorbed = meta.get("absorbed_prior")
         if absorbed is None:
             continue
-        freed_from = _shares(absorbed, aligned, f"The absorbed_prior of table {name!r}")
+        freed_from = class_shares(absorbed, aligned, f"The absorbed_prior of table {name!r}")
         remaining[member] = 0.0 if prior is None else np.log(prior) - np.log(freed_from)
     return remaining
 
@@ -95,7 +95,7 @@ class _LogOdds:
         require_probs(aligned)
         n_members, n_classes = len(aligned.names), len(aligned.emotions)
         prior, target = (
-            _shares(settings[key], aligned, f"The option {key}") if settings[key] else None
+            class_shares(settings[key], aligned, f"The option {key}") if settings[key] else None
             for key in ("prior", "target")
         )
         counts = np.bincount(truth, minlength=n_classes) + 1.0
@@ -132,7 +132,7 @@ class _LogOdds:
         return fuse(softmax(odds), aligned)
 
 
-def _shares(values: Any, aligned: AlignedTables, what: str) -> NDArray[np.float64]:
+def class_shares(values: Any, aligned: AlignedTables, what: str) -> NDArray[np.float64]:
     """Check positive numbers, one per class, and scale them to sum to one, shape (K,)."""
     codes = aligned.emotions.codes
     try:

@@ -6,6 +6,9 @@ from collections.abc import Mapping
 
 from abhinaya.errors import UnknownNameError
 from ensembling.learned.adaptation import ADAPTATION
+from ensembling.learned.cma import CMA
+from ensembling.learned.confusions import CONFUSIONS
+from ensembling.learned.greedy import GREEDY
 from ensembling.learned.log_odds import LOG_ODDS
 from ensembling.learned.recipes import LearnedRule
 from ensembling.learned.stacking import STACKING
@@ -17,6 +20,9 @@ __all__ = ["LEARNED", "load_learned"]
 
 _RULES: tuple[LearnedRule, ...] = (
     ADAPTATION,
+    CMA,
+    CONFUSIONS,
+    GREEDY,
     LOG_ODDS,
     STACKING,
     TEMPERATURE,

@@ -12,12 +12,13 @@ from abhinaya.data.labels import EmotionSet
 from abhinaya.data.predictions import PredictionTable
 from abhinaya.errors import BadValueError, UnknownNameError, list_some
 from ensembling.aligned import AlignedTables, align_predictions
-from ensembling.voting.soft_votes import check_weights, soft_vote, weighted_vote
+from ensembling.voting.dawid_skene import dawid_skene
+from ensembling.voting.soft_votes import check_weights, pick_classes, soft_vote, weighted_vote
 from ensembling.voting.votes import VoteResult, plurality
 
 __all__ = ["BY_FALLBACK", "BY_MAJORITY", "VOTE_RULES", "check_tiebreakers", "vote_tables"]
 
-VOTE_RULES = ("plurality", "strict", "soft", "geometric", "weighted")
+VOTE_RULES = ("plurality", "strict", "soft", "geometric", "weighted", "dawid-skene")
 """Ways to vote that need no labelled data."""
 
 _WEIGHTED_RULES = ("soft", "geometric", "weighted")
@@ -50,7 +51,8 @@ def vote_tables(
         rule: `plurality` counts labels; `strict` does too, but a tie goes to the first table in
             line that has a label, even one outside the tied classes; `soft` and `geometric` take
             the class of the highest arithmetic or geometric mean probability; `weighted` counts
-            labels by `weights`.
+            labels by `weights`; `dawid-skene` reads labels through what each table confuses, which
+            is estimated from all the labels, at least three tables'.
         weights: a positive weight for every table, by name; for `soft`, `geometric` and `weighted`.
         tiebreakers: names of tables, first one first.
         fallback: class code for utterances on which every member abstained.
@@ -60,14 +62,14 @@ def vote_tables(
 
     Returns:
         A table in the order of the first one. `probs` are the shares of the votes or weights cast,
-        or the mean probabilities, None in fallback rows; `decided_by` is `majority`, `fallback` or
-        the name of the table that broke the tie.
+        the mean probabilities or the posterior, None in fallback rows; `decided_by` is `majority`,
+        `fallback` or the name of the table that broke the tie.
 
     Raises:
-        BadValueError: if there are no tables, their utterances differ, a table has a name with a
-            meaning of its own, a tiebreaker is given twice, weights are missing or not positive or
-            the rule has none, a table has labels without probabilities under a rule that needs
-            them, or every member abstained on an utterance and there is no fallback.
+        BadValueError: if there are no tables or too few, their utterances differ, a table has a
+            name with a meaning of its own, a tiebreaker is given twice, weights are missing or not
+            positive or the rule has none, a table has labels without probabilities under a rule
+            that needs them, or every member abstained on an utterance and there is no fallback.
         ClassOrderError: if the tables differ in class order.
         UnknownNameError: if a tiebreaker or a weight is not of a table, the fallback no class, or
             the rule unknown.
@@ -128,6 +130,10 @@ def _vote(
         return soft_vote(aligned, order, weights=weights, geometric=rule == "geometric")
     if weights is not None:
         return weighted_vote(aligned.labels, weights, n_classes, order)
+    if rule == "dawid-skene":
+        posterior = dawid_skene(aligned.labels, n_classes).posterior
+        posterior[~aligned.has_voted.any(axis=0)] = 0.0
+        return pick_classes(posterior, aligned.labels, order)
     return plurality(aligned.labels, n_classes, order, strict=rule == "strict")
 
 

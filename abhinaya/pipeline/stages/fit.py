@@ -23,7 +23,8 @@ class FitSettings(Settings):
     """How to fit a rule."""
 
     rule: str = Field(json_schema_extra={"metavar": "RULE"})
-    """thresholds, weights, stacking, temperature, log-odds or adaptation."""
+    """thresholds, weights, greedy, cma, stacking, temperature, log-odds, confusions or
+    adaptation."""
     option: dict[str, Any] = Field(default_factory=dict, json_schema_extra={"metavar": "KEY=VALUE"})
     """Setting of the rule; repeat for more."""
     prior_from: str | None = Field(default=None, json_schema_extra={"metavar": "SELECTION"})

@@ -18,9 +18,12 @@ __all__ = ["ApplySettings", "VoteSettings", "run_apply", "run_vote"]
 class VoteSettings(Settings):
     """How to vote."""
 
-    rule: Literal["plurality", "strict", "soft", "geometric", "weighted"] = "plurality"
+    rule: Literal["plurality", "strict", "soft", "geometric", "weighted", "dawid-skene"] = (
+        "plurality"
+    )
     """Count labels; let the tiebreaker win any tie, even with a class outside it; take the
-    arithmetic or geometric mean of the probabilities; or weigh labels."""
+    arithmetic or geometric mean of the probabilities; weigh labels; or estimate from the labels
+    alone what each table confuses."""
     weights: dict[str, float] = Field(default_factory=dict, json_schema_extra={"metavar": "NAME=W"})
     """Weight of a table, for weighted, soft and geometric; repeat for every table."""
     tiebreaker: tuple[str, ...] = Field(default=(), json_schema_extra={"metavar": "NAME"})

@@ -19,7 +19,16 @@ from ensembling.learned.rules import LEARNED, load_learned
 from ensembling.voting.vote_tables import vote_tables
 from ensembling.voting.votes import plurality
 
-ON_PROBABILITIES = ("log-odds", "stacking", "temperature", "thresholds", "weights")
+ON_PROBABILITIES = (
+    "cma",
+    "confusions",
+    "greedy",
+    "log-odds",
+    "stacking",
+    "temperature",
+    "thresholds",
+    "weights",
+)
 
 
 def truth_of(tables, labels, speakers):

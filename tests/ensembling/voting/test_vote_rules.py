@@ -76,6 +76,27 @@ def test_soft_vote_tie_goes_to_the_tiebreaker_and_nobody_to_the_fallback():
         vote_tables(tables, rule="soft")
 
 
+def test_dawid_skene_vote_believes_those_who_agree_and_knows_who_swaps():
+    emotions = EmotionSet.from_codes(("A", "H", "N"))
+    names = tuple(f"u{idx}" for idx in range(31))
+    truth = np.arange(31) % 2
+    said = {"p": truth.copy(), "q": truth.copy(), "r": 1 - truth}
+    for labels in said.values():
+        labels[-1] = -1  # nobody knows the last one
+    said["p"][0], said["q"][1] = 2, 2
+    tables = [PredictionTable(name, emotions, names, labels) for name, labels in said.items()]
+    result = vote_tables(tables, rule="dawid-skene", fallback="N")
+    assert result.labels[:-1].tolist() == truth[:-1].tolist()
+    assert result.labels[-1] == 2
+    assert np.isnan(result.probs[-1]).all()
+    assert result.decided_by == ("majority",) * 30 + ("fallback",)
+    assert result.meta["rule"] == "dawid-skene"
+    with pytest.raises(BadValueError, match="the labels of 2 tables"):
+        vote_tables(tables[:2], rule="dawid-skene", fallback="N")
+    with pytest.raises(BadValueError, match="counts all tables alike, but weights were given"):
+        vote_tables(tables, rule="dawid-skene", weights={"p": 1, "q": 1, "r": 2}, fallback="N")
+
+
 def test_soft_vote_of_labels_alone_raises():
     with pytest.raises(BadValueError, match="only labels from 'q' on 1 of 1"):
         vote_tables([table("p", (1, 0, 0)), table("q", "A")], rule="soft")

@@ -1,0 +1,35 @@
+"""What each member says as one row of probabilities, labels included, and their weighted sum."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ensembling.aligned import AlignedTables
+
+__all__ = ["member_opinions", "weigh_opinions"]
+
+
+def member_opinions(aligned: AlignedTables) -> NDArray[np.float64]:
+    """Return probabilities, shape (M, U, K): zeros for an abstention, one for a bare label."""
+    one_hot = np.eye(len(aligned.emotions) + 1)[aligned.labels, :-1]  # ABSTAIN takes the last row
+    is_given = (aligned.has_voted & aligned.has_probs)[:, :, None]
+    return np.where(is_given, aligned.probs, one_hot)
+
+
+def weigh_opinions(
+    opinions: NDArray[np.float64], weights: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Add up opinions by weight, shape (U, K).
+
+    Where only members without weight spoke, they count alike.
+
+    Args:
+        opinions: of `member_opinions`, shape (M, U, K).
+        weights: not negative, shape (M,), or (M, K) for one per class.
+    """
+    per_class = weights if weights.ndim == 2 else weights[:, None]
+    total = np.asarray((opinions * per_class[:, None, :]).sum(axis=0))
+    unheard = total.sum(axis=1) == 0
+    total[unheard] = opinions[:, unheard].sum(axis=0)
+    return total
