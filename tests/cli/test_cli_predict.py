@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import io
 import json
+import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,6 +17,7 @@ from abhinaya.data.manifest import make_manifest, read_manifest, write_manifest
 from abhinaya.data.predictions import read_table
 from abhinaya.demo.checkpoints.encoders import write_wavlm
 from abhinaya.member_config import load_member_config
+from abhinaya.pipeline.stages.recordings import run_recordings
 from abhinaya.registry import load_member
 
 
@@ -195,3 +199,71 @@ def test_predict_wrong_command_line_exits_2(run_cli: Any, folder: Path) -> None:
         result = run_cli("predict", *args)
         assert (result.code, result.out) == (2, ""), args
         assert "Usage: abhinaya predict" in result.err
+
+
+def test_recordings_get_the_labels_of_the_same_clips_in_a_corpus(
+    run_cli: Any, folder: Path, tmp_path: Path
+) -> None:
+    run = str(folder / "run")
+    manifest = str(folder / "manifest.parquet")
+    corpus = ("--manifest", manifest, "--select", "all", "--out", str(tmp_path / "corpus.parquet"))
+    assert run_cli("predict", run, *corpus).code == 0
+    expected = read_table(tmp_path / "corpus.parquet")
+
+    out = tmp_path / "own.parquet"
+    result = run_cli("predict", run, str(folder / "wav"), "--out", str(out), "--json")
+    assert result.code == 0, result.err
+    table = read_table(out)
+    assert table.utterances == expected.utterances
+    np.testing.assert_allclose(table.probs, expected.probs, rtol=1e-5)
+    shown = json.loads(result.out)
+    assert [one["recording"] for one in shown] == [f"u{idx}.wav" for idx in range(8)]
+    assert shown[3]["label"] == MSP_PODCAST.codes[int(expected.labels[3])]
+    assert shown[3]["probs"]["A"] == pytest.approx(float(expected.probs[3, 0]), rel=1e-5)
+
+
+def test_recordings_on_the_screen_alone_leave_nothing_behind(
+    run_cli: Any, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    (tmp_path / "tmp").mkdir()
+    broken = tmp_path / "u0.wav"
+    broken.write_bytes(b"no audio")
+    clip = folder / "wav" / "u0.wav"
+    result = run_cli("predict", str(folder / "run"), str(clip), str(broken), str(clip))
+    assert result.code == 0, result.err
+    assert "tiny on 2 recordings" in result.out
+    # Two files of one name keep their folders; the broken one is named with the reason.
+    names = [line.split()[0] for line in result.out.splitlines()[2:4]]
+    assert all(name.endswith("/u0.wav") for name in names)
+    assert len(set(names)) == 2
+    assert "u0.wav cannot be decoded" in result.err
+    assert list((tmp_path / "tmp").iterdir()) == []
+
+
+def test_a_recording_on_standard_input(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sound = io.BytesIO((folder / "wav" / "u1.wav").read_bytes())
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=sound))
+    table = run_recordings(folder / "run", ["-"], overrides=("inference.batch_size=1",))
+    assert table.utterances == ("stdin",)
+    assert table.labels[0] >= 0
+
+
+def test_recordings_wrong_input_is_refused_in_a_line(
+    run_cli: Any, folder: Path, tmp_path: Path
+) -> None:
+    run, clip = str(folder / "run"), str(folder / "wav" / "u0.wav")
+    (tmp_path / "empty").mkdir()
+    result = run_cli("predict", run, str(tmp_path / "no.wav"), str(tmp_path / "empty"))
+    assert result.code == 1
+    assert "no.wav', '" in result.err
+    assert "empty' (a folder without audio). Name audio files, folders" in result.err
+    result = run_cli("predict", run, clip, "--manifest", str(folder / "manifest.parquet"))
+    assert result.code == 2
+    assert "are in no manifest; remove --manifest" in " ".join(result.err.split())
+    result = run_cli("predict", run, "audio.max_audio_s=1")
+    assert result.code == 2
+    assert "name recordings, such as *.wav, or a corpus" in " ".join(result.err.split())
+    result = run_cli("predict", "members/llama-70b-zero-shot.yaml", clip)
+    assert result.code == 1
+    assert "reads transcripts, and a recording has none. Prepare" in result.err

@@ -1,0 +1,154 @@
+"""Recordings: a member labels audio files that are in no corpus."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from abhinaya.errors import BadValueError, MissingFileError
+from abhinaya.pipeline.report import Cell, Report
+
+if TYPE_CHECKING:
+    from abhinaya.config import MemberConfig
+    from abhinaya.data.labels import EmotionSet
+    from abhinaya.data.predictions import PredictionTable
+
+__all__ = ["STDIN", "report_recordings", "run_recordings"]
+
+STDIN = "-"
+"""Stands for one recording on standard input."""
+
+
+def run_recordings(
+    source: str | Path,
+    recordings: Sequence[str],
+    out: Path | None = None,
+    *,
+    overrides: tuple[str, ...] = (),
+    with_embedding: bool = False,
+) -> PredictionTable:
+    """Label audio files; the classes are the run's.
+
+    A file that is no audio gets no label, and the table says why.
+
+    Args:
+        source: run directory, or the config file of a member with nothing to train, which is asked
+            for the classes of MSP-Podcast.
+        recordings: audio files, folders of them, or `-` for standard input.
+        out: the table to write, if any.
+        overrides: `key=value` changes of the member's config.
+        with_embedding: also keep the input of the head's last linear layer.
+
+    Raises:
+        MissingFileError: if a file is not there, or a folder holds no audio.
+        BadValueError: if the member reads transcripts.
+    """
+    import tempfile
+
+    from abhinaya.data.manifest import ALL, make_manifest
+    from abhinaya.member import PredictRequest
+    from abhinaya.member_config import find_predictor
+
+    member, resolved = find_predictor(source, overrides, Path("recordings"))
+    if _reads_transcripts(resolved):
+        raise BadValueError(
+            f"{str(source)!r} reads transcripts, and a recording has none. Prepare the recordings "
+            "as a corpus: abhinaya prepare folder, then abhinaya transcribe, then abhinaya predict "
+            "--manifest."
+        )
+    with tempfile.TemporaryDirectory(prefix="abhinaya-") as scratch:
+        files = _find_files(recordings, Path(scratch))
+        rows = [{"utterance": name, "audio": str(path)} for name, path in _named(files)]
+        request = PredictRequest(
+            manifest=make_manifest(rows, _classes_of(resolved), Path.cwd()),
+            selection=(ALL,),
+            out=out or Path(scratch, "recordings.parquet"),
+            with_embedding=with_embedding,
+            overrides=overrides,
+        )
+        return member.predict(resolved, request)
+
+
+def report_recordings(table: PredictionTable, out: Path | None = None) -> Report:
+    """Return label and probabilities of each recording, and what could not be heard."""
+    codes, names = table.emotions.codes, table.emotions.names
+    rows, found = list[list[Cell]](), list[dict[str, Any]]()
+    labels = table.emotions.decode(table.labels)
+    for idx, (recording, label, reason) in enumerate(
+        zip(table.utterances, labels, table.reasons, strict=True)
+    ):
+        probs = None
+        if table.probs is not None and label is not None:
+            probs = dict(zip(codes, table.probs[idx].tolist(), strict=True))
+        found.append({"recording": recording, "label": label, "probs": probs, "reason": reason})
+        shown = "none" if label is None else f"{label} {names[codes.index(label)]}"
+        rows.append([recording, shown, *(probs or dict.fromkeys(codes)).values()])
+    return Report(
+        f"{table.name} on {len(table)} recordings" + (f", in {out}" if out else ""),
+        ["recording", "label", *codes],
+        rows,
+        files=() if out is None else (out,),
+        notes=tuple(f"{one['recording']}: {one['reason']}" for one in found if one["reason"]),
+        data=found,
+    )
+
+
+def _find_files(recordings: Sequence[str], scratch: Path) -> list[Path]:
+    """Return the audio files that are meant, each once."""
+    import soundfile
+
+    endings = {f".{name.lower()}" for name in soundfile.available_formats()} | {".opus"}
+    found, missing = list[Path](), list[str]()
+    for given in dict.fromkeys(recordings):
+        path = Path(given)
+        if given == STDIN:
+            path = scratch / "stdin"
+            path.write_bytes(sys.stdin.buffer.read())
+            found.append(path)
+        elif path.is_dir():
+            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in endings)
+            missing += [] if inside else [f"{given!r} (a folder without audio)"]
+            found += inside
+        elif path.is_file():
+            found.append(path)
+        else:
+            missing.append(repr(given))
+    if missing:
+        raise MissingFileError(
+            f"These recordings are not there: {', '.join(missing)}. Name audio files, folders of "
+            "them, or - for standard input."
+        )
+    return list(dict.fromkeys(path.absolute() for path in found))
+
+
+def _named(files: Sequence[Path]) -> Iterable[tuple[str, Path]]:
+    """Return each file with its name, or with its path below all of them where names clash."""
+    names = [path.name for path in files]
+    if len(set(names)) < len(names):
+        shared = os.path.commonpath([path.parent for path in files])
+        names = [path.relative_to(shared).as_posix() for path in files]
+    return zip(names, files, strict=True)
+
+
+def _reads_transcripts(source: Path | MemberConfig) -> bool:
+    from abhinaya.config import load_yaml
+
+    if not isinstance(source, Path):
+        return source.data.transcripts is not None
+    folder = source / "best" if (source / "best").is_dir() else source
+    return bool((load_yaml(folder / "config.yaml").get("data") or {}).get("transcripts"))
+
+
+def _classes_of(source: Path | MemberConfig) -> EmotionSet:
+    from abhinaya.data.labels import MSP_PODCAST
+    from abhinaya.export.folder import INFO, read_export
+    from abhinaya.nn.checkpoint import read_info
+
+    if not isinstance(source, Path):
+        return MSP_PODCAST
+    if (source / INFO).is_file():
+        return read_export(source).emotions
+    return read_info(source / "best" if (source / "best").is_dir() else source).emotions
