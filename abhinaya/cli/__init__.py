@@ -28,7 +28,7 @@ COMMANDS = {
     "prepare": "stages",
     "transcribe": "stages",
     "train": "stages",
-    "predict": "stages",
+    "predict": "predict",
     "convert": "convert",
     "cross-validate": "stages",
     "vote": "stages",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -31,7 +31,6 @@ __all__ = [
     "apply",
     "cross_validate",
     "fit",
-    "predict",
     "prepare",
     "score",
     "smooth",
@@ -104,83 +103,6 @@ def train(
     if is_main_process():
         report = report_run(checked.name, run_dir)
         show_report(report, as_json=as_json, table_format=table_format)
-
-
-def predict(
-    source: Annotated[
-        str,
-        typer.Argument(
-            metavar="RUN_OR_CONFIG",
-            help="Run directory, or the config of a member with nothing to train.",
-        ),
-    ],
-    others: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="RECORDING|KEY=VALUE",
-            help="Audio files or folders of your own, or - for one on standard input, instead of a "
-            "corpus; changes of the config.",
-        ),
-    ] = None,
-    manifest: Annotated[Path | None, typer.Option(help="Manifest of the corpus.")] = None,
-    select: Annotated[
-        list[str] | None,
-        typer.Option(metavar="SELECTION", help="Split, subset or `all`; repeat to add another."),
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(help="Table to write, .parquet or .csv; a must with --manifest."),
-    ] = None,
-    audio_root: AudioRoot = None,
-    keep: Annotated[
-        Literal["embedding"] | None,
-        typer.Option("--with", help="Also keep the input of the last linear layer."),
-    ] = None,
-    as_json: AsJson = False,
-    table_format: Format = TableFormat.TEXT,
-) -> None:
-    """Label every row of a selection, or recordings of your own.
-
-    Recordings need no manifest: abhinaya predict RUN *.wav shows labels and probabilities, and
-    --out keeps them. The classes are the run's. On several devices: accelerate launch -m abhinaya
-    predict RUN --manifest ...
-    """
-    from abhinaya.cli.processes import quiet_libraries
-    from abhinaya.pipeline.stages.predict import report_table, run_predict
-    from abhinaya.pipeline.stages.recordings import report_recordings, run_recordings
-
-    quiet_libraries()
-    given = others or []
-    of_corpus = manifest is not None or bool(select) or audio_root is not None
-    recordings = [one for one in given if Path(one).exists() or not ("=" in one or of_corpus)]
-    overrides = tuple(one for one in given if one not in recordings)
-    with_embedding = keep == "embedding"
-    if recordings:
-        if of_corpus:
-            raise typer.BadParameter(
-                f"recordings such as {recordings[0]!r} are in no manifest; remove --manifest, "
-                "--select and --audio-root, or the recordings."
-            )
-        table = run_recordings(
-            source, recordings, out, overrides=overrides, with_embedding=with_embedding
-        )
-        report = report_recordings(table, out)
-    elif manifest is None or not select or out is None:
-        raise typer.BadParameter(
-            "name recordings, such as *.wav, or a corpus with --manifest, --select and --out."
-        )
-    else:
-        table = run_predict(
-            source,
-            manifest,
-            tuple(select),
-            out,
-            overrides=overrides,
-            audio_root=audio_root,
-            with_embedding=with_embedding,
-        )
-        report = report_table(table, ", ".join(select), out)
-    show_report(report, as_json=as_json, table_format=table_format)
 
 
 @takes_settings
