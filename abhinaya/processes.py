@@ -53,7 +53,7 @@ def join_launch() -> PartialState:
     import torch
     from accelerate import PartialState
 
-    if not torch.distributed.is_initialized():
+    if splits_weights() and not torch.distributed.is_initialized():
         # No training: rows are shared out, and each process holds all weights. transformers would
         # leave them empty in all but the first.
         os.environ["ACCELERATE_USE_FSDP"] = "false"
