@@ -99,6 +99,11 @@ class EmotionClassifier(nn.Module):
     # The name in earlier versions of transformers 5, for `gradient_checkpointing: true`.
     gradient_checkpointing_enable = activation_checkpointing_enable
 
+    @property
+    def _no_split_modules(self) -> list[str]:
+        """The layers that FSDP gathers one at a time, by the name that accelerate asks for."""
+        return self.backbone.repeated_layers
+
     def trained_names(self) -> list[str]:
         """Return keys of what training changes: trained parameters and fitted statistics."""
         parameters = {name for name, value in self.named_parameters() if value.requires_grad}

@@ -13,6 +13,7 @@ from transformers import TrainingArguments
 from abhinaya.errors import BadValueError, MissingPackageError
 from abhinaya.loading.dataset import usable_workers
 from abhinaya.nn.classifier_config import ClassifierConfig
+from abhinaya.training.sharded import check_sharding
 
 __all__ = ["training_arguments", "warn_of_split_batches"]
 
@@ -37,8 +38,8 @@ def training_arguments(config: ClassifierConfig, folder: Path) -> TrainingArgume
     evaluated and the last checkpoint counts.
 
     Raises:
-        BadValueError: if the global batch cannot be split evenly, or the environment asks for FSDP,
-            DeepSpeed or Megatron-LM.
+        BadValueError: if the global batch cannot be split evenly, or the environment asks for
+            DeepSpeed, Megatron-LM or what members cannot do under FSDP.
         MissingPackageError: if the wanted logger is not installed.
     """
     given = config.training.arguments
@@ -95,7 +96,6 @@ def _settle_environment(given: dict[str, Any]) -> None:
     """
     for key, name in (
         ("ACCELERATE_USE_DEEPSPEED", "DeepSpeed"),
-        ("ACCELERATE_USE_FSDP", "FSDP"),
         ("ACCELERATE_USE_MEGATRON_LM", "Megatron-LM"),
     ):
         if os.environ.get(key, "false").lower() in ("true", "1", "yes"):
@@ -104,6 +104,7 @@ def _settle_environment(given: dict[str, Any]) -> None:
                 "accelerate launch --config_file configs/accelerate/one-machine.yaml, or correct "
                 "the file that accelerate config wrote."
             )
+    check_sharding(given)
     wanted = next((kind for kind in ("fp16", "bf16") if given.get(kind)), "no")
     asked = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
     if asked != wanted:
