@@ -40,9 +40,7 @@ def read_launch_file(name: str | Path) -> ClusterConfig:
     where = f"the launch file {str(path)!r}"
     place = content.get("compute_environment", "LOCAL_MACHINE")
     if place != "LOCAL_MACHINE":
-        raise BadValueError(
-            f"{where[0].upper()}{where[1:]} has compute_environment: {place}. Set it to LOCAL_MACHINE."
-        )
+        raise BadValueError(f"compute_environment is {place} in {where}. Set it to LOCAL_MACHINE.")
     try:
         config: Any = load_config_from_file(str(path))
     except (ValueError, TypeError, AttributeError) as err:
