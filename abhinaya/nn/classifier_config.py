@@ -144,7 +144,8 @@ _SET_BY_US = {
 
 # What trains but writes parts of the weights only, or none at all.
 _NOT_YET = {
-    "deepspeed": "members are not trained with DeepSpeed",
+    "deepspeed": "the launch decides about it: accelerate launch --config_file "
+    "configs/accelerate/zero2.yaml",
     "fsdp": "members are not trained with FSDP",
     "fsdp_config": "members are not trained with FSDP",
     "parallelism_config": "members are not trained in parts over several devices",

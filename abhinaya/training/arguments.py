@@ -13,6 +13,7 @@ from transformers import TrainingArguments
 from abhinaya.errors import BadValueError, MissingPackageError
 from abhinaya.loading.dataset import usable_workers
 from abhinaya.nn.classifier_config import ClassifierConfig
+from abhinaya.training.zero import check_deepspeed, settle_deepspeed
 
 __all__ = ["training_arguments", "warn_of_split_batches"]
 
@@ -38,7 +39,7 @@ def training_arguments(config: ClassifierConfig, folder: Path) -> TrainingArgume
 
     Raises:
         BadValueError: if the global batch cannot be split evenly, or the environment asks for FSDP,
-            DeepSpeed or Megatron-LM.
+            Megatron-LM, or what DeepSpeed cannot do.
         MissingPackageError: if the wanted logger is not installed.
     """
     given = config.training.arguments
@@ -74,6 +75,7 @@ def training_arguments(config: ClassifierConfig, folder: Path) -> TrainingArgume
         "load_best_model_at_end": validates,
         "metric_for_best_model": "macro_f1" if validates else None,
         "greater_is_better": True if validates else None,
+        **settle_deepspeed(given),
     }
     try:
         built = TrainingArguments(**arguments)
@@ -85,6 +87,7 @@ def training_arguments(config: ClassifierConfig, folder: Path) -> TrainingArgume
         # Several devices in one process would mean DataParallel, which multiplies the batch
         # unasked.
         built._n_gpu = 1
+    check_deepspeed(built)
     return built
 
 
@@ -94,7 +97,6 @@ def _settle_environment(given: dict[str, Any]) -> None:
     Both come through variables, from the command line or from the user's own accelerate config.
     """
     for key, name in (
-        ("ACCELERATE_USE_DEEPSPEED", "DeepSpeed"),
         ("ACCELERATE_USE_FSDP", "FSDP"),
         ("ACCELERATE_USE_MEGATRON_LM", "Megatron-LM"),
     ):

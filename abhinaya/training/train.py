@@ -189,10 +189,11 @@ def train_classifier(
         held_out: Any = trainer.eval_dataset
         found = trainer.predict(held_out, ignore_keys=["embeddings"])
         model.calibrate(np.asarray(found.predictions), validation.truth)
-    if state.is_main_process:
-        _write_log(run.path / "log.csv", trainer.state.log_history)
-        rows = [clip.utterance for clip in train.clips]
-        _write_best(run, model, config, manifest.emotions, trainer, counts.tolist(), rows)
+    with trainer.whole_weights():
+        if state.is_main_process:
+            _write_log(run.path / "log.csv", trainer.state.log_history)
+            rows = [clip.utterance for clip in train.clips]
+            _write_best(run, model, config, manifest.emotions, trainer, counts.tolist(), rows)
     meet()
     return run.path
 

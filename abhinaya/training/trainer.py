@@ -15,7 +15,6 @@ from torch import Tensor
 from torch.utils.data import Sampler
 from transformers import (
     PrinterCallback,
-    Trainer,
     TrainerCallback,
     TrainerControl,
     TrainerState,
@@ -24,8 +23,8 @@ from transformers import (
 
 from abhinaya.errors import CheckpointError, list_some
 from abhinaya.loading.sampling import LengthGroupedSampler
-from abhinaya.nn.classifier import EmotionClassifier
 from abhinaya.progress import progress
+from abhinaya.training.zero import ZeroTrainer
 
 __all__ = ["EmotionTrainer"]
 
@@ -106,7 +105,7 @@ class _EpochLog(TrainerCallback):
         self.stack.close()
 
 
-class EmotionTrainer(Trainer):
+class EmotionTrainer(ZeroTrainer):
     """Trainer of an `EmotionClassifier`.
 
     Args:
@@ -115,8 +114,6 @@ class EmotionTrainer(Trainer):
         global_batch_size: rows per optimizer step over all processes.
         kwargs: as for the Trainer.
     """
-
-    model: EmotionClassifier
 
     def __init__(
         self, *, name: str, lengths: Sequence[float], global_batch_size: int, **kwargs: Any
