@@ -18,7 +18,7 @@ from abhinaya.progress import progress
 if TYPE_CHECKING:
     from accelerate import PartialState
 
-__all__ = ["is_main_process", "join_launch", "map_in_shares", "meet"]
+__all__ = ["is_main_process", "join_launch", "map_in_shares", "meet", "splits_weights"]
 
 _logger = logging.getLogger(__name__)
 
@@ -40,6 +40,11 @@ def is_main_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
+def splits_weights() -> bool:
+    """Tell whether this is a training whose launch splits the weights over its processes."""
+    return os.environ.get("ACCELERATE_USE_FSDP", "false").lower() in ("true", "1", "yes")
+
+
 def join_launch() -> PartialState:
     """Return this process' place in the launch and its device; the first call starts them.
 
@@ -48,6 +53,10 @@ def join_launch() -> PartialState:
     import torch
     from accelerate import PartialState
 
+    if not torch.distributed.is_initialized():
+        # No training: rows are shared out, and each process holds all weights. transformers would
+        # leave them empty in all but the first.
+        os.environ["ACCELERATE_USE_FSDP"] = "false"
     return PartialState(cpu=not torch.accelerator.is_available(), timeout=_TIMEOUT)
 
 

@@ -99,6 +99,15 @@ class EmotionClassifier(nn.Module):
     # The name in earlier versions of transformers 5, for `gradient_checkpointing: true`.
     gradient_checkpointing_enable = activation_checkpointing_enable
 
+    @property
+    def _no_split_modules(self) -> list[str]:
+        """The classes of repeated layers, by the name that accelerate asks for.
+
+        FSDP gathers the weights of one such layer at a time.
+        """
+        repeated = [m for m in self.backbone.modules() if type(m) is nn.ModuleList]
+        return sorted({type(layer).__name__ for layers in repeated for layer in layers})
+
     def trained_names(self) -> list[str]:
         """Return keys of what training changes: trained parameters and fitted statistics."""
         parameters = {name for name, value in self.named_parameters() if value.requires_grad}

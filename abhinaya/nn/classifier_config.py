@@ -142,12 +142,11 @@ _SET_BY_US = {
 }
 
 
-# What trains but writes parts of the weights only, or none at all.
+# How weights are split over devices is no matter of the config, so that each launch resumes another.
 _NOT_YET = {
-    "deepspeed": "the launch decides about it: accelerate launch --config_file "
-    "configs/accelerate/zero2.yaml",
-    "fsdp": "members are not trained with FSDP",
-    "fsdp_config": "members are not trained with FSDP",
+    "deepspeed": "members are not trained with DeepSpeed by their config, but by the launch",
+    "fsdp": "members are not trained with FSDP by their config, but by the launch",
+    "fsdp_config": "members are not trained with FSDP by their config, but by the launch",
     "parallelism_config": "members are not trained in parts over several devices",
 }
 
@@ -163,7 +162,8 @@ def _read_arguments(given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]
         elif key in _NOT_YET and value:
             problems.append(
                 f"{key} cannot be set: {_NOT_YET[key]}. Remove it; each device then holds the "
-                "whole model"
+                "whole model, or its part under accelerate launch --config_file "
+                "configs/accelerate/fsdp2.yaml"
             )
         elif key not in adapters:
             near = did_you_mean(str(key), [*adapters, *_OURS])

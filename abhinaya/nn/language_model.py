@@ -37,7 +37,7 @@ from abhinaya.nn.weight_files import (
     read_shapes,
     unusable,
 )
-from abhinaya.processes import join_launch
+from abhinaya.processes import join_launch, splits_weights
 
 __all__ = [
     "Weights",
@@ -89,6 +89,7 @@ def load_language_model(
             cache of past keys; True for the model that predicts tokens.
         device: where the weights go. None leaves plain ones on the CPU and puts quantised ones on
             this process's own device: moving those is costly, and several processes must not share.
+            Plain ones that are to be split over the processes stay on the CPU in any case.
 
     Raises:
         MissingFileError: if there is no such model, or a part of it is not there.
@@ -106,7 +107,7 @@ def load_language_model(
         options = _quantization(weights, device)
     else:
         options = {"dtype": _DTYPES[weights]}
-    if device is not None:
+    if device is not None and (weights in ("int8", "nf4") or not splits_weights()):
         options["device_map"] = {"": device}
     if not head:
         config.use_cache = False

@@ -13,6 +13,7 @@ from transformers import TrainingArguments
 from abhinaya.errors import BadValueError, MissingPackageError
 from abhinaya.loading.dataset import usable_workers
 from abhinaya.nn.classifier_config import ClassifierConfig
+from abhinaya.training.sharded import check_sharding
 from abhinaya.training.zero import check_deepspeed, settle_deepspeed
 
 __all__ = ["training_arguments", "warn_of_split_batches"]
@@ -38,8 +39,8 @@ def training_arguments(config: ClassifierConfig, folder: Path) -> TrainingArgume
     evaluated and the last checkpoint counts.
 
     Raises:
-        BadValueError: if the global batch cannot be split evenly, or the environment asks for FSDP,
-            Megatron-LM, or what DeepSpeed cannot do.
+        BadValueError: if the global batch cannot be split evenly, or the environment asks for
+            Megatron-LM or what members cannot do under FSDP or DeepSpeed.
         MissingPackageError: if the wanted logger is not installed.
     """
     given = config.training.arguments
@@ -96,16 +97,13 @@ def _settle_environment(given: dict[str, Any]) -> None:
 
     Both come through variables, from the command line or from the user's own accelerate config.
     """
-    for key, name in (
-        ("ACCELERATE_USE_FSDP", "FSDP"),
-        ("ACCELERATE_USE_MEGATRON_LM", "Megatron-LM"),
-    ):
-        if os.environ.get(key, "false").lower() in ("true", "1", "yes"):
-            raise BadValueError(
-                f"{key} asks for {name}, with which members are not trained. Launch without it: "
-                "accelerate launch --config_file configs/accelerate/one-machine.yaml, or correct "
-                "the file that accelerate config wrote."
-            )
+    if os.environ.get("ACCELERATE_USE_MEGATRON_LM", "false").lower() in ("true", "1", "yes"):
+        raise BadValueError(
+            "ACCELERATE_USE_MEGATRON_LM asks for Megatron-LM, with which members are not trained. "
+            "Launch without it: accelerate launch --config_file "
+            "configs/accelerate/one-machine.yaml, or correct the file that accelerate config wrote."
+        )
+    check_sharding(given)
     wanted = next((kind for kind in ("fp16", "bf16") if given.get(kind)), "no")
     asked = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
     if asked != wanted:

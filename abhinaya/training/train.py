@@ -38,6 +38,7 @@ from abhinaya.nn.losses import AdaptiveFocalLoss
 from abhinaya.processes import join_launch, meet
 from abhinaya.training.arguments import training_arguments, warn_of_split_batches
 from abhinaya.training.run_directory import RunDirectory
+from abhinaya.training.sharded import make_whole
 from abhinaya.training.trainer import EmotionTrainer
 from abhinaya.weight_places import weights_from
 
@@ -179,7 +180,7 @@ def train_classifier(
             else None
         ),
         data_collator=Collator(collate),
-        compute_metrics=_metrics(validation, model) if validation else None,
+        compute_metrics=_metrics(validation, model, arguments.device) if validation else None,
     )
     last = run.last_checkpoint()
     trainer.train(
@@ -188,7 +189,9 @@ def train_classifier(
     if validation is not None and model.calibrates:
         held_out: Any = trainer.eval_dataset
         found = trainer.predict(held_out, ignore_keys=["embeddings"])
+        make_whole(model, model.trained_names())
         model.calibrate(np.asarray(found.predictions), validation.truth)
+    make_whole(model, model.trained_names())
     with trainer.whole_weights():
         if state.is_main_process:
             _write_log(run.path / "log.csv", trainer.state.log_history)
@@ -319,7 +322,7 @@ def _training_states(
             yield model.backbone.find_states(batch)
 
 
-def _metrics(validation: _Rows, model: EmotionClassifier) -> Any:
+def _metrics(validation: _Rows, model: EmotionClassifier, device: torch.device) -> Any:
     """Return what scores the logits of all validation rows, in their order and once each.
 
     The loss is that of one batch of all rows: `loss.reduction` divides by their number, or by the
@@ -332,7 +335,6 @@ def _metrics(validation: _Rows, model: EmotionClassifier) -> Any:
         found = scores(validation.truth, logits.argmax(axis=1), logits.shape[1])
         shown = {"macro_f1": found.macro_f1, "accuracy": found.accuracy, "uar": found.uar}
         if model.loss is not None:
-            device = next(model.parameters()).device
             targets = torch.from_numpy(validation.targets).to(device)
             shown["loss"] = model.loss(torch.from_numpy(logits).to(device), targets).item()
         if isinstance(model.loss, AdaptiveFocalLoss):

@@ -24,6 +24,7 @@ from transformers import (
 from abhinaya.errors import CheckpointError, list_some
 from abhinaya.loading.sampling import LengthGroupedSampler
 from abhinaya.progress import progress
+from abhinaya.training.sharded import ShardedTrainer
 from abhinaya.training.zero import ZeroTrainer
 
 __all__ = ["EmotionTrainer"]
@@ -105,7 +106,7 @@ class _EpochLog(TrainerCallback):
         self.stack.close()
 
 
-class EmotionTrainer(ZeroTrainer):
+class EmotionTrainer(ZeroTrainer, ShardedTrainer):
     """Trainer of an `EmotionClassifier`.
 
     Args:
@@ -139,19 +140,14 @@ class EmotionTrainer(ZeroTrainer):
         self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None
     ) -> None:
         """Write the trained tensors under the name that the Trainer looks for when it loads."""
+        state = self.gather_state() if state_dict is None else state_dict
         if not self.args.should_save:
             return
         folder = Path(output_dir or str(self.args.output_dir))
         folder.mkdir(parents=True, exist_ok=True)
-        names = self._saved_names()
-        whole = self.model.state_dict() if state_dict is None else state_dict
-        state = {k: v.detach().cpu().contiguous() for k, v in whole.items() if k in names}
+        names = self.saved_names()
+        state = {k: v.detach().cpu().contiguous() for k, v in state.items() if k in names}
         save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
-
-    def _saved_names(self) -> set[str]:
-        """Return names of the trained tensors, and of what the loss has learned, if it does."""
-        in_loss = {name for name in self.model.state_dict() if name.startswith("loss.")}
-        return in_loss.union(self.model.trained_names())
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         with _resuming(checkpoint):
@@ -170,7 +166,7 @@ class EmotionTrainer(ZeroTrainer):
 
         The Trainer itself only warns, and goes on with random weights.
         """
-        missing = sorted(set(load_result.missing_keys) & self._saved_names())
+        missing = sorted(set(load_result.missing_keys) & self.saved_names())
         if missing or load_result.unexpected_keys:
             raise CheckpointError(
                 f"A checkpoint below {str(self.args.output_dir)!r} does not fit the model: "
