@@ -56,7 +56,7 @@ def join_launch() -> PartialState:
     if not torch.distributed.is_initialized():
         # No training: rows are shared out, and each process holds all weights. transformers would
         # leave them empty in all but the first.
-        os.environ["ACCELERATE_USE_FSDP"] = "false"
+        os.environ["ACCELERATE_USE_FSDP"] = os.environ["ACCELERATE_USE_DEEPSPEED"] = "false"
     return PartialState(cpu=not torch.accelerator.is_available(), timeout=_TIMEOUT)
 
 

@@ -132,10 +132,10 @@ class ZeroTrainer(Trainer):
         if not self.is_deepspeed_enabled:
             yield
             return
-        from deepspeed.zero import GatheredParameters
+        import deepspeed
 
         trained = [p for p in self.model.parameters() if p.requires_grad]
-        with GatheredParameters(trained, modifier_rank=0 if write else None):
+        with deepspeed.zero.GatheredParameters(trained, modifier_rank=0 if write else None):
             yield
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:

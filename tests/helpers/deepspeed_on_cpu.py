@@ -2,8 +2,8 @@
 
     torchrun --nproc_per_node=2 deepspeed_on_cpu.py CONFIG ...
 
-`CONFIG@N` goes on with a finished run as if it had been killed after its checkpoint N. Nothing is stood
-in; only DeepSpeed's shared memory for processes of one machine, which needs a compiler, is off.
+`CONFIG@N` goes on with a finished run as if it had been killed after its checkpoint N. Nothing is
+stood in; only DeepSpeed's shared memory of one machine's processes, which needs a compiler, is off.
 """
 
 from __future__ import annotations
