@@ -124,7 +124,7 @@ def _find_damage(folder: Path) -> str | None:
         kinds = (int, float) if isinstance(default, int | float) else type(default)
         if default is not None and not isinstance(state.get(key, default), kinds):
             return f"{key} of trainer_state.json is damaged."
-    # The Trainer loads both or, without a word, neither. FSDP and DeepSpeed have other files.
+    # The Trainer loads both or, without a word, neither. DeepSpeed has other files.
     missing = [name for name in ("optimizer", "scheduler") if not any(folder.glob(f"{name}*"))]
     if len(missing) == 1 and not any(folder.glob("global_step*")):
         return f"{missing[0]}.pt is missing."

@@ -1,14 +1,15 @@
 """Training with weights split over the processes of a launch (FSDP2), with the checkpoints of one.
 
-accelerate and torch's `fully_shard` split weights, gradients and optimizer. What is written here is
-gathered first, and holds trained tensors only: a checkpoint looks like that of one process, and each
-kind of launch resumes what another one began.
+accelerate and torch's `fully_shard` split weights, gradients and optimizer. What is written is
+gathered first, and holds trained tensors only: a checkpoint looks like that of one process, and
+each kind of launch resumes what another one began.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import warnings
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -138,6 +139,8 @@ class ShardedTrainer(Trainer):
             # accelerate would compute with all weights and inputs in bf16. The config means
             # autocast, as without FSDP: frozen weights keep their type, trained ones are float32.
             self.accelerator.state.fsdp_plugin.mixed_precision_policy = MixedPrecisionPolicy()
+            # Of a wrapped layer's output; nobody changes it in place.
+            warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor")
         elif splits_weights() and self.args.world_size > 1:
             _logger.warning(
                 "The launch asks for FSDP, which accelerate does on accelerators only: here every "
