@@ -171,6 +171,7 @@ def train_classifier(
         name=config.name,
         model=model,
         args=arguments,
+        bf16=bool(config.training.arguments.get("bf16")),
         lengths=[clip.size for clip in train.clips],
         global_batch_size=config.training.global_batch_size,
         train_dataset=ClipDataset(train.clips, load_train, train.targets),

@@ -59,10 +59,10 @@ def settle_deepspeed(given: dict[str, Any]) -> dict[str, Any]:
                 "--config_file configs/accelerate/one-machine.yaml."
             )
     _quiet()
-    if given.get("use_cpu") or not torch.accelerator.is_available():
-        # With use_cpu, accelerate would leave DeepSpeed out without a word.
-        return {"use_cpu": False, "ddp_backend": "gloo"}
-    return {}
+    os.environ["ACCELERATE_MIXED_PRECISION"] = "no"
+    on_cpu = given.get("use_cpu") or not torch.accelerator.is_available()
+    # With use_cpu, accelerate would leave DeepSpeed out without a word.
+    return {"bf16": False, **({"use_cpu": False, "ddp_backend": "gloo"} if on_cpu else {})}
 
 
 def check_deepspeed(arguments: TrainingArguments) -> None:
@@ -103,11 +103,18 @@ def _quiet() -> None:
 
 
 class ZeroTrainer(Trainer):
-    """Trainer whose checkpoints look the same under DeepSpeed as without it."""
+    """Trainer whose checkpoints look the same under DeepSpeed as without it.
+
+    Args:
+        bf16: what the config says of it; the Trainer's own arguments do not, under DeepSpeed.
+        kwargs: as for the Trainer.
+    """
 
     model: EmotionClassifier
 
-    def __init__(self, *, model: EmotionClassifier, args: TrainingArguments, **kwargs: Any) -> None:
+    def __init__(
+        self, *, model: EmotionClassifier, args: TrainingArguments, bf16: bool, **kwargs: Any
+    ) -> None:
         plugin = args.deepspeed_plugin
         if plugin is not None:
             quantised = next(
@@ -118,8 +125,12 @@ class ZeroTrainer(Trainer):
                     f"The weights of {quantised!r} are quantised, and ZeRO-3 cannot share out such "
                     "weights. Set weights (or llm_weights) to bf16, or launch with zero2.yaml."
                 )
-            if args.bf16:
-                _run_under_autocast(model, args)
+            if bf16:
+                # As accelerate does without DeepSpeed. A cast copy of a weight that was gathered
+                # for its layer must not be kept.
+                context = torch.autocast(args.device.type, torch.bfloat16, cache_enabled=False)
+                run = convert_outputs_to_fp32(context(model.forward))
+                model.forward = run  # type: ignore[method-assign]
         super().__init__(model=model, args=args, **kwargs)
 
     @contextmanager
@@ -199,13 +210,3 @@ class ZeroTrainer(Trainer):
         state = load_file(Path(str(self.state.best_model_checkpoint), "model.safetensors"))
         with self.whole_weights(write=True):
             self._issue_warnings_after_load(self.model.load_state_dict(state, strict=False))
-
-
-def _run_under_autocast(model: EmotionClassifier, args: TrainingArguments) -> None:
-    """Let the model compute in bf16 as it would without DeepSpeed, which then casts nothing."""
-    args.bf16 = False
-    args.mixed_precision = "no"
-    args.deepspeed_plugin.deepspeed_config["bf16"] = {"enabled": False}
-    # A cast copy of a weight that was gathered for its layer must not be kept.
-    context = torch.autocast(args.device.type, torch.bfloat16, cache_enabled=False)
-    model.forward = convert_outputs_to_fp32(context(model.forward))  # type: ignore[method-assign]
