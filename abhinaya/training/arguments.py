@@ -39,9 +39,9 @@ def training_arguments(config: ClassifierConfig, folder: Path) -> TrainingArgume
     evaluated and the last checkpoint counts.
 
     Raises:
-        BadValueError: if the global batch cannot be split evenly, or the environment asks for
-            Megatron-LM or what members cannot do under FSDP or DeepSpeed.
-        MissingPackageError: if the wanted logger is not installed.
+        BadValueError: if the global batch cannot be split evenly, there are more processes than
+            devices, or the launch asks for what members cannot do.
+        MissingPackageError: if the wanted logger, or DeepSpeed, is not installed.
     """
     given = config.training.arguments
     _require_loggers(given.get("report_to"))
@@ -102,6 +102,16 @@ def _settle_environment(given: dict[str, Any]) -> None:
             "ACCELERATE_USE_MEGATRON_LM asks for Megatron-LM, with which members are not trained. "
             "Launch without it: accelerate launch --config_file "
             "configs/accelerate/one-machine.yaml, or correct the file that accelerate config wrote."
+        )
+    n_here, n_devices = (
+        int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
+        torch.accelerator.device_count(),
+    )
+    if n_here > n_devices > 0 and not given.get("use_cpu"):
+        raise BadValueError(
+            f"The launch has started {n_here} processes on this machine, which has {n_devices} "
+            f"{'device' if n_devices == 1 else 'devices'}. Launch with num_processes: {n_devices} "
+            "for each machine (--num_processes, or in the launch file)."
         )
     check_sharding(given)
     wanted = next((kind for kind in ("fp16", "bf16") if given.get(kind)), "no")
