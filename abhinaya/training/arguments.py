@@ -46,6 +46,7 @@ def training_arguments(config: ClassifierConfig, folder: Path) -> TrainingArgume
     given = config.training.arguments
     _require_loggers(given.get("report_to"))
     _settle_environment(given)
+    under_deepspeed = settle_deepspeed(given)
     # Known before torch.distributed starts, from the variables that every launcher sets.
     n_processes = int(os.environ.get("WORLD_SIZE", "1"))
     per_device, n_steps = _split_batch(
@@ -76,7 +77,7 @@ def training_arguments(config: ClassifierConfig, folder: Path) -> TrainingArgume
         "load_best_model_at_end": validates,
         "metric_for_best_model": "macro_f1" if validates else None,
         "greater_is_better": True if validates else None,
-        **settle_deepspeed(given),
+        **under_deepspeed,
     }
     try:
         built = TrainingArguments(**arguments)
@@ -88,7 +89,8 @@ def training_arguments(config: ClassifierConfig, folder: Path) -> TrainingArgume
         # Several devices in one process would mean DataParallel, which multiplies the batch
         # unasked.
         built._n_gpu = 1
-    check_deepspeed(built)
+    if under_deepspeed:
+        check_deepspeed(built)
     return built
 
 

@@ -71,8 +71,6 @@ def check_deepspeed(arguments: TrainingArguments) -> None:
     Raises:
         BadValueError: if one does.
     """
-    if arguments.deepspeed_plugin is None:
-        return
     from transformers.integrations import deepspeed as integration
 
     own: Any = integration.HfTrainerDeepSpeedConfig(

@@ -93,14 +93,14 @@ def test_two_processes_under_deepspeed_train_what_one_does(
     runs: Runs, alone: dict[str, Path], member: str
 ) -> None:
     ours, theirs = alone[member], runs.folder / member
-    # One bit of bf16 is 0.4 % of one row's logit.
-    noise = 1e-3 if member == "llama-8b-lora" else 1e-4
+    # In bf16 the last digit of a float32 decides now and then which way a weight is rounded.
+    noise, largest = (1e-3, 1e-4) if member == "llama-8b-lora" else (1e-4, 1e-6)
     assert len(losses(ours)) == 6
     assert losses(theirs) == pytest.approx(losses(ours), rel=noise)
     assert losses(theirs, "eval_loss") == pytest.approx(losses(ours, "eval_loss"), rel=noise)
     assert losses(theirs, "eval_macro_f1") == losses(ours, "eval_macro_f1")
     for name in CHECKPOINTS:
-        assert largest_difference(theirs / name, ours / name) < 1e-5
+        assert largest_difference(theirs / name, ours / name) < largest
     assert {file.name for file in (theirs / "best").rglob("*")} == {
         file.name for file in (ours / "best").rglob("*")
     }
