@@ -133,7 +133,7 @@ class ZeroTrainer(Trainer):
 
     @contextmanager
     def whole_weights(self, *, write: bool = False) -> Iterator[None]:
-        """Hold whole trained weights in the model; all processes must call this.
+        """Keep whole trained weights in the model meanwhile; all processes must call this.
 
         Args:
             write: keep what the first process changes, in all processes.
