@@ -71,11 +71,11 @@ def check_deepspeed(arguments: TrainingArguments) -> None:
     Raises:
         BadValueError: if one does.
     """
-    from transformers.integrations import deepspeed as integration
+    from transformers.integrations import deepspeed
 
-    own: Any = integration.HfTrainerDeepSpeedConfig(
-        copy.deepcopy(arguments.deepspeed_plugin.deepspeed_config)
-    )
+    integration: Any = deepspeed  # it has no types
+    plugin: Any = arguments.deepspeed_plugin
+    own = integration.HfTrainerDeepSpeedConfig(copy.deepcopy(plugin.deepspeed_config))
     own.trainer_config_process(arguments)
     if own.mismatches:
         listed = "; ".join(text.removeprefix("- ds ") for text in own.mismatches)
@@ -84,8 +84,7 @@ def check_deepspeed(arguments: TrainingArguments) -> None:
             "Remove these keys from the launch file, or set them to auto."
         )
     # Else from_pretrained would share out the weights at once, and leave none for what follows.
-    unset: Any = integration.unset_hf_deepspeed_config
-    unset()
+    integration.unset_hf_deepspeed_config()
 
 
 def _quiet() -> None:
@@ -162,19 +161,19 @@ class ZeroTrainer(Trainer):
         # The Trainer leaves frozen weights out for PEFT's own models alone.
         engine: Any = self.model_wrapped
         engine.save_checkpoint(output_dir, exclude_frozen_parameters=True)
+        schedule: Any = self.lr_scheduler
         if self.args.should_save:
-            torch.save(self.lr_scheduler.state_dict(), Path(output_dir, "scheduler.pt"))
+            torch.save(schedule.state_dict(), Path(output_dir, "scheduler.pt"))
 
     def _prepare_for_training(
         self, max_steps: int, train_dataloader: Any, resume_from_checkpoint: str | None
     ) -> Any:
         if resume_from_checkpoint is not None:
             self._check_kind(Path(resume_from_checkpoint))
+        prepare: Any = super()._prepare_for_training  # it has no types
         if not self.is_deepspeed_enabled or resume_from_checkpoint is None:
-            return super()._prepare_for_training(
-                max_steps, train_dataloader, resume_from_checkpoint
-            )
-        prepared = super()._prepare_for_training(max_steps, train_dataloader, None)
+            return prepare(max_steps, train_dataloader, resume_from_checkpoint)
+        prepared = prepare(max_steps, train_dataloader, None)
         engine: Any = self.model_wrapped
         try:
             # Not strict: the frozen weights are not in it.
