@@ -97,6 +97,15 @@ class Backbone(nn.Module, ABC):
         """True if no parameter of the encoder is trained."""
         return not _is_trained(self.encoder)
 
+    @property
+    def repeated_layers(self) -> list[str]:
+        """Names of the classes of layers that every process runs equally often, as FSDP needs it.
+
+        It then gathers the weights of one such layer at a time, and the others all at once.
+        """
+        lists = [module for module in self.modules() if type(module) is nn.ModuleList]
+        return sorted({type(layer).__name__ for layers in lists for layer in layers})
+
     def train(self, mode: bool = True) -> Backbone:
         """Switch to training; frozen networks stay in evaluation mode, without dropout."""
         super().train(mode)

@@ -101,12 +101,8 @@ class EmotionClassifier(nn.Module):
 
     @property
     def _no_split_modules(self) -> list[str]:
-        """The classes of repeated layers, by the name that accelerate asks for.
-
-        FSDP gathers the weights of one such layer at a time.
-        """
-        repeated = [m for m in self.backbone.modules() if type(m) is nn.ModuleList]
-        return sorted({type(layer).__name__ for layers in repeated for layer in layers})
+        """The layers that FSDP gathers one at a time, by the name that accelerate asks for."""
+        return self.backbone.repeated_layers
 
     def trained_names(self) -> list[str]:
         """Return keys of what training changes: trained parameters and fitted statistics."""

@@ -13,6 +13,7 @@ from transformers import TrainingArguments
 from abhinaya.errors import BadValueError, MissingPackageError
 from abhinaya.loading.dataset import usable_workers
 from abhinaya.nn.classifier_config import ClassifierConfig
+from abhinaya.processes import asks_for
 from abhinaya.training.sharded import check_sharding
 from abhinaya.training.zero import check_deepspeed, settle_deepspeed
 
@@ -99,7 +100,7 @@ def _settle_environment(given: dict[str, Any]) -> None:
 
     Both come through variables, from the command line or from the user's own accelerate config.
     """
-    if os.environ.get("ACCELERATE_USE_MEGATRON_LM", "false").lower() in ("true", "1", "yes"):
+    if asks_for("ACCELERATE_USE_MEGATRON_LM"):
         raise BadValueError(
             "ACCELERATE_USE_MEGATRON_LM asks for Megatron-LM, with which members are not trained. "
             "Launch without it: accelerate launch --config_file "

@@ -24,24 +24,39 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.utils._pytree import tree_map_only
 from transformers import Trainer
 
-from abhinaya.errors import BadValueError
+from abhinaya.errors import BadValueError, list_some
 from abhinaya.nn.classifier import EmotionClassifier
-from abhinaya.processes import is_main_process, splits_weights
+from abhinaya.processes import asks_for, is_main_process
 
-__all__ = ["ShardedTrainer", "check_sharding", "gather", "make_whole", "scatter"]
+__all__ = [
+    "ShardedTrainer",
+    "check_model",
+    "check_sharding",
+    "gather",
+    "make_whole",
+    "scatter",
+]
 
 _logger = logging.getLogger(__name__)
 
 _OPTIMIZERS = ("adamw_torch", "adamw_torch_fused", "sgd")
 
-# What the launch file may ask for, and why it cannot be had.
+_NO = ("", "false", "no", "none", "0")
+
+# What the launch file may ask for, which values work, and why others do not.
 _NOT_POSSIBLE = (
     (
         "FSDP_ACTIVATION_CHECKPOINTING",
+        _NO,
         "Set training.activation_checkpointing in the member's config",
     ),
-    ("FSDP_IGNORED_MODULES", "What FSDP ignores would be trained apart in every process"),
-    ("ACCELERATE_USE_PARALLELISM_CONFIG", "Batches are split over all processes"),
+    ("FSDP_IGNORED_MODULES", _NO, "What FSDP ignores would be trained apart in every process"),
+    (
+        "FSDP_AUTO_WRAP_POLICY",
+        ("", "transformer_based_wrap", "no_wrap"),
+        "Set TRANSFORMER_BASED_WRAP; members name their layers themselves",
+    ),
+    ("ACCELERATE_USE_PARALLELISM_CONFIG", _NO, "Batches are split over all processes"),
 )
 
 
@@ -54,7 +69,7 @@ def check_sharding(given: dict[str, Any]) -> None:
     Raises:
         BadValueError: if it asks for FSDP 1, or for something that would change what is trained.
     """
-    if not splits_weights():
+    if not asks_for("ACCELERATE_USE_FSDP"):
         return
     advice = "Launch with --config_file configs/accelerate/fsdp2.yaml, or correct your own file."
     version = os.environ.get("FSDP_VERSION", "1")
@@ -63,8 +78,8 @@ def check_sharding(given: dict[str, Any]) -> None:
             "ACCELERATE_USE_FSDP asks for FSDP, with which members are not trained in version "
             f"{version}, only in version 2 (fsdp_version). {advice}"
         )
-    for key, reason in _NOT_POSSIBLE:
-        if os.environ.get(key, "false").lower() not in ("false", "no", "0", "none", ""):
+    for key, allowed, reason in _NOT_POSSIBLE:
+        if os.environ.get(key, "").lower() not in allowed:
             raise BadValueError(
                 f"{key} is {os.environ[key]!r}, which members cannot be trained with. {reason}. "
                 f"{advice}"
@@ -86,6 +101,40 @@ def check_sharding(given: dict[str, Any]) -> None:
             _logger.warning(
                 "fsdp_cpu_ram_efficient_loading is not done: every process reads the weights"
             )
+
+
+def check_model(model: EmotionClassifier) -> None:
+    """Refuse weights that FSDP cannot split, and say what it leaves out.
+
+    Raises:
+        BadValueError: if weights are quantised, or the launch file names other layers.
+    """
+    whole = next((n for n, p in model.named_parameters() if not p.is_floating_point()), None)
+    if whole is not None:
+        raise BadValueError(
+            f"The weights of {whole!r} are quantised, and FSDP cannot split such weights. Set "
+            "weights (or llm_weights) to bf16, or launch without FSDP."
+        )
+    asked = os.environ.get("FSDP_TRANSFORMER_CLS_TO_WRAP", "")
+    layers = model.backbone.repeated_layers
+    others = sorted({name for name in asked.split(",") if name}.difference(layers))
+    if others:
+        raise BadValueError(
+            f"fsdp_transformer_layer_cls_to_wrap names {list_some(others)}, but the layers that "
+            f"can be split one by one are {list_some(layers) or 'none'}. Leave the key out."
+        )
+    configs: list[Any] = [
+        getattr(module, "config", None)
+        for module in model.backbone.modules()
+        if any(parameter.requires_grad for parameter in module.parameters())
+    ]
+    dropped = max(getattr(config, "layerdrop", 0.0) for config in [None, *configs])
+    if dropped and is_main_process():
+        _logger.warning(
+            "layerdrop is %g in the base's config.json, but with FSDP transformers runs every "
+            "layer, so none is dropped in training",
+            dropped,
+        )
 
 
 def gather(tree: Any, *, keep: bool = True) -> Any:
@@ -135,13 +184,13 @@ class ShardedTrainer(Trainer):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if self.is_fsdp_enabled:
-            _check_parameters(self.model)
+            check_model(self.model)
             # accelerate would compute with all weights and inputs in bf16. The config means
             # autocast, as without FSDP: frozen weights keep their type, trained ones are float32.
             self.accelerator.state.fsdp_plugin.mixed_precision_policy = MixedPrecisionPolicy()
             # Of a wrapped layer's output; nobody changes it in place.
             warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor")
-        elif splits_weights() and self.args.world_size > 1:
+        elif asks_for("ACCELERATE_USE_FSDP") and self.args.world_size > 1:
             _logger.warning(
                 "The launch asks for FSDP, which accelerate does on accelerators only: here every "
                 "process holds all weights"
@@ -224,25 +273,3 @@ class ShardedTrainer(Trainer):
         self.optimizer.load_state_dict(saved)
         schedule = torch.load(Path(checkpoint, "scheduler.pt"), weights_only=True)
         self.lr_scheduler.load_state_dict(schedule)
-
-
-def _check_parameters(model: EmotionClassifier) -> None:
-    """Refuse weights that cannot be split, and say what is not done."""
-    whole = next((n for n, p in model.named_parameters() if not p.is_floating_point()), None)
-    if whole is not None:
-        raise BadValueError(
-            f"The weights of {whole!r} are quantised, and FSDP cannot split such weights. Set "
-            "weights (or llm_weights) to bf16, or launch without FSDP."
-        )
-    configs: list[Any] = [
-        getattr(module, "config", None)
-        for module in model.backbone.modules()
-        if any(parameter.requires_grad for parameter in module.parameters())
-    ]
-    dropped = max(getattr(config, "layerdrop", 0.0) for config in [None, *configs])
-    if dropped and is_main_process():
-        _logger.warning(
-            "layerdrop is %g in the base's config.json, but with FSDP transformers runs every "
-            "layer, so none is dropped in training",
-            dropped,
-        )

@@ -6,7 +6,7 @@ hands DeepSpeed the config's batch, accumulation, clipping and optimizer. What e
 - DeepSpeed's own bf16 casts every weight, frozen encoders as well. Members run under autocast, as
   in any other launch: trained weights stay float32, frozen ones keep their type.
 - Parts of the members are read by hand, not by `from_pretrained`. So every process reads all
-  weights into the memory of its machine, and DeepSpeed shares them out afterwards.
+  weights into the memory of its machine, and they are shared out afterwards.
 - Checkpoints and `best/` hold whole tensors, and those that are trained only. The state of the
   optimizer is DeepSpeed's own, in files that only as many processes can go on with.
 """
@@ -30,6 +30,7 @@ from transformers import Trainer, TrainingArguments
 
 from abhinaya.errors import BadValueError, CheckpointError, MissingPackageError
 from abhinaya.nn.classifier import EmotionClassifier
+from abhinaya.processes import asks_for
 
 __all__ = ["ZeroTrainer", "check_deepspeed", "settle_deepspeed"]
 
@@ -47,7 +48,7 @@ def settle_deepspeed(given: dict[str, Any]) -> dict[str, Any]:
         MissingPackageError: if DeepSpeed is not installed.
         BadValueError: if the config asks for what it cannot do.
     """
-    if os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() not in ("true", "1", "yes"):
+    if not asks_for("ACCELERATE_USE_DEEPSPEED"):
         return {}
     if importlib.util.find_spec("deepspeed") is None:
         raise MissingPackageError("deepspeed", "A launch with DeepSpeed", "deepspeed")
@@ -71,12 +72,7 @@ def check_deepspeed(arguments: TrainingArguments) -> None:
     Raises:
         BadValueError: if one does.
     """
-    from transformers.integrations import deepspeed
-
-    integration: Any = deepspeed  # it has no types
-    plugin: Any = arguments.deepspeed_plugin
-    own = integration.HfTrainerDeepSpeedConfig(copy.deepcopy(plugin.deepspeed_config))
-    own.trainer_config_process(arguments)
+    own = _fill(arguments)
     if own.mismatches:
         listed = "; ".join(text.removeprefix("- ds ") for text in own.mismatches)
         raise BadValueError(
@@ -84,7 +80,21 @@ def check_deepspeed(arguments: TrainingArguments) -> None:
             "Remove these keys from the launch file, or set them to auto."
         )
     # Else from_pretrained would share out the weights at once, and leave none for what follows.
-    integration.unset_hf_deepspeed_config()
+    _integration().unset_hf_deepspeed_config()
+
+
+def _integration() -> Any:
+    from transformers.integrations import deepspeed
+
+    return deepspeed  # it has no types
+
+
+def _fill(arguments: TrainingArguments) -> Any:
+    """Return DeepSpeed's config of the launch with the arguments' values in place of `auto`."""
+    plugin: Any = arguments.deepspeed_plugin
+    own = _integration().HfTrainerDeepSpeedConfig(copy.deepcopy(plugin.deepspeed_config))
+    own.trainer_config_process(arguments)
+    return own
 
 
 def _quiet() -> None:
@@ -114,14 +124,8 @@ class ZeroTrainer(Trainer):
     ) -> None:
         plugin = args.deepspeed_plugin
         if plugin is not None:
-            quantised = next(
-                (n for n, p in model.named_parameters() if not p.is_floating_point()), None
-            )
-            if quantised is not None and plugin.zero_stage == 3:
-                raise BadValueError(
-                    f"The weights of {quantised!r} are quantised, and ZeRO-3 cannot share out such "
-                    "weights. Set weights (or llm_weights) to bf16, or launch with zero2.yaml."
-                )
+            if plugin.zero_stage == 3:
+                _share_out(model, args)
             if bf16:
                 # As accelerate does without DeepSpeed. A cast copy of a weight that was gathered
                 # for its layer must not be kept.
@@ -207,3 +211,30 @@ class ZeroTrainer(Trainer):
         state = load_file(Path(str(self.state.best_model_checkpoint), "model.safetensors"))
         with self.whole_weights(write=True):
             self._issue_warnings_after_load(self.model.load_state_dict(state, strict=False))
+
+
+def _share_out(model: EmotionClassifier, args: TrainingArguments) -> None:
+    """Leave each process its share of every weight, as ZeRO-3 does, but one weight after the other.
+
+    DeepSpeed alone would first move all of them to the device, where they may not fit.
+
+    Raises:
+        BadValueError: if the model cannot be run with weights that are shared out.
+    """
+    quantised = next((n for n, p in model.named_parameters() if not p.is_floating_point()), None)
+    if quantised is not None:
+        raise BadValueError(
+            f"The weights of {quantised!r} are quantised, and ZeRO-3 cannot share out such "
+            "weights. Set weights (or llm_weights) to bf16, or launch with zero2.yaml."
+        )
+    if not model.backbone.repeated_layers:
+        raise BadValueError(
+            "This model runs clips in groups of equal length, more of them in one process than in "
+            "another, and so cannot gather weights layer by layer. Launch it with zero2.yaml."
+        )
+    import deepspeed
+
+    deepspeed.zero.Init(module=model, config_dict_or_path=_fill(args).config)
+    for module in model.modules():
+        for name, buffer in module.named_buffers(recurse=False):
+            setattr(module, name, buffer.to(args.device))

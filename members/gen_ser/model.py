@@ -62,6 +62,7 @@ class TransportBackbone(Backbone):
         # Methods only: what else `speech` has is not part of this model.
         self._encode = speech.forward_pretrained
         self._encode_settings = speech.encode_settings
+        self._repeated_layers = speech.repeated_layers
         width = speech.n_features
         self.layer_means = LayerMeans(n_layers, width, standardize=standardize)
         self.n_features = 2 * width
@@ -70,6 +71,11 @@ class TransportBackbone(Backbone):
     def encode_settings(self) -> dict[str, Any]:
         """Those of the other backbone, so that stored features serve both members."""
         return self._encode_settings
+
+    @property
+    def repeated_layers(self) -> list[str]:
+        """Those of the other backbone, which knows how it runs them."""
+        return self._repeated_layers
 
     def forward_pretrained(self, **inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Return the mean of each layer, shape (B, N, 1, D), and a mask (B, 1)."""

@@ -100,6 +100,12 @@ class WavLMBackbone(Backbone):
         """The options that change what `forward_pretrained` returns."""
         return {"layer_weights": self.layer_weights, "average_frames": self.average_frames}
 
+    @property
+    def repeated_layers(self) -> list[str]:
+        """None with group normalisation: clips run in groups, more or fewer in each process."""
+        is_grouped = self.encoder.config.feat_extract_norm == "group"
+        return [] if is_grouped else super().repeated_layers
+
     def forward_pretrained(self, waveforms: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Return hidden states and frame mask of waveforms.
 

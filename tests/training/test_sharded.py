@@ -6,16 +6,21 @@ import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
+from transformers import Trainer
 
 from abhinaya.errors import BadValueError
+from abhinaya.nn.build import build_classifier
+from abhinaya.nn.classifier import EmotionClassifier
 from abhinaya.nn.classifier_config import ClassifierConfig
 from abhinaya.processes import join_launch, splits_weights
 from abhinaya.training.arguments import training_arguments
-from abhinaya.training.sharded import gather, scatter
+from abhinaya.training.sharded import ShardedTrainer, check_model, gather, scatter
+from members.wavlm.member import MEMBER
 
 MakeConfig = Callable[..., ClassifierConfig]
 Settle = Callable[..., None]
@@ -55,6 +60,10 @@ def settle(make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPa
             r"FSDP_IGNORED_MODULES is 'backbone\.\*'.* would be trained apart in every process\.",
         ),
         (
+            {"FSDP_AUTO_WRAP_POLICY": "SIZE_BASED_WRAP"},
+            r"FSDP_AUTO_WRAP_POLICY is 'SIZE_BASED_WRAP'.*Set TRANSFORMER_BASED_WRAP",
+        ),
+        (
             {"ACCELERATE_USE_PARALLELISM_CONFIG": "true"},
             r"ACCELERATE_USE_PARALLELISM_CONFIG is 'true'.*Batches are split over all processes\.",
         ),
@@ -90,6 +99,55 @@ def test_launch_in_which_one_process_would_have_the_weights_is_told_otherwise(
         settle(FSDP_CPU_RAM_EFFICIENT_LOADING="true")
     assert os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] == "false"
     assert "every process reads the weights" in caplog.text
+
+
+@pytest.fixture
+def model(make_config: MakeConfig, tmp_path: Path) -> EmotionClassifier:
+    config = make_config(tmp_path)
+    return build_classifier(MEMBER, config, 8)
+
+
+def test_quantised_weights_under_fsdp_raise(model: EmotionClassifier) -> None:
+    weight = model.backbone.encoder.encoder.layers[0].attention.k_proj.weight
+    weight.requires_grad_(False)
+    weight.data = weight.data.to(torch.int8)
+    with pytest.raises(BadValueError, match=r"k_proj\.weight' are quantised, .* Set weights"):
+        check_model(model)
+
+
+def test_layers_of_the_launch_file_that_are_not_there_raise(
+    model: EmotionClassifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "WavLMEncoderLayerStableLayerNorm"
+    monkeypatch.setenv("FSDP_TRANSFORMER_CLS_TO_WRAP", f"LlamaDecoderLayer,{name}")
+    with pytest.raises(BadValueError, match=rf"names LlamaDecoderLayer, but .* are {name}, WavLML"):
+        check_model(model)
+
+
+def test_layers_that_fsdp_does_not_drop_are_told(
+    model: EmotionClassifier, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING, logger="abhinaya"):
+        model.backbone.encoder.config.layerdrop = 0.0
+        check_model(model)
+        assert not caplog.text
+        model.backbone.encoder.config.layerdrop = 0.1
+        check_model(model)
+    assert "layerdrop is 0.1 in the base's config.json, but with FSDP" in caplog.text
+
+
+def test_launch_with_fsdp_on_the_cpu_is_told(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def start(self: Trainer) -> None:
+        self.is_fsdp_enabled = False  # as accelerate decides without an accelerator
+        self.args = SimpleNamespace(world_size=2)
+
+    monkeypatch.setattr(Trainer, "__init__", start)
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with caplog.at_level(logging.WARNING, logger="abhinaya"):
+        ShardedTrainer()
+    assert "here every process holds all weights" in caplog.text
 
 
 def test_weights_are_split_in_training_only(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -76,7 +76,7 @@ def runs(
     log = launch({folder / member: config for member, config in configs.items()})
     found = {}
     for member, config in configs.items():
-        load_member(member).train(config, manifest)
+        load_member(config.member).train(config, manifest)
         found[member] = Runs(config, folder / member, log)
     return found
 
@@ -99,7 +99,7 @@ def test_two_processes_with_split_weights_train_what_one_does(
         found = {file.name for file in (theirs / name).rglob("*")}
         assert {file for file in found if not file.startswith("rng_state_")} == names
         assert largest_difference(theirs / name, ours / name) < 1e-5
-    assert (theirs / "best" / "adapter").is_dir() == (member != "wavlm")
+    assert (theirs / "best" / "adapter").is_dir() == (member in ("salmonn-13b", "llama-8b-lora"))
 
 
 def test_layers_are_split_one_by_one_without_a_name_in_the_launch_file(
@@ -115,12 +115,13 @@ def test_layers_are_split_one_by_one_without_a_name_in_the_launch_file(
     assert set(heard) < set(split[2])
     assert "FSDPWhisperEncoderLayer" in split[2]
     assert split[4] == ["FSDPEmotionClassifier", "FSDPLlamaDecoderLayer"]
+    assert split[6] == ["FSDPEmotionClassifier"]  # each process has its own number of groups
 
 
 def test_each_kind_of_launch_goes_on_where_another_was_killed(
     runs: dict[str, Runs], manifest: Manifest, tmp_path: Path
 ) -> None:
-    s1, s2, t2 = (runs[member] for member in MEMBERS)
+    s1, s2, t2, *_ = (runs[member] for member in MEMBERS)
     from_shared = cut(s1.shared, tmp_path / "wavlm")
     from_alone = cut(t2.alone, tmp_path / "llama")
     before = (from_alone / "checkpoint-2" / "optimizer.pt").stat().st_mtime_ns
@@ -139,7 +140,7 @@ def test_one_process_predicts_from_what_two_trained(
     runs: dict[str, Runs], manifest: Manifest, tmp_path: Path, member: str
 ) -> None:
     tables = [
-        load_member(member).predict(
+        load_member(runs[member].config.member).predict(
             run, PredictRequest(manifest=manifest, selection=("development",), out=tmp_path / name)
         )
         for run, name in ((runs[member].alone, "a.parquet"), (runs[member].shared, "b.parquet"))

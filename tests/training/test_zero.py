@@ -14,12 +14,27 @@ from abhinaya.errors import BadValueError, CheckpointError
 from abhinaya.training.zero import ZeroTrainer, check_deepspeed
 
 
-def test_quantised_weights_are_refused_under_zero3() -> None:
-    model = torch.nn.Linear(2, 2)
-    model.packed = torch.nn.Parameter(torch.zeros(2, dtype=torch.uint8), requires_grad=False)
+class Model(torch.nn.Linear):
+    def __init__(self, repeated_layers: list[str], dtype: torch.dtype) -> None:
+        super().__init__(2, 2)
+        self.packed = torch.nn.Parameter(torch.zeros(2, dtype=dtype), requires_grad=False)
+        self.backbone = SimpleNamespace(repeated_layers=repeated_layers)
+
+
+@pytest.mark.parametrize(
+    ("layers", "dtype", "message"),
+    [
+        (["Layer"], torch.uint8, r"'packed' are quantised, and ZeRO-3 cannot .* zero2\.yaml"),
+        ([], torch.float32, r"runs clips in groups of equal length, .* zero2\.yaml"),
+    ],
+)
+def test_models_that_zero3_cannot_share_out_are_refused(
+    layers: list[str], dtype: torch.dtype, message: str
+) -> None:
+    model: Any = Model(layers, dtype)
     arguments: Any = SimpleNamespace(deepspeed_plugin=SimpleNamespace(zero_stage=3))
-    with pytest.raises(BadValueError, match=r"'packed' are quantised, and ZeRO-3 .* zero2\.yaml"):
-        ZeroTrainer(model=model, args=arguments, bf16=False)  # type: ignore[arg-type]
+    with pytest.raises(BadValueError, match=message):
+        ZeroTrainer(model=model, args=arguments, bf16=False)
 
 
 @pytest.mark.parametrize(
