@@ -214,7 +214,7 @@ class ZeroTrainer(Trainer):
 
 
 def _share_out(model: EmotionClassifier, args: TrainingArguments) -> None:
-    """Leave each process its share of every weight, as ZeRO-3 does, but one weight after the other.
+    """Split the weights over the processes as ZeRO-3 does, but one after the other.
 
     DeepSpeed alone would first move all of them to the device, where they may not fit.
 
