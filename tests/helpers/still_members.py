@@ -39,12 +39,16 @@ MEMBERS = {
     "llama-8b-lora": (
         "head.dropout=0",
         "lora.dropout=0",
-        "weights=bf16",
-        "training.bf16=true",
         "training.activation_checkpointing=true",
     ),
     "distilhubert": ("head.dropout=0", "spec_augment=false"),
     "gen-ser-whisper-noisy": ("estimator.dropout=0",),
+    "llama-8b-lora-bare": (
+        "head.dropout=0",
+        "lora.dropout=0",
+        "weights=bf16",
+        "training.bf16=true",
+    ),
 }
 CHECKPOINTS = ("checkpoint-2", "checkpoint-4", "checkpoint-6", "best")
 
@@ -90,7 +94,7 @@ def write_config(member: str, folder: Path, manifest_file: Path) -> dict[str, An
         still = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
         (folder / "bert" / "config.json").write_text(json.dumps(still))
         content["qformer"] = str(folder / "bert")
-    if member == "llama-8b-lora":
+    if member.startswith("llama"):
         content["data"]["transcripts"] = {"train": "human", "predict": "human"}
     return apply_overrides(content, [*SETTINGS, *MEMBERS[member]])
 

@@ -88,18 +88,19 @@ def test_two_processes_with_split_weights_train_what_one_does(
     ours, theirs = runs[member].alone, runs[member].shared
     assert len(losses(ours)) == 6
     # One bit of bf16 is 0.4 % of one row's logit.
-    noise = 1e-3 if member == "llama-8b-lora" else 1e-4
-    assert losses(theirs) == pytest.approx(losses(ours), rel=noise)
-    validation = losses(ours, "eval_loss")
-    assert len(validation) == 3
-    assert losses(theirs, "eval_loss") == pytest.approx(validation, rel=noise)
-    assert losses(theirs, "eval_macro_f1") == losses(ours, "eval_macro_f1")
+    noise = 10 if MEMBERS[member][-1] == "training.bf16=true" else 1
+    assert losses(theirs) == pytest.approx(losses(ours), rel=noise * 1e-4)
+    has_loss = member != "gen-ser-whisper-noisy"
+    for column in ["eval_macro_f1", *["eval_loss"] * has_loss]:
+        assert len(losses(ours, column)) == 3
+        found = losses(theirs, column)
+        assert found == pytest.approx(losses(ours, column), rel=noise * 1e-4)
     for name in CHECKPOINTS:
         names = {file.name for file in (ours / name).rglob("*")} - {"rng_state.pth"}
-        found = {file.name for file in (theirs / name).rglob("*")}
-        assert {file for file in found if not file.startswith("rng_state_")} == names
-        assert largest_difference(theirs / name, ours / name) < 1e-5
-    assert (theirs / "best" / "adapter").is_dir() == (member in ("salmonn-13b", "llama-8b-lora"))
+        files = {file.name for file in (theirs / name).rglob("*")}
+        assert {file for file in files if not file.startswith("rng_state_")} == names
+        assert largest_difference(theirs / name, ours / name) < noise * 1e-5
+    assert ("adapter_model.safetensors" in files) == ("lora.dropout=0" in MEMBERS[member])
 
 
 def test_layers_are_split_one_by_one_without_a_name_in_the_launch_file(
@@ -147,4 +148,4 @@ def test_one_process_predicts_from_what_two_trained(
     ]
     ours, theirs = (table.probs for table in tables)
     assert np.isfinite(ours).all()
-    assert np.abs(theirs - ours).max() < 1e-5
+    assert np.abs(theirs - ours).max() < 1e-4
