@@ -10,10 +10,10 @@ export OMP_NUM_THREADS ?= 1
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-vllm check style clean
+.PHONY: help install demo test test-deepspeed test-vllm check style clean
 
 help:  ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## */  make \1\t/p' Makefile | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## */  make \1\t/p' Makefile | expand -t 23
 
 install: $(READY)  ## make the environment
 
@@ -32,6 +32,9 @@ test: $(READY)  ## all tests, the slow ones too
 test-vllm: $(READY)  ## the zero-shot language model against a real vLLM on the CPU
 	.ci/test-vllm $(BIN)/python
 
+test-deepspeed: $(READY)  ## two processes under DeepSpeed on the CPU
+	.ci/test-deepspeed $(BIN)/python
+
 check: $(READY)  ## only look: style, spelling, types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -44,4 +47,4 @@ style: $(READY)  ## repair what can be repaired
 	$(BIN)/codespell --write-changes
 
 clean:  ## remove the environment and caches
-	rm -rf $(VENV) .venv-vllm build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-deepspeed .venv-vllm build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

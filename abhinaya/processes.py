@@ -18,12 +18,14 @@ from abhinaya.progress import progress
 if TYPE_CHECKING:
     from accelerate import PartialState
 
-__all__ = ["is_main_process", "join_launch", "map_in_shares", "meet", "splits_weights"]
+__all__ = ["asks_for", "is_main_process", "join_launch", "map_in_shares", "meet", "splits_weights"]
 
 _logger = logging.getLogger(__name__)
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
+
+_FSDP, _DEEPSPEED = "ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED"
 
 _N_THREADS = 8
 
@@ -40,9 +42,17 @@ def is_main_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
+def asks_for(variable: str) -> bool:
+    """Tell whether `accelerate launch` has switched something on, such as ACCELERATE_USE_FSDP."""
+    return os.environ.get(variable, "false").lower() in ("true", "1", "yes")
+
+
 def splits_weights() -> bool:
     """Tell whether this is a training whose launch splits the weights over its processes."""
-    return os.environ.get("ACCELERATE_USE_FSDP", "false").lower() in ("true", "1", "yes")
+    stage = os.environ.get(
+        "ACCELERATE_DEEPSPEED_ZERO_STAGE"
+    )  # without it, a file of DeepSpeed has it
+    return asks_for(_FSDP) or (asks_for(_DEEPSPEED) and stage not in ("0", "1", "2"))
 
 
 def join_launch() -> PartialState:
@@ -53,10 +63,11 @@ def join_launch() -> PartialState:
     import torch
     from accelerate import PartialState
 
-    if splits_weights() and not torch.distributed.is_initialized():
+    if not torch.distributed.is_initialized():
         # No training: rows are shared out, and each process holds all weights. transformers would
         # leave them empty in all but the first.
-        os.environ["ACCELERATE_USE_FSDP"] = "false"
+        for variable in filter(asks_for, (_FSDP, _DEEPSPEED)):
+            os.environ[variable] = "false"
     return PartialState(cpu=not torch.accelerator.is_available(), timeout=_TIMEOUT)
 
 

@@ -142,9 +142,9 @@ _SET_BY_US = {
 }
 
 
-# How weights are split over devices is no matter of the config: each launch resumes another.
+# How weights are split over devices is no matter of the config: each launch trains the same run.
 _NOT_YET = {
-    "deepspeed": "members are not trained with DeepSpeed",
+    "deepspeed": "members are not trained with DeepSpeed by their config, but by the launch",
     "fsdp": "members are not trained with FSDP by their config, but by the launch",
     "fsdp_config": "members are not trained with FSDP by their config, but by the launch",
     "parallelism_config": "members are not trained in parts over several devices",

@@ -13,7 +13,9 @@ from transformers import TrainingArguments
 from abhinaya.errors import BadValueError, MissingPackageError
 from abhinaya.loading.dataset import usable_workers
 from abhinaya.nn.classifier_config import ClassifierConfig
+from abhinaya.processes import asks_for
 from abhinaya.training.sharded import check_sharding
+from abhinaya.training.zero import check_deepspeed, settle_deepspeed
 
 __all__ = ["training_arguments", "warn_of_split_batches"]
 
@@ -38,13 +40,14 @@ def training_arguments(config: ClassifierConfig, folder: Path) -> TrainingArgume
     evaluated and the last checkpoint counts.
 
     Raises:
-        BadValueError: if the global batch cannot be split evenly, or the environment asks for
-            DeepSpeed, Megatron-LM or what members cannot do under FSDP.
-        MissingPackageError: if the wanted logger is not installed.
+        BadValueError: if the global batch cannot be split evenly, there are more processes than
+            devices, or the launch asks for what members cannot do.
+        MissingPackageError: if the wanted logger, or DeepSpeed, is not installed.
     """
     given = config.training.arguments
     _require_loggers(given.get("report_to"))
     _settle_environment(given)
+    under_deepspeed = settle_deepspeed(given)
     # Known before torch.distributed starts, from the variables that every launcher sets.
     n_processes = int(os.environ.get("WORLD_SIZE", "1"))
     per_device, n_steps = _split_batch(
@@ -75,6 +78,7 @@ def training_arguments(config: ClassifierConfig, folder: Path) -> TrainingArgume
         "load_best_model_at_end": validates,
         "metric_for_best_model": "macro_f1" if validates else None,
         "greater_is_better": True if validates else None,
+        **under_deepspeed,
     }
     try:
         built = TrainingArguments(**arguments)
@@ -86,6 +90,8 @@ def training_arguments(config: ClassifierConfig, folder: Path) -> TrainingArgume
         # Several devices in one process would mean DataParallel, which multiplies the batch
         # unasked.
         built._n_gpu = 1
+    if under_deepspeed:
+        check_deepspeed(built)
     return built
 
 
@@ -94,16 +100,22 @@ def _settle_environment(given: dict[str, Any]) -> None:
 
     Both come through variables, from the command line or from the user's own accelerate config.
     """
-    for key, name in (
-        ("ACCELERATE_USE_DEEPSPEED", "DeepSpeed"),
-        ("ACCELERATE_USE_MEGATRON_LM", "Megatron-LM"),
-    ):
-        if os.environ.get(key, "false").lower() in ("true", "1", "yes"):
-            raise BadValueError(
-                f"{key} asks for {name}, with which members are not trained. Launch without it: "
-                "accelerate launch --config_file configs/accelerate/one-machine.yaml, or correct "
-                "the file that accelerate config wrote."
-            )
+    if asks_for("ACCELERATE_USE_MEGATRON_LM"):
+        raise BadValueError(
+            "ACCELERATE_USE_MEGATRON_LM asks for Megatron-LM, with which members are not trained. "
+            "Launch without it: accelerate launch --config_file "
+            "configs/accelerate/one-machine.yaml, or correct the file that accelerate config wrote."
+        )
+    n_here, n_devices = (
+        int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
+        torch.accelerator.device_count(),
+    )
+    if n_here > n_devices > 0 and not given.get("use_cpu"):
+        raise BadValueError(
+            f"The launch has started {n_here} processes on this machine, which has {n_devices} "
+            f"{'device' if n_devices == 1 else 'devices'}. Launch with num_processes: {n_devices} "
+            "for each machine (--num_processes, or in the launch file)."
+        )
     check_sharding(given)
     wanted = next((kind for kind in ("fp16", "bf16") if given.get(kind)), "no")
     asked = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")

@@ -26,7 +26,7 @@ from transformers import Trainer
 
 from abhinaya.errors import BadValueError, list_some
 from abhinaya.nn.classifier import EmotionClassifier
-from abhinaya.processes import is_main_process, splits_weights
+from abhinaya.processes import asks_for, is_main_process
 
 __all__ = [
     "ShardedTrainer",
@@ -69,7 +69,7 @@ def check_sharding(given: dict[str, Any]) -> None:
     Raises:
         BadValueError: if it asks for FSDP 1, or for something that would change what is trained.
     """
-    if not splits_weights():
+    if not asks_for("ACCELERATE_USE_FSDP"):
         return
     advice = "Launch with --config_file configs/accelerate/fsdp2.yaml, or correct your own file."
     version = os.environ.get("FSDP_VERSION", "1")
@@ -190,7 +190,7 @@ class ShardedTrainer(Trainer):
             self.accelerator.state.fsdp_plugin.mixed_precision_policy = MixedPrecisionPolicy()
             # Of a wrapped layer's output; nobody changes it in place.
             warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor")
-        elif splits_weights() and self.args.world_size > 1:
+        elif asks_for("ACCELERATE_USE_FSDP") and self.args.world_size > 1:
             _logger.warning(
                 "The launch asks for FSDP, which accelerate does on accelerators only: here every "
                 "process holds all weights"

@@ -171,6 +171,7 @@ def train_classifier(
         name=config.name,
         model=model,
         args=arguments,
+        bf16=bool(config.training.arguments.get("bf16")),
         lengths=[clip.size for clip in train.clips],
         global_batch_size=config.training.global_batch_size,
         train_dataset=ClipDataset(train.clips, load_train, train.targets),
@@ -192,10 +193,11 @@ def train_classifier(
         make_whole(model, model.trained_names())
         model.calibrate(np.asarray(found.predictions), validation.truth)
     make_whole(model, model.trained_names())
-    if state.is_main_process:
-        _write_log(run.path / "log.csv", trainer.state.log_history)
-        rows = [clip.utterance for clip in train.clips]
-        _write_best(run, model, config, manifest.emotions, trainer, counts.tolist(), rows)
+    with trainer.whole_weights():
+        if state.is_main_process:
+            _write_log(run.path / "log.csv", trainer.state.log_history)
+            rows = [clip.utterance for clip in train.clips]
+            _write_best(run, model, config, manifest.emotions, trainer, counts.tolist(), rows)
     meet()
     return run.path
 

@@ -25,6 +25,7 @@ from abhinaya.errors import CheckpointError, list_some
 from abhinaya.loading.sampling import LengthGroupedSampler
 from abhinaya.progress import progress
 from abhinaya.training.sharded import ShardedTrainer
+from abhinaya.training.zero import ZeroTrainer
 
 __all__ = ["EmotionTrainer"]
 
@@ -105,7 +106,7 @@ class _EpochLog(TrainerCallback):
         self.stack.close()
 
 
-class EmotionTrainer(ShardedTrainer):
+class EmotionTrainer(ZeroTrainer, ShardedTrainer):
     """Trainer of an `EmotionClassifier`.
 
     Args:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from still_members import configs
 from training_runs import (
     make_config,
     manifest,
@@ -12,6 +13,7 @@ from training_runs import (
 )
 
 __all__ = [
+    "configs",
     "make_config",
     "manifest",
     "manifest_file",

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib.util
 import logging
 import os
 import sys
@@ -10,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from transformers import TrainingArguments
 
 from abhinaya.errors import BadValueError, MissingPackageError
@@ -178,7 +180,6 @@ def test_arguments_logger_that_is_not_installed_raises(
     ("key", "name"),
     [
         ("ACCELERATE_USE_FSDP", "FSDP"),
-        ("ACCELERATE_USE_DEEPSPEED", "DeepSpeed"),
         ("ACCELERATE_USE_MEGATRON_LM", "Megatron-LM"),
     ],
 )
@@ -189,6 +190,39 @@ def test_arguments_launch_that_splits_the_model_raises(
     monkeypatch.setenv(key, "true")
     with pytest.raises(BadValueError, match=rf"{key} asks for {name}, with which members are not"):
         arguments_of()
+
+
+def test_arguments_launch_of_more_processes_than_devices_raises(
+    arguments_of: ArgumentsOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
+    monkeypatch.setattr(torch.accelerator, "device_count", lambda: 2)
+    with pytest.raises(
+        BadValueError,
+        match=r"started 8 processes on this machine, which has 2 devices\. .*num_processes: 2 for",
+    ):
+        arguments_of("training.use_cpu=false")
+    assert arguments_of("training.use_cpu=true").use_cpu
+
+
+def test_arguments_launch_with_deepspeed_needs_it(
+    arguments_of: ArgumentsOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda *args: None)
+    with pytest.raises(MissingPackageError, match=r"with DeepSpeed needs .*abhinaya\[deepspeed\]"):
+        arguments_of()
+
+
+@pytest.mark.parametrize("key", ["fp16", "save_only_model"])
+def test_arguments_that_deepspeed_would_not_do_raise(
+    arguments_of: ArgumentsOf, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "no")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda *args: object())
+    with pytest.raises(BadValueError, match=rf"training\.{key} is set, .*/one-machine\.yaml"):
+        arguments_of(f"training.{key}=true")
 
 
 @pytest.mark.parametrize(

@@ -5,65 +5,25 @@ There is no GPU here: `fsdp_on_cpu.py` says what is stood in, and what is the re
 
 from __future__ import annotations
 
-import csv
-import json
 import os
-import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from member_recipes import RECIPES, make_config
-from safetensors.torch import load_file
+from still_members import CHECKPOINTS, MEMBERS, cut, largest_difference, losses
 
-from abhinaya.config import apply_overrides, dump_yaml
+from abhinaya.config import dump_yaml
 from abhinaya.data.manifest import Manifest
 from abhinaya.member import PredictRequest
-from abhinaya.member_config import check_member_config
 from abhinaya.nn.classifier_config import ClassifierConfig
 from abhinaya.registry import load_member
 
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[2]
-
-# Six steps, the sixth in the second epoch; an Adam that does not blow up the noise of gradients
-# that are nearly zero. The norm of the gradients is cut, as by default. Two rows at once, each with
-# the same neighbour whatever the launch, so that even bf16 rounds alike.
-SETTINGS = (
-    "audio.max_audio_s=0.5",
-    "inference.batch_size=1",
-    "training.per_device_train_batch_size=2",
-    "training.max_steps=6",
-    "training.save_steps=2",
-    "training.logging_strategy=steps",
-    "training.logging_steps=1",
-    "training.adam_epsilon=0.001",
-)
-# By recipe. Clips of DistilHuBERT run in groups of equal length, more of them in one process than
-# in the other; the temperature of Gen-SER is fitted after training.
-MEMBERS = {
-    "wavlm": ("head.dropout=0", "spec_augment=false"),
-    "salmonn-13b": ("head.dropout=0", "lora.dropout=0"),
-    "llama-8b-lora": (
-        "head.dropout=0",
-        "lora.dropout=0",
-        "training.activation_checkpointing=true",
-    ),
-    "distilhubert": ("head.dropout=0", "spec_augment=false"),
-    "gen-ser-whisper-noisy": ("estimator.dropout=0",),
-    "llama-8b-lora-bare": (
-        "head.dropout=0",
-        "lora.dropout=0",
-        "weights=bf16",
-        "training.bf16=true",
-    ),
-}
-CHECKPOINTS = ("checkpoint-2", "checkpoint-4", "checkpoint-6", "best")
 
 
 @dataclass(frozen=True)
@@ -83,38 +43,6 @@ class Runs:
     @property
     def alone(self) -> Path:
         return self.config.run_dir
-
-
-def losses(run: Path, column: str = "loss") -> list[float]:
-    with (run / "log.csv").open(newline="", encoding="utf-8") as file:
-        return [float(row[column]) for row in csv.DictReader(file) if row[column]]
-
-
-def largest_difference(ours: Path, theirs: Path) -> float:
-    """Over all weights of one checkpoint, the adapter beside them included."""
-    files = sorted(file.relative_to(theirs) for file in theirs.rglob("*.safetensors"))
-    pairs = [(load_file(ours / file), load_file(theirs / file)) for file in files]
-    assert all(mine.keys() == yours.keys() for mine, yours in pairs)
-    return max(float((a[key] - b[key]).abs().max()) for a, b in pairs for key in a)
-
-
-def write_config(member: str, folder: Path, manifest_file: Path) -> dict[str, Any]:
-    """The content of a member's config; nothing of the member is random in training."""
-    config = make_config(RECIPES[member], folder, manifest_file)
-    content: dict[str, Any] = config.model_dump(mode="json", exclude_unset=True)
-    if member in ("wavlm", "distilhubert"):
-        file = folder / "base" / "config.json"
-        encoder = json.loads(file.read_text())
-        encoder |= {key: 0.0 for key in encoder if "drop" in key}
-        file.write_text(json.dumps(encoder))
-    if member == "salmonn-13b":
-        (folder / "bert").mkdir()
-        still = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-        (folder / "bert" / "config.json").write_text(json.dumps(still))
-        content["qformer"] = str(folder / "bert")
-    if member.startswith("llama"):
-        content["data"]["transcripts"] = {"train": "human", "predict": "human"}
-    return apply_overrides(content, [*SETTINGS, *MEMBERS[member]])
 
 
 def launch(configs: dict[Path, ClassifierConfig]) -> str:
@@ -139,20 +67,6 @@ def launch(configs: dict[Path, ClassifierConfig]) -> str:
 
 
 @pytest.fixture(scope="module")
-def configs(
-    manifest_file: Path, tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, ClassifierConfig]:
-    """The config of each member; `run_dir` is the run of one process."""
-    found = {}
-    for member in MEMBERS:
-        content = write_config(member, tmp_path_factory.mktemp(member), manifest_file)
-        config = check_member_config(content, member)
-        assert isinstance(config, ClassifierConfig)
-        found[member] = config
-    return found
-
-
-@pytest.fixture(scope="module")
 def runs(
     configs: dict[str, ClassifierConfig],
     manifest: Manifest,
@@ -165,14 +79,6 @@ def runs(
         load_member(config.member).train(config, manifest)
         found[member] = Runs(config, folder / member, log)
     return found
-
-
-def cut(run: Path, into: Path) -> Path:
-    """Copy a run as a kill after its second step leaves it."""
-    shutil.copytree(run, into)
-    for name in CHECKPOINTS[1:]:
-        shutil.rmtree(into / name)
-    return into
 
 
 @pytest.mark.parametrize("member", MEMBERS)
