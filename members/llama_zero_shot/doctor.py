@@ -16,6 +16,7 @@ from abhinaya.prompting.prompts import load_prompt
 from members.llama_zero_shot.config import LlamaZeroShotConfig
 from members.llama_zero_shot.openai_engine import OpenAIEngine
 from members.llama_zero_shot.vllm_engine import VllmEngine
+from members.llama_zero_shot.vllm_server import find_vllm_python
 
 __all__ = ["check_zero_shot"]
 
@@ -73,7 +74,11 @@ def _check_server(config: LlamaZeroShotConfig, findings: Findings) -> None:
 
 
 def _check_model(config: LlamaZeroShotConfig, findings: Findings) -> None:
-    if config.engine == "vllm":
+    if config.engine == "vllm" and config.vllm.server:
+        python = findings.attempt("engine", "vllm", lambda: find_vllm_python(config.vllm))
+        if python is not None:
+            findings.add("engine", "vllm", "ok", f"{str(python)!r} has vLLM and starts its server")
+    elif config.engine == "vllm":
         words = class_words(MSP_PODCAST)
         findings.attempt(
             "engine",
