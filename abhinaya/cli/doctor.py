@@ -51,16 +51,10 @@ def doctor(
 
 def _check_config(config: str, overrides: Sequence[str]) -> Sequence[Finding]:
     from abhinaya.cli.processes import quiet_libraries
-    from abhinaya.doctor.weights import check_base
-    from abhinaya.registry import load_member
+    from abhinaya.doctor.weights import check_member
 
     quiet_libraries()
-    checked = _load(config, overrides)
-    check_weights = getattr(load_member(checked.member), "check_weights", None)
-    if check_weights is None:
-        return check_base(getattr(checked, "base", None))
-    found: Sequence[Finding] = check_weights(checked)
-    return found
+    return check_member(_load(config, overrides))
 
 
 def _load(config: str, overrides: Sequence[str]) -> MemberConfig:

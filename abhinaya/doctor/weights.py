@@ -9,11 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from abhinaya.config import DataConfig
+from abhinaya.config import DataConfig, MemberConfig
 from abhinaya.doctor.environment import is_offline
 from abhinaya.doctor.findings import Findings
 from abhinaya.doctor.memory import count_layers
 from abhinaya.errors import CheckpointError, MissingFileError, MissingPackageError
+from abhinaya.registry import load_member
 
 if TYPE_CHECKING:
     from torch import nn
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = [
     "check_base",
     "check_language_model",
+    "check_member",
     "check_quantization",
     "check_tokenizer",
     "check_transcripts",
@@ -89,6 +91,15 @@ def check_base(base: str | None) -> Findings:
     elif found is not None:
         findings.add("base", base, "ok", "it is there; nothing more is checked for this member")
     return findings
+
+
+def check_member(config: MemberConfig) -> Findings:
+    """Find what a member's own check finds; of one that has none look for the weights alone."""
+    check_weights = getattr(load_member(config.member), "check_weights", None)
+    if check_weights is None:
+        return check_base(getattr(config, "base", None))
+    found: Findings = check_weights(config)
+    return found
 
 
 def shapes_of(module: nn.Module) -> dict[str, tuple[int, ...]]:

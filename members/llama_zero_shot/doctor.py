@@ -20,6 +20,9 @@ from members.llama_zero_shot.vllm_server import find_vllm_python
 
 __all__ = ["check_zero_shot"]
 
+_LONGEST_WAIT_S = 10.0
+"""For the names of models, which no server has to think about."""
+
 
 def check_zero_shot(config: LlamaZeroShotConfig) -> Findings:
     """Return all that can be known before a model is loaded or asked; a server tells its models."""
@@ -47,7 +50,9 @@ def _check_transcripts(config: LlamaZeroShotConfig, findings: Findings) -> None:
 
 def _check_server(config: LlamaZeroShotConfig, findings: Findings) -> None:
     # Nothing is asked, so classes and decoding do not matter.
-    words, server = class_words(MSP_PODCAST), config.openai
+    words = class_words(MSP_PODCAST)
+    timeout_s = min(config.openai.timeout_s, _LONGEST_WAIT_S)
+    server = config.openai.model_copy(update={"timeout_s": timeout_s})
     engine = findings.attempt(
         "engine",
         config.engine,
