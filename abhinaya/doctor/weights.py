@@ -5,14 +5,13 @@ from __future__ import annotations
 import functools
 import importlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from abhinaya.config import DataConfig, MemberConfig
 from abhinaya.doctor.environment import is_offline
 from abhinaya.doctor.findings import Findings
-from abhinaya.doctor.memory import count_layers
 from abhinaya.errors import CheckpointError, MissingFileError, MissingPackageError
 from abhinaya.registry import load_member
 
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 __all__ = [
+    "Shapes",
     "check_base",
     "check_language_model",
     "check_member",
@@ -28,9 +28,13 @@ __all__ = [
     "check_tokenizer",
     "check_transcripts",
     "check_whisper",
+    "count_layers",
     "find_model",
     "shapes_of",
 ]
+
+Shapes = Mapping[str, tuple[int, ...]]
+"""Shape of each tensor by its name."""
 
 _HUB_ID = re.compile(r"\w[\w.-]*(/[\w.-]+)?")
 
@@ -100,6 +104,16 @@ def check_member(config: MemberConfig) -> Findings:
         return check_base(getattr(config, "base", None))
     found: Findings = check_weights(config)
     return found
+
+
+def count_layers(shapes: Shapes) -> int:
+    """Return the number of transformer layers, as numbered in the names.
+
+    Example:
+        >>> count_layers({"layers.0.fc1.weight": (8, 4), "layers.1.fc1.weight": (8, 4)})
+        2
+    """
+    return len({match[1] for key in shapes if (match := re.search(r"layers?\.(\d+)\.", key))})
 
 
 def shapes_of(module: nn.Module) -> dict[str, tuple[int, ...]]:
