@@ -3,31 +3,37 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, cast
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from abhinaya.config import MemberConfig
 from abhinaya.data.audio import SAMPLE_RATE_HZ
 from abhinaya.data.labels import MSP_PODCAST
 from abhinaya.doctor.environment import Device, find_devices
-from abhinaya.doctor.findings import Finding, Findings, format_bytes
-from abhinaya.errors import AbhinayaError
+from abhinaya.doctor.findings import Finding, Findings, describe_error, format_bytes
+from abhinaya.errors import AbhinayaError, BadValueError
 from abhinaya.member import Utterance
 from abhinaya.nn.classifier_config import ClassifierConfig, TrainingConfig
 from abhinaya.registry import load_member
 
+if TYPE_CHECKING:
+    from abhinaya.nn.build import ClassifierBuilder
+
 __all__ = [
     "LAUNCHES",
     "MEMORY_TOLERANCE",
-    "UNKNOWN",
     "Needs",
     "Share",
     "check_memory",
+    "compare_launches",
     "compare_with_device",
     "find_needs",
+    "find_sizes",
     "rows_per_step",
 ]
 
@@ -36,9 +42,6 @@ MEMORY_TOLERANCE = 0.15
 
 _CONTEXT = 3 * 2**28
 """0.75 GiB: the driver's context, and what the libraries for matrices set aside."""
-
-UNKNOWN = "can be computed once the sizes of all parts are known; see above"
-"""Said where it cannot be computed."""
 
 _LONG_TEXT = "so " * 4_000
 """More than any member keeps of a text."""
@@ -52,6 +55,7 @@ class Needs:
         frozen: bytes of the weights that are not trained, as they are stored.
         n_trained: parameters that are trained, in float32.
         gathered: bytes of the largest layer with all that is in no layer, such as embeddings.
+        unpacked: bytes of the largest quantised matrix in 16 bits, as it is unpacked for use.
         training: bytes of what a step of training holds besides, validation included.
         prediction: bytes of what a batch of prediction holds besides weights.
     """
@@ -59,8 +63,9 @@ class Needs:
     frozen: int
     n_trained: int
     gathered: int
-    training: int
-    prediction: int
+    unpacked: int = 0
+    training: int = 0
+    prediction: int = 0
 
     @property
     def weights(self) -> int:
@@ -132,85 +137,90 @@ LAUNCHES: dict[str, Callable[[Needs, int], Share]] = {
 stored, float32 for what is trained, whose gradient is float32 and the two moments of AdamW too."""
 
 
-def find_needs(config: ClassifierConfig) -> Needs:
+def find_needs(config: ClassifierConfig, n_processes: int = 1) -> Needs:
     """Compute what a member needs, from the files' configs alone.
 
     Clips are as long as the config lets them be, texts longer than it keeps. Its own code is run on
     one step of training and on one batch of prediction, without memory for the tensors; see
-    `abhinaya/doctor/trace.py`. Not counted: the copies in 16 bits that `training.bf16` makes of
-    weights in float32 at each step stay until its end, which is counted, but not their fragments.
+    `abhinaya/doctor/trace.py`.
+
+    Args:
+        config: of the member.
+        n_processes: among which a global batch is divided.
 
     Raises:
         AbhinayaError: if the model of the config cannot be built.
     """
     from abhinaya.doctor.trace import activation_bytes
-    from abhinaya.nn.build import ClassifierBuilder, build_classifier
-    from abhinaya.nn.skeleton import skeletons
 
     member = cast("ClassifierBuilder", load_member(config.member))
-    n_classes = len(MSP_PODCAST)
-
-    def build() -> Any:
-        with skeletons():
-            model = build_classifier(member, config, n_classes, [1] * n_classes)
-        for module in model.modules():
-            inner = getattr(module, "config", None)
-            if getattr(inner, "layerdrop", 0):
-                inner.layerdrop = 0.0  # a step that skips no layer needs most
-        return model
-
     inputs = member.build_inputs(config)
     rng = np.random.default_rng(0)
     waveform = rng.normal(size=round(config.audio.max_audio_s * SAMPLE_RATE_HZ))
-    clip = Utterance("clip", waveform.astype("float32"), _LONG_TEXT)
-    encoded = inputs.encode(clip)
-    model = build()
-    sizes = _Sizes(model)
-    training, n_rows = config.training, rows_per_step(config.training)
-    if is_checkpointed(training):
-        model.activation_checkpointing_enable()
-    step = activation_bytes(
-        model,
-        inputs.collate([encoded] * n_rows),
-        n_rows,
-        trains=True,
-        autocast=bool(training.arguments.get("bf16") or training.arguments.get("fp16")),
-    )
-    crop = config.audio.eval_crop
-    n_read = config.inference.batch_size * (crop if isinstance(crop, int) else 1)
-    batch = activation_bytes(
-        build(),
-        inputs.collate([encoded] * n_read),
-        n_read,
+    encoded = inputs.encode(Utterance("clip", waveform.astype("float32"), _LONG_TEXT))
+
+    def trace(n_rows: int, *, trains: bool, autocast: bool) -> int:
+        model = _build_skeleton(member, config)
+        if trains and is_checkpointed(config.training):
+            model.activation_checkpointing_enable()
+        batch = inputs.collate([encoded] * n_rows)
+        return activation_bytes(model, batch, n_rows, trains=trains, autocast=autocast)
+
+    training, crop = config.training.arguments, config.audio.eval_crop
+    batch = trace(
+        config.inference.batch_size * (crop if isinstance(crop, int) else 1),
         trains=False,
         autocast=config.inference.precision != "float32",
     )
+    step = trace(
+        rows_per_step(config.training, n_processes),
+        trains=True,
+        autocast=bool(training.get("bf16") or training.get("fp16")),
+    )
+    sizes = find_sizes(config)
     step, batch = (n_bytes + sizes.unpacked for n_bytes in (step, batch))
-    return Needs(sizes.frozen, sizes.n_trained, sizes.gathered, max(step, batch), batch)
+    return replace(sizes, training=max(step, batch), prediction=batch)
 
 
-class _Sizes:
-    """Bytes of a model's weights; `unpacked` of the largest quantised matrix, in 16 bits."""
+def find_sizes(config: ClassifierConfig) -> Needs:
+    """Compute what a member's weights need, without running it."""
+    model = _build_skeleton(cast("ClassifierBuilder", load_member(config.member)), config)
+    frozen = n_trained = unpacked = 0
+    layers: Counter[str] = Counter()
+    for name, value in model.named_parameters():
+        n_bytes = getattr(value, "stored_bytes", value.nbytes)
+        if value.requires_grad:
+            n_trained += value.numel()
+        else:
+            frozen += n_bytes
+        if hasattr(value, "stored_bytes"):
+            unpacked = max(unpacked, 2 * value.numel())
+        numbered = re.match(r".*?\.\d+\.", name)
+        layers[numbered[0] if numbered else ""] += n_bytes
+    gathered = layers.pop("", 0) + max(layers.values(), default=0)
+    return Needs(frozen, n_trained, gathered, unpacked)
 
-    def __init__(self, model: Any) -> None:
-        self.frozen = self.n_trained = self.unpacked = 0
-        layers: Counter[str] = Counter()
-        for name, value in model.named_parameters():
-            n_bytes = getattr(value, "stored_bytes", value.nbytes)
-            if value.requires_grad:
-                self.n_trained += value.numel()
-            else:
-                self.frozen += n_bytes
-            if hasattr(value, "stored_bytes"):
-                self.unpacked = max(self.unpacked, 2 * value.numel())
-            numbered = re.match(r".*?\.\d+\.", name)
-            layers[numbered[0] if numbered else ""] += n_bytes
-        self.gathered = layers.pop("", 0) + max(layers.values(), default=0)
+
+def _build_skeleton(member: ClassifierBuilder, config: ClassifierConfig) -> Any:
+    from abhinaya.nn.build import build_classifier
+    from abhinaya.nn.skeleton import skeletons
+
+    if hasattr(config, "classifier"):  # its weights have the same shapes
+        config = config.model_copy(update={"classifier": None})
+    n_classes = len(MSP_PODCAST)
+    with skeletons(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*copying from a non-meta parameter")
+        model = build_classifier(member, config, n_classes, [1] * n_classes)
+    for module in model.modules():
+        inner: Any = getattr(module, "config", None)
+        if getattr(inner, "layerdrop", 0):
+            inner.layerdrop = 0.0  # a step that skips no layer needs most
+    return model
 
 
-def rows_per_step(training: TrainingConfig) -> int:
-    """Return how many rows one process trains on at once."""
-    n_rows = training.global_batch_size
+def rows_per_step(training: TrainingConfig, n_processes: int = 1) -> int:
+    """Return how many rows each of several processes trains on at once."""
+    n_rows = max(1, training.global_batch_size // n_processes)
     return min(int(training.arguments.get("per_device_train_batch_size", n_rows)), n_rows)
 
 
@@ -220,26 +230,28 @@ def is_checkpointed(training: TrainingConfig) -> bool:
     return any(training.arguments.get(key) for key in keys)
 
 
-def check_memory(
-    config: ClassifierConfig, findings: Findings, *, weights: str, savings: str
-) -> None:
+def check_memory(config: ClassifierConfig, findings: Findings) -> None:
     """Compare what training and prediction need with the smallest device of this machine.
 
     Args:
         config: of the member.
         findings: get one line for each of the two.
-        weights: number type of most weights.
-        savings: settings that need less, for whoever has too little.
     """
     try:
         needs = find_needs(config)
     except AbhinayaError:
-        findings.add("memory", "", "note", UNKNOWN)
+        details = "can be computed once the sizes of all parts are known; see above"
+        findings.add("memory", "", "note", details)
+        return
+    except Exception as err:  # another network may do what fake tensors cannot
+        findings.add("memory", "", "note", f"cannot be computed: {describe_error(err)}")
         return
     devices = findings.attempt("devices", "", find_devices) or ()
     known = [device for device in devices if device.total_bytes is not None]
     device = min(known, key=lambda device: device.total_bytes or 0, default=None)
-    frozen = f"{format_bytes(needs.weights)} of weights ({weights})"
+    key = _key_of_weights(config)
+    kind = getattr(config, key) if key else "float32"
+    frozen = f"{format_bytes(needs.weights)} of weights ({kind})"
     context = f"{format_bytes(_CONTEXT)} for the device itself"
     training, batch = config.training, config.inference.batch_size
     rows = training.arguments.get("per_device_train_batch_size", training.global_batch_size)
@@ -248,6 +260,8 @@ def check_memory(
         f"{format_bytes(needs.training)} for batches of {rows}, and of {batch} in validation, "
         f"{context}"
     )
+    smaller = [f"{name}: bf16" for name in ("whisper_weights",) if hasattr(config, name)]
+    savings = ", ".join([*smaller, "or " + (f"{key}: nf4" if key else "audio.max_audio_s")])
     what = "memory for training"
     needed = _alone(needs, 1).sum
     findings.append(compare_with_device(what, needed, details, device, savings))
@@ -255,6 +269,44 @@ def check_memory(
     what = "memory for prediction"
     needed = needs.weights + needs.prediction + _CONTEXT
     findings.append(compare_with_device(what, needed, details, device, savings))
+
+
+def _key_of_weights(config: ClassifierConfig) -> str | None:
+    """Return the key of the number type of a language model; None if there is none."""
+    return next((key for key in ("weights", "llm_weights") if hasattr(config, key)), None)
+
+
+def compare_launches(config: MemberConfig, n_devices: int) -> dict[str, Share]:
+    """Return what each device holds in training, by the way in which it is started.
+
+    One way more is DDP with the language model in four bits, where there is one. Quantised weights
+    cannot be divided, so for these there are neither FSDP2 nor ZeRO-3.
+
+    Args:
+        config: of the member.
+        n_devices: processes, one for each device.
+
+    Raises:
+        BadValueError: if there are none, or the member has nothing to train.
+    """
+    if not isinstance(config, ClassifierConfig):
+        raise BadValueError(
+            f"The member {config.member!r} has nothing to train, so no device needs memory for it. "
+            "Name the config of another one."
+        )
+    if n_devices < 1:
+        raise BadValueError(f"--devices is {n_devices}, expected 1 or more.")
+    needs, key = find_needs(config, n_devices), _key_of_weights(config)
+    is_quantised = key is not None and getattr(config, key) in ("int8", "nf4")
+    shares = {
+        name: share(needs, n_devices)
+        for name, share in LAUNCHES.items()
+        if not (is_quantised and name in ("fsdp2", "zero3"))
+    }
+    if key is not None and not is_quantised:
+        smaller = find_needs(config.model_copy(update={key: "nf4"}), n_devices)
+        shares[f"ddp, {key}: nf4"] = _ddp(smaller, n_devices)
+    return shares
 
 
 def compare_with_device(

@@ -47,7 +47,8 @@ def activation_bytes(
         if trains:
             output.loss.backward()
     inputs = [value for value in batch.values() if isinstance(value, Tensor)]
-    return peak.most + sum(value.nbytes for value in inputs)
+    most: int = peak.most
+    return most + sum(value.nbytes for value in inputs)
 
 
 def _fill(model: nn.Module, fakes: FakeTensorMode) -> list[Tensor]:
@@ -92,7 +93,7 @@ def _as_numbers(indices: list[Tensor | None]) -> list[Tensor | None]:
     return numbers
 
 
-class _Peak(TorchDispatchMode):
+class _Peak(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Runs operators, and counts the bytes of what they make as long as each tensor lives.
 
     Args:
@@ -104,10 +105,11 @@ class _Peak(TorchDispatchMode):
     """
 
     def __init__(self, fakes: FakeTensorMode, known: list[Tensor]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.fakes = fakes
         self.sizes = {tensor.untyped_storage()._cdata: 0 for tensor in known}
-        self.live = self.most = 0
+        self.live = 0
+        self.most = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}

@@ -180,7 +180,8 @@ def _skeleton(base: str, weights: Weights) -> PreTrainedModel:
         for name, layer in model.named_modules():
             # Those in one of the blocks; the rest stays as it is.
             if isinstance(layer, nn.Linear) and re.search(r"\.\d+\.", name):
-                layer.weight.stored_bytes = int(layer.weight.numel() * _STORED_BYTES[weights])
+                weight: Any = layer.weight
+                weight.stored_bytes = int(weight.numel() * _STORED_BYTES[weights])
     return cast("PreTrainedModel", model.eval())
 
 

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from abhinaya.data.labels import MSP_PODCAST
 from abhinaya.doctor.findings import Findings
-from abhinaya.doctor.memory import check_memory
 from abhinaya.doctor.weights import (
     check_language_model,
     check_quantization,
@@ -43,9 +42,6 @@ def check_llama_lora(config: LlamaLoraConfig) -> Findings:
     if file is not None:
         state = findings.attempt("classifier", file, lambda: read_classifier(file))
     if language_model is None:
-        findings.add(
-            "memory", "", "note", "can be computed once the language model is known; see above"
-        )
         return findings
     targets = ", ".join(config.lora.target_modules)
     model = findings.attempt(
@@ -67,9 +63,6 @@ def check_llama_lora(config: LlamaLoraConfig) -> Findings:
             lambda: check_fit(trained, state, what=what, where=str(file)),
             f"is whole: {len(state)} tensors, for {len(MSP_PODCAST)} classes",
         )
-    # Its file, if there is one, has the same shapes, or is a problem that is told above.
-    config = config.model_copy(update={"classifier": None})
-    check_memory(config, findings, weights=config.weights, savings="or weights: nf4")
     return findings
 
 

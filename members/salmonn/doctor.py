@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 from abhinaya.data.labels import MSP_PODCAST
 from abhinaya.doctor.findings import Findings
-from abhinaya.doctor.memory import UNKNOWN, check_memory
 from abhinaya.doctor.weights import (
     Shapes,
     check_language_model,
@@ -79,13 +78,6 @@ def check_salmonn(
     )
     if needs_text:
         check_transcripts(config.data, findings)
-    if not isinstance(config, SalmonnConfig):
-        return findings  # what is trained decides most of the memory, and here nothing is
-    if trained is None or whisper is None or beats is None or llm is None:
-        findings.add("memory", "", "note", UNKNOWN)
-    else:
-        savings = "whisper_weights: bf16, or llm_weights: nf4"
-        check_memory(config, findings, weights=config.llm_weights, savings=savings)
     return findings
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -9,6 +10,9 @@ import pytest
 import yaml
 from chat_server import ChatServer
 
+from abhinaya.demo.checkpoints.encoders import write_wavlm
+from abhinaya.doctor.findings import format_bytes
+from abhinaya.doctor.memory import find_sizes
 from abhinaya.errors import ProblemsError
 from abhinaya.pipeline.config import load_pipeline
 from abhinaya.pipeline.preflight import find_obstacles
@@ -110,3 +114,21 @@ def test_output_folder_that_is_a_file(load, tmp_path):
     assert any(
         "is a file, but should be a folder. Change out" in one for one in obstacles(pipeline)
     )
+
+
+def test_disk_that_is_too_small_is_told_with_numbers(load, tmp_path, monkeypatch):
+    write_wavlm(tmp_path / "wavlm", n_layers=1, n_features=16, n_conv_features=8)
+    training = {"global_batch_size": 4, "save_total_limit": 3}
+    wave = {"member": "wavlm", "base": "wavlm", "training": training}
+    pipeline = load({"wave": wave})
+    assert not obstacles(pipeline)
+    n_trained = find_sizes(pipeline.members[0]).n_trained
+    # Three checkpoints, one more that is being written, the best weights: 12, 12 and 4 bytes.
+    needed = 4 * 12 * n_trained + 4 * n_trained
+    usage = shutil.disk_usage(tmp_path)
+    for free, n_obstacles in ((needed, 0), (needed - 1, 1)):
+        monkeypatch.setattr("shutil.disk_usage", lambda _, free=free: usage._replace(free=free))
+        found = obstacles(pipeline)
+        assert len(found) == n_obstacles
+    size = format_bytes(needed)
+    assert f"take about {size} (wave {size}). Make room, change out" in found[0]
