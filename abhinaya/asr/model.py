@@ -28,7 +28,14 @@ from abhinaya.nn.whisper import DIMS, openai_name, read_openai
 if TYPE_CHECKING:
     from whisper.model import Whisper
 
-__all__ = ["fingerprint", "halve_weights", "import_whisper", "load_whisper", "model_name"]
+__all__ = [
+    "find_whisper",
+    "fingerprint",
+    "halve_weights",
+    "import_whisper",
+    "load_whisper",
+    "model_name",
+]
 
 _SIZES_OF_VOCABULARIES = (51864, 51865, 51866)
 """English; multilingual; multilingual with Cantonese (large-v3)."""
@@ -60,6 +67,19 @@ def model_name(base: str) -> str:
     return path.stem if path.suffix == ".pt" else path.resolve().name
 
 
+def find_whisper(base: str, *, may_download: bool = False) -> Path:
+    """Return the file or folder of a model; see `load_whisper`."""
+    whisper = import_whisper()
+    path = Path(base)
+    if not path.exists():
+        if base not in whisper.available_models():
+            raise UnknownNameError(
+                "file, folder or official model", base, whisper.available_models()
+            )
+        path = _find_official(base, may_download)
+    return path
+
+
 def load_whisper(base: str, device: torch.device, *, may_download: bool = False) -> Whisper:
     """Load a full Whisper model, float32, in evaluation mode, every key accounted for.
 
@@ -76,14 +96,7 @@ def load_whisper(base: str, device: torch.device, *, may_download: bool = False)
             lacks files.
         CheckpointError: if it is no Whisper model, has no decoder, or its weights do not fit.
     """
-    whisper = import_whisper()
-    path = Path(base)
-    if not path.exists():
-        if base not in whisper.available_models():
-            raise UnknownNameError(
-                "file, folder or official model", base, whisper.available_models()
-            )
-        path = _find_official(base, may_download)
+    path = find_whisper(base, may_download=may_download)
     dims, tensors = _read_hub(path) if path.is_dir() else _read_openai(path)
     return _build(dims, tensors, base, device).eval()
 

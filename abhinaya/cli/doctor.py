@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from abhinaya.cli.options import AsJson, Format, Overrides
-from abhinaya.cli.tables import TableFormat, show_table
+from abhinaya.cli.tables import Cell, TableFormat, show_table
 
 if TYPE_CHECKING:
     from abhinaya.config import MemberConfig
@@ -23,6 +24,14 @@ def doctor(
         typer.Argument(help="A member's YAML file, or a shipped one; without it the environment."),
     ] = None,
     overrides: Overrides = None,
+    devices: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Show instead what each of N devices holds in training."),
+    ] = None,
+    memory: Annotated[
+        float | None,
+        typer.Option(metavar="GIB", help="Memory of a device, to show whether it is enough."),
+    ] = None,
     as_json: AsJson = False,
     table_format: Format = TableFormat.TEXT,
 ) -> None:
@@ -30,7 +39,14 @@ def doctor(
 
     Weights are looked at, not loaded: whether all files are there, belong together and fit into
     memory. Everything wrong is shown at once; the exit code is 1 if anything is.
+
+    With --devices or --memory: what a training needs of each device, in GiB, for each way to start
+    it.
     """
+    if devices is not None or memory is not None:
+        columns, rows = _launches(config, overrides or [], devices, memory)
+        show_table(columns, rows, as_json=as_json, table_format=table_format)
+        return
     from abhinaya.doctor.environment import PACKAGES, check_environment
 
     if config is None:
@@ -49,18 +65,37 @@ def doctor(
         raise typer.Exit(1)
 
 
+def _launches(
+    config: str | None, overrides: Sequence[str], n_devices: int | None, memory_gib: float | None
+) -> tuple[list[str], list[list[Cell]]]:
+    """Return a table of the memory of each device: columns and rows."""
+    from abhinaya.cli.processes import quiet_libraries
+    from abhinaya.doctor.memory import compare_launches
+    from abhinaya.errors import BadValueError
+
+    if config is None:
+        raise BadValueError("--devices and --memory are about a member; name its config too.")
+    if memory_gib is not None and not 0 < memory_gib < math.inf:
+        raise BadValueError(f"--memory is {memory_gib:g}, expected the GiB of a device, above 0.")
+    quiet_libraries()
+    shares = compare_launches(_load(config, overrides), 1 if n_devices is None else n_devices)
+    parts = ["weights", "gradients", "optimizer", "activations", "context", "sum"]
+    rows: list[list[Cell]] = [
+        [launch, *(round(getattr(share, part) / 2**30, 2) for part in parts)]
+        for launch, share in shares.items()
+    ]
+    if memory_gib is None:
+        return ["launch", *parts], rows
+    fits = ["yes" if share.sum <= memory_gib * 2**30 else "no" for share in shares.values()]
+    return ["launch", *parts, "fits"], [[*row, fit] for row, fit in zip(rows, fits, strict=True)]
+
+
 def _check_config(config: str, overrides: Sequence[str]) -> Sequence[Finding]:
     from abhinaya.cli.processes import quiet_libraries
-    from abhinaya.doctor.weights import check_base
-    from abhinaya.registry import load_member
+    from abhinaya.doctor.weights import check_member
 
     quiet_libraries()
-    checked = _load(config, overrides)
-    check_weights = getattr(load_member(checked.member), "check_weights", None)
-    if check_weights is None:
-        return check_base(getattr(checked, "base", None))
-    found: Sequence[Finding] = check_weights(checked)
-    return found
+    return check_member(_load(config, overrides))
 
 
 def _load(config: str, overrides: Sequence[str]) -> MemberConfig:

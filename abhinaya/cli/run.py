@@ -42,6 +42,7 @@ def run(
     """
     from abhinaya.cli.processes import quiet_libraries
     from abhinaya.pipeline.config import load_pipeline
+    from abhinaya.pipeline.preflight import find_obstacles
     from abhinaya.pipeline.report import Report
     from abhinaya.pipeline.run import plan as plan_steps
     from abhinaya.pipeline.run import run_pipeline
@@ -64,6 +65,10 @@ def run(
             as_json=as_json,
             table_format=table_format,
         )
+        quiet_libraries()
+        to_do = [entry.step for entry in planned if entry.status == "to do"]
+        for obstacle in find_obstacles(pipeline, to_do):
+            typer.echo(f"Note: {obstacle}.", err=True)
         return
 
     reports: list[Report] = []

@@ -1,218 +1,226 @@
-"""What a member needs of a device's memory, computed from the shapes of its weights."""
+"""What a member needs of a device's memory, computed for every way to start it."""
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+import warnings
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
+
+from abhinaya.config import MemberConfig
+from abhinaya.data.audio import SAMPLE_RATE_HZ
+from abhinaya.data.labels import MSP_PODCAST
 from abhinaya.doctor.environment import Device, find_devices
-from abhinaya.doctor.findings import Finding, Findings, format_bytes
+from abhinaya.doctor.findings import Finding, Findings, describe_error, format_bytes
+from abhinaya.errors import AbhinayaError, BadValueError
+from abhinaya.member import Utterance
 from abhinaya.nn.classifier_config import ClassifierConfig, TrainingConfig
+from abhinaya.registry import load_member
+
+if TYPE_CHECKING:
+    from abhinaya.nn.build import ClassifierBuilder
 
 __all__ = [
-    "BYTES",
+    "LAUNCHES",
     "MEMORY_TOLERANCE",
-    "LanguageModel",
-    "Shapes",
-    "SpeechEncoders",
+    "Needs",
+    "Share",
     "check_memory",
+    "compare_launches",
     "compare_with_device",
-    "count_layers",
-    "count_parameters",
-    "is_checkpointed",
+    "find_needs",
+    "find_sizes",
     "rows_per_step",
-    "sum_up",
 ]
 
-Shapes = Mapping[str, tuple[int, ...]]
-"""Shape of each tensor by its name."""
-
-MEMORY_TOLERANCE = 0.3
+MEMORY_TOLERANCE = 0.15
 """Share by which a computed need of memory may be off, in both directions."""
 
 _CONTEXT = 3 * 2**28
 """0.75 GiB: the driver's context, and what the libraries for matrices set aside."""
 
-BYTES = {
-    "float32": 4.0,
-    "bf16": 2.0,
-    "fp16": 2.0,
-    # One byte, and a float32 scale per row, which is nothing.
-    "int8": 1.0,
-    # QLoRA: half a byte; an 8-bit scale per 64 weights, and a float32 one per 256 of these.
-    "nf4": 0.5 + 1 / 64 + 4 / (64 * 256),
-}
-"""Bytes of a weight by its number type."""
+_LONG_TEXT = "so " * 4_000
+"""More than any member keeps of a text."""
 
 
 @dataclass(frozen=True)
-class LanguageModel:
-    """Memory of a frozen language model with adapters, within some 30 %.
-
-    With L tokens in a batch, width H, feed-forward width I, k adapters in each of n layers, and c
-    the bytes of a number in computing:
-
-    - weights: parameters times the bytes of their type. int8 and nf4 hold for the matrices of the
-      layers; the rest is 16-bit.
-    - training: a layer keeps L ((8 c + 7 k) H + 3 c I) bytes, times n; with gradient checkpointing
-      one layer does, and of all others c L H. Gradients on the way, or pooling and the last norm:
-      24 L H. In prediction one layer with c L (3 H + 3 I).
-    - int8 and nf4: the largest matrix once more in 16 bits, because it is unpacked for use.
-
-    The constants are what PyTorch 2.13 keeps for the gradients, counted at the published sizes.
+class Needs:
+    """What a member needs, whichever way it is started.
 
     Args:
-        weights: bytes of the frozen weights.
-        width: H.
-        inner: I.
-        n_layers: n.
-        n_adapters: k.
-        number: c.
-        unpacked: bytes of the largest matrix, where it is unpacked for use.
+        frozen: bytes of the weights that are not trained, as they are stored.
+        n_trained: parameters that are trained, in float32.
+        gathered: bytes of the largest layer with all that is in no layer, such as embeddings.
+        unpacked: bytes of the largest quantised matrix in 16 bits, as it is unpacked for use.
+        training: bytes of what a step of training holds besides, validation included.
+        prediction: bytes of what a batch of prediction holds besides weights.
     """
+
+    frozen: int
+    n_trained: int
+    gathered: int
+    unpacked: int = 0
+    training: int = 0
+    prediction: int = 0
+
+    @property
+    def weights(self) -> int:
+        """Bytes of all weights."""
+        return self.frozen + 4 * self.n_trained
+
+    @property
+    def checkpoint(self) -> int:
+        """Bytes of a checkpoint on disk: what is trained, and the two moments of AdamW."""
+        return 12 * self.n_trained
+
+
+@dataclass(frozen=True)
+class Share:
+    """Bytes that one device holds in training."""
 
     weights: int
-    width: int
-    inner: int
-    n_layers: int
-    n_adapters: float
-    number: int
-    unpacked: int
+    gradients: int
+    optimizer: int
+    activations: int
+    context: int = _CONTEXT
 
-    @classmethod
-    def of(
-        cls, shapes: Shapes, trained: Shapes, weights: str, *, width: int, n_layers: int
-    ) -> LanguageModel:
-        """Read the sizes from shapes.
+    @property
+    def sum(self) -> int:
+        """Bytes of all."""
+        return self.weights + self.gradients + self.optimizer + self.activations + self.context
 
-        Args:
-            shapes: of the frozen weights, without a head over the vocabulary.
-            trained: of all that is trained, the adapters among them.
-            weights: number type of the frozen weights.
-            width: H.
-            n_layers: n.
-        """
-        matrices = [shape for key, shape in shapes.items() if _is_matrix(key, shape)]
-        n_in_matrices = sum(math.prod(shape) for shape in matrices)
-        number = 4 if weights == "float32" else 2
-        return cls(
-            weights=int(
-                n_in_matrices * BYTES[weights] + (count_parameters(shapes) - n_in_matrices) * number
-            ),
-            width=width,
-            inner=max(max(shape) for shape in matrices),
-            n_layers=n_layers,
-            n_adapters=sum(".lora_A." in key for key in trained) / n_layers,
-            number=number,
-            unpacked=2 * (weights in ("int8", "nf4")) * max(math.prod(shape) for shape in matrices),
-        )
 
-    def training(self, n_tokens: int, *, checkpointed: bool) -> int:
-        """Return the bytes that a step of training keeps for `n_tokens` tokens."""
-        width, number = self.width, self.number
-        layer = n_tokens * ((8 * number + 7 * self.n_adapters) * width + 3 * number * self.inner)
-        if checkpointed:
-            kept = layer + self.n_layers * number * n_tokens * width
+def _alone(needs: Needs, n_devices: int) -> Share:
+    del n_devices
+    trained = needs.n_trained
+    return Share(needs.weights, 4 * trained, 8 * trained, needs.training)
+
+
+def _ddp(needs: Needs, n_devices: int) -> Share:
+    """Return everything on each device, and gradients a second time, in buckets to be sent."""
+    alone = _alone(needs, n_devices)
+    buckets = 4 * needs.n_trained * (n_devices > 1)
+    return Share(needs.weights, alone.gradients + buckets, alone.optimizer, needs.training)
+
+
+def _zero2(needs: Needs, n_devices: int) -> Share:
+    """Return all weights; gradients, moments and DeepSpeed's own copy of the weights divided."""
+    trained = needs.n_trained
+    return Share(needs.weights, 4 * trained // n_devices, 12 * trained // n_devices, needs.training)
+
+
+def _zero3(needs: Needs, n_devices: int) -> Share:
+    """Return everything divided, and one layer whole."""
+    zero2 = _zero2(needs, n_devices)
+    weights = needs.weights // n_devices + needs.gathered
+    return Share(weights, zero2.gradients, zero2.optimizer, needs.training)
+
+
+def _fsdp2(needs: Needs, n_devices: int) -> Share:
+    """Return everything divided, and one layer whole."""
+    trained = needs.n_trained
+    weights = needs.weights // n_devices + needs.gathered
+    return Share(weights, 4 * trained // n_devices, 8 * trained // n_devices, needs.training)
+
+
+LAUNCHES: dict[str, Callable[[Needs, int], Share]] = {
+    "ddp": _ddp,
+    "fsdp2": _fsdp2,
+    "zero2": _zero2,
+    "zero3": _zero3,
+}
+"""Ways to start a training on several devices. What a device holds, in bytes: weights as they are
+stored, float32 for what is trained, whose gradient is float32 and the two moments of AdamW too."""
+
+
+def find_needs(config: ClassifierConfig, n_processes: int = 1) -> Needs:
+    """Compute what a member needs, from the files' configs alone.
+
+    Clips are as long as the config lets them be, texts longer than it keeps. Its own code is run on
+    one step of training and on one batch of prediction, without memory for the tensors; see
+    `abhinaya/doctor/trace.py`.
+
+    Args:
+        config: of the member.
+        n_processes: among which a global batch is divided.
+
+    Raises:
+        AbhinayaError: if the model of the config cannot be built.
+    """
+    from abhinaya.doctor.trace import activation_bytes
+
+    member = cast("ClassifierBuilder", load_member(config.member))
+    inputs = member.build_inputs(config)
+    rng = np.random.default_rng(0)
+    waveform = rng.normal(size=round(config.audio.max_audio_s * SAMPLE_RATE_HZ))
+    encoded = inputs.encode(Utterance("clip", waveform.astype("float32"), _LONG_TEXT))
+
+    def trace(n_rows: int, *, trains: bool, autocast: bool) -> int:
+        model = _build_skeleton(member, config)
+        if trains and is_checkpointed(config.training):
+            model.activation_checkpointing_enable()
+        batch = inputs.collate([encoded] * n_rows)
+        return activation_bytes(model, batch, n_rows, trains=trains, autocast=autocast)
+
+    training, crop = config.training.arguments, config.audio.eval_crop
+    batch = trace(
+        config.inference.batch_size * (crop if isinstance(crop, int) else 1),
+        trains=False,
+        autocast=config.inference.precision != "float32",
+    )
+    step = trace(
+        rows_per_step(config.training, n_processes),
+        trains=True,
+        autocast=bool(training.get("bf16") or training.get("fp16")),
+    )
+    sizes = find_sizes(config)
+    step, batch = (n_bytes + sizes.unpacked for n_bytes in (step, batch))
+    return replace(sizes, training=max(step, batch), prediction=batch)
+
+
+def find_sizes(config: ClassifierConfig) -> Needs:
+    """Compute what a member's weights need, without running it."""
+    model = _build_skeleton(cast("ClassifierBuilder", load_member(config.member)), config)
+    frozen = n_trained = unpacked = 0
+    layers: Counter[str] = Counter()
+    for name, value in model.named_parameters():
+        n_bytes = getattr(value, "stored_bytes", value.nbytes)
+        if value.requires_grad:
+            n_trained += value.numel()
         else:
-            kept = self.n_layers * layer
-        return round(kept + 24 * n_tokens * width + self.unpacked)
-
-    def prediction(self, n_tokens: int) -> int:
-        """Return the bytes that prediction needs for `n_tokens` tokens."""
-        return self.number * n_tokens * (3 * self.width + 3 * self.inner) + self.unpacked
-
-
-@dataclass(frozen=True)
-class SpeechEncoders:
-    """Memory of a frozen Whisper and BEATs, and of the Q-Former that is trained on top of them.
-
-    With B clips in a batch, T frames of D features in Whisper (feed-forward F), N patches in BEATs
-    (width E, feed-forward G), and c the bytes of a number in Whisper:
-
-    - encoders, no gradient, only one layer at a time: c B T (4 D + 2 F) for Whisper, and
-      4 ((B + 1) heads N^2 + B N (E + 2 G)) for BEATs. What they return: 4 B T (D + E + 1).
-    - Q-Former with q layers, h heads (of 64), Q queries and windows of w frames: per number that
-      the encoders return q (5.5 + 6.5 h Q / w) bytes; in prediction 8 + 6.5 h Q / w.
-
-    Args:
-        n_frames: T.
-        whisper: D and F.
-        number: c.
-        n_patches: N.
-        beats: E, G and heads.
-        qformer_layers: q.
-        queries_per_frame: h Q / w.
-    """
-
-    n_frames: int
-    whisper: tuple[int, int]
-    number: float
-    n_patches: int
-    beats: tuple[int, int, int]
-    qformer_layers: int
-    queries_per_frame: float
-
-    def training(self, n_rows: int, language_model: int) -> int:
-        """Return the bytes of a step, given those that the language model keeps in it."""
-        returned = self._returned(n_rows)
-        qformer = self.qformer_layers * (5.5 + 6.5 * self.queries_per_frame) * returned
-        return round(4 * returned + max(self._encoding(n_rows), language_model + qformer))
-
-    def prediction(self, n_rows: int, language_model: int) -> int:
-        """Return the bytes of a batch, given those that the language model needs for it."""
-        returned = self._returned(n_rows)
-        qformer = (8 + 6.5 * self.queries_per_frame) * returned
-        return round(4 * returned + max(self._encoding(n_rows), qformer, language_model))
-
-    def _returned(self, n_rows: int) -> int:
-        """Count the numbers that the encoders return."""
-        return n_rows * self.n_frames * (self.whisper[0] + self.beats[0] + 1)
-
-    def _encoding(self, n_rows: int) -> float:
-        """Return the bytes that the larger one of the encoders needs on the way."""
-        width, inner = self.whisper
-        speech = self.number * n_rows * self.n_frames * (4 * width + 2 * inner)
-        width, inner, n_heads = self.beats
-        n_biases = (n_rows + 1) * n_heads * self.n_patches**2
-        return max(speech, 4 * (n_biases + n_rows * self.n_patches * (width + 2 * inner)))
+            frozen += n_bytes
+        if hasattr(value, "stored_bytes"):
+            unpacked = max(unpacked, 2 * value.numel())
+        numbered = re.match(r".*?\.\d+\.", name)
+        layers[numbered[0] if numbered else ""] += n_bytes
+    gathered = layers.pop("", 0) + max(layers.values(), default=0)
+    return Needs(frozen, n_trained, gathered, unpacked)
 
 
-def sum_up(frozen: int, trained: Shapes, training: int, prediction: int) -> dict[str, int]:
-    """Return what training and prediction need together on one device.
+def _build_skeleton(member: ClassifierBuilder, config: ClassifierConfig) -> Any:
+    from abhinaya.nn.build import build_classifier
+    from abhinaya.nn.skeleton import skeletons
 
-    What is trained is float32; its gradients and the two moments of AdamW take 12 bytes for each
-    parameter. Training includes validation. Not counted: the copies in 16 bits that
-    `training.bf16` makes of a language model in float32.
-
-    Args:
-        frozen: bytes of the frozen weights.
-        trained: shapes of what is trained.
-        training: bytes of activations of a step.
-        prediction: bytes of activations of a batch in prediction.
-
-    Returns:
-        Bytes of `weights`, `optimizer`, `training activations`, `prediction activations` and
-        `context`, and the sums `training` and `prediction`.
-    """
-    weights = frozen + 4 * count_parameters(trained)
-    optimizer = 12 * count_parameters(trained)
-    training = max(training, prediction)
-    return {
-        "weights": weights,
-        "optimizer": optimizer,
-        "training activations": training,
-        "prediction activations": prediction,
-        "context": _CONTEXT,
-        "training": weights + optimizer + training + _CONTEXT,
-        "prediction": weights + prediction + _CONTEXT,
-    }
+    if hasattr(config, "classifier"):  # its weights have the same shapes
+        config = config.model_copy(update={"classifier": None})
+    n_classes = len(MSP_PODCAST)
+    with skeletons(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*copying from a non-meta parameter")
+        model = build_classifier(member, config, n_classes, [1] * n_classes)
+    for module in model.modules():
+        inner: Any = getattr(module, "config", None)
+        if getattr(inner, "layerdrop", 0):
+            inner.layerdrop = 0.0  # a step that skips no layer needs most
+    return model
 
 
-def rows_per_step(training: TrainingConfig) -> int:
-    """Return how many rows one process trains on at once."""
-    n_rows = training.global_batch_size
+def rows_per_step(training: TrainingConfig, n_processes: int = 1) -> int:
+    """Return how many rows each of several processes trains on at once."""
+    n_rows = max(1, training.global_batch_size // n_processes)
     return min(int(training.arguments.get("per_device_train_batch_size", n_rows)), n_rows)
 
 
@@ -222,63 +230,83 @@ def is_checkpointed(training: TrainingConfig) -> bool:
     return any(training.arguments.get(key) for key in keys)
 
 
-def _is_matrix(key: str, shape: tuple[int, ...]) -> bool:
-    """Tell whether it is a linear layer's in one of the blocks, which is what gets quantized."""
-    return len(shape) == 2 and re.search(r"\.\d+\.", key) is not None
-
-
-def count_parameters(shapes: Shapes) -> int:
-    """Return the number of parameters."""
-    return sum(math.prod(shape) for shape in shapes.values())
-
-
-def count_layers(shapes: Shapes) -> int:
-    """Return the number of transformer layers, as numbered in the names.
-
-    Example:
-        >>> count_layers({"layers.0.fc1.weight": (8, 4), "layers.1.fc1.weight": (8, 4)})
-        2
-    """
-    return len({match[1] for key in shapes if (match := re.search(r"layers?\.(\d+)\.", key))})
-
-
-def check_memory(
-    config: ClassifierConfig,
-    needed: Mapping[str, int],
-    findings: Findings,
-    *,
-    weights: str,
-    savings: str,
-) -> None:
+def check_memory(config: ClassifierConfig, findings: Findings) -> None:
     """Compare what training and prediction need with the smallest device of this machine.
 
     Args:
-        config: names the sizes of batches.
-        needed: of `sum_up`.
+        config: of the member.
         findings: get one line for each of the two.
-        weights: number type of most weights.
-        savings: settings that need less, for whoever has too little.
     """
+    try:
+        needs = find_needs(config)
+    except AbhinayaError:
+        details = "can be computed once the sizes of all parts are known; see above"
+        findings.add("memory", "", "note", details)
+        return
+    except Exception as err:  # another network may do what fake tensors cannot
+        findings.add("memory", "", "note", f"cannot be computed: {describe_error(err)}")
+        return
     devices = findings.attempt("devices", "", find_devices) or ()
     known = [device for device in devices if device.total_bytes is not None]
     device = min(known, key=lambda device: device.total_bytes or 0, default=None)
-    sizes = {key: format_bytes(n_bytes) for key, n_bytes in needed.items()}
-    frozen, context = f"{sizes['weights']} of weights ({weights})", f"{sizes['context']} for the"
+    key = _key_of_weights(config)
+    kind = getattr(config, key) if key else "float32"
+    frozen = f"{format_bytes(needs.weights)} of weights ({kind})"
+    context = f"{format_bytes(_CONTEXT)} for the device itself"
     training, batch = config.training, config.inference.batch_size
     rows = training.arguments.get("per_device_train_batch_size", training.global_batch_size)
     details = (
-        f"{frozen}, {sizes['optimizer']} of gradients and optimizer, "
-        f"{sizes['training activations']} for batches of {rows}, and of {batch} in validation, "
-        f"{context} device itself"
+        f"{frozen}, {format_bytes(needs.checkpoint)} of gradients and optimizer, "
+        f"{format_bytes(needs.training)} for batches of {rows}, and of {batch} in validation, "
+        f"{context}"
     )
+    smaller = [f"{name}: bf16" for name in ("whisper_weights",) if hasattr(config, name)]
+    savings = ", ".join([*smaller, "or " + (f"{key}: nf4" if key else "audio.max_audio_s")])
     what = "memory for training"
-    findings.append(compare_with_device(what, needed["training"], details, device, savings))
-    details = (
-        f"{frozen}, {sizes['prediction activations']} for batches of {batch}, {context} "
-        "device itself"
-    )
+    needed = _alone(needs, 1).sum
+    findings.append(compare_with_device(what, needed, details, device, savings))
+    details = f"{frozen}, {format_bytes(needs.prediction)} for batches of {batch}, {context}"
     what = "memory for prediction"
-    findings.append(compare_with_device(what, needed["prediction"], details, device, savings))
+    needed = needs.weights + needs.prediction + _CONTEXT
+    findings.append(compare_with_device(what, needed, details, device, savings))
+
+
+def _key_of_weights(config: ClassifierConfig) -> str | None:
+    """Return the key of the number type of a language model; None if there is none."""
+    return next((key for key in ("weights", "llm_weights") if hasattr(config, key)), None)
+
+
+def compare_launches(config: MemberConfig, n_devices: int) -> dict[str, Share]:
+    """Return what each device holds in training, by the way in which it is started.
+
+    One way more is DDP with the language model in four bits, where there is one. Quantised weights
+    cannot be divided, so for these there are neither FSDP2 nor ZeRO-3.
+
+    Args:
+        config: of the member.
+        n_devices: processes, one for each device.
+
+    Raises:
+        BadValueError: if there are none, or the member has nothing to train.
+    """
+    if not isinstance(config, ClassifierConfig):
+        raise BadValueError(
+            f"The member {config.member!r} has nothing to train, so no device needs memory for it. "
+            "Name the config of another one."
+        )
+    if n_devices < 1:
+        raise BadValueError(f"--devices is {n_devices}, expected 1 or more.")
+    needs, key = find_needs(config, n_devices), _key_of_weights(config)
+    is_quantised = key is not None and getattr(config, key) in ("int8", "nf4")
+    shares = {
+        name: share(needs, n_devices)
+        for name, share in LAUNCHES.items()
+        if not (is_quantised and name in ("fsdp2", "zero3"))
+    }
+    if key is not None and not is_quantised:
+        smaller = find_needs(config.model_copy(update={key: "nf4"}), n_devices)
+        shares[f"ddp, {key}: nf4"] = _ddp(smaller, n_devices)
+    return shares
 
 
 def compare_with_device(

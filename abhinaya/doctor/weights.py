@@ -5,30 +5,39 @@ from __future__ import annotations
 import functools
 import importlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from abhinaya.config import DataConfig
+from abhinaya.config import DataConfig, MemberConfig
 from abhinaya.doctor.environment import is_offline
 from abhinaya.doctor.findings import Findings
-from abhinaya.doctor.memory import count_layers
 from abhinaya.errors import CheckpointError, MissingFileError, MissingPackageError
+from abhinaya.nn.classifier_config import ClassifierConfig
+from abhinaya.registry import load_member
 
 if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 __all__ = [
+    "Shapes",
     "check_base",
     "check_language_model",
+    "check_member",
     "check_quantization",
     "check_tokenizer",
     "check_transcripts",
     "check_whisper",
+    "count_layers",
     "find_model",
     "shapes_of",
 ]
+
+Shapes = Mapping[str, tuple[int, ...]]
+"""Shape of each tensor by its name."""
+
+_NOT_HERE = "not on this disk"
 
 _HUB_ID = re.compile(r"\w[\w.-]*(/[\w.-]+)?")
 
@@ -85,10 +94,42 @@ def check_base(base: str | None) -> Findings:
         return findings
     found = findings.attempt("base", base, lambda: (find_model(base),))
     if found is not None and found[0] is None:
-        findings.add("base", base, "note", "not on this disk; it is fetched when it is first used")
+        findings.add("base", base, "note", f"{_NOT_HERE}; it is fetched when it is first used")
     elif found is not None:
         findings.add("base", base, "ok", "it is there; nothing more is checked for this member")
     return findings
+
+
+def check_member(config: MemberConfig, *, memory: bool = True) -> Findings:
+    """Find what a member's own check finds; of one that has none look for the weights alone.
+
+    Args:
+        config: of the member.
+        memory: also compute what training and prediction need of a device; it takes seconds.
+    """
+    check_weights = getattr(load_member(config.member), "check_weights", None)
+    if check_weights is None:
+        findings = check_base(getattr(config, "base", None))
+    else:
+        findings = check_weights(config)
+    if memory and isinstance(config, ClassifierConfig):
+        from abhinaya.doctor.memory import check_memory
+
+        if any(found.details.startswith(_NOT_HERE) for found in findings):
+            findings.add("memory", "", "note", "can be computed once the weights are on this disk")
+        else:
+            check_memory(config, findings)
+    return findings
+
+
+def count_layers(shapes: Shapes) -> int:
+    """Return the number of transformer layers, as numbered in the names.
+
+    Example:
+        >>> count_layers({"layers.0.fc1.weight": (8, 4), "layers.1.fc1.weight": (8, 4)})
+        2
+    """
+    return len({match[1] for key in shapes if (match := re.search(r"layers?\.(\d+)\.", key))})
 
 
 def shapes_of(module: nn.Module) -> dict[str, tuple[int, ...]]:
@@ -102,9 +143,8 @@ def _find(what: str, base: str, findings: Findings) -> Path | None:
     if found is None:
         return None
     if found[0] is None:
-        findings.add(
-            what, base, "note", "not on this disk; it is fetched when it is first used, unchecked"
-        )
+        details = f"{_NOT_HERE}; it is fetched when it is first used, unchecked"
+        findings.add(what, base, "note", details)
     return found[0]
 
 

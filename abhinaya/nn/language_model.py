@@ -31,6 +31,7 @@ from abhinaya.errors import (
     MissingPackageError,
     list_some,
 )
+from abhinaya.nn.skeleton import builds_skeletons
 from abhinaya.nn.weight_files import (
     check_loading_report,
     read_model_config,
@@ -53,6 +54,14 @@ Weights = Literal["float32", "bf16", "fp16", "int8", "nf4"]
 """Number type of frozen weights; the last two are quantised by bitsandbytes."""
 
 _DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+_STORED_BYTES = {
+    # One byte, and a float32 scale per row, which is nothing.
+    "int8": 1.0,
+    # QLoRA: half a byte; an 8-bit scale per 64 weights, and a float32 one per 256 of these.
+    "nf4": 0.5 + 1 / 64 + 4 / (64 * 256),
+}
+"""Bytes of a quantised weight."""
 
 # Old files store the rates of the rotary embedding, which are computed.
 _MAY_BE_LEFT_OVER = ("rotary_emb.inv_freq",)
@@ -97,6 +106,8 @@ def load_language_model(
             its weights do not fit its config.
         MissingPackageError: if "int8" or "nf4" lacks bitsandbytes.
     """
+    if builds_skeletons():
+        return _skeleton(base, weights)
     if _is_path(base):
         # Opens every file, so that a damaged one is known by its name.
         language_model_shapes(base)
@@ -159,6 +170,20 @@ def empty_language_model(base: str) -> PreTrainedModel:
         model = cast("PreTrainedModel", make_model.from_config(config))
     model.config.name_or_path = base
     return model
+
+
+def _skeleton(base: str, weights: Weights) -> PreTrainedModel:
+    """Build the bare model as an accelerator would hold it, on the meta device."""
+    model: Any = empty_language_model(base)
+    model.config.use_cache = False
+    model.to(_DTYPES.get(weights, torch.bfloat16)).requires_grad_(False)
+    if weights in _STORED_BYTES:
+        for name, layer in model.named_modules():
+            # Those in one of the blocks; the rest stays as it is.
+            if isinstance(layer, nn.Linear) and re.search(r"\.\d+\.", name):
+                weight: Any = layer.weight
+                weight.stored_bytes = int(weight.numel() * _STORED_BYTES[weights])
+    return cast("PreTrainedModel", model.eval())
 
 
 def hidden_size_of(base: str) -> int:

@@ -12,6 +12,7 @@ from typing import Literal
 from abhinaya.errors import BadValueError, MissingFileError, UnknownNameError, list_some
 from abhinaya.files import digest_of, hash_file, read_json_object, sole_writer, write_json
 from abhinaya.pipeline.config import Pipeline
+from abhinaya.pipeline.preflight import check_ready
 from abhinaya.pipeline.stages.transcribe import TRANSCRIPTS
 from abhinaya.pipeline.steps import Report, Step, build_steps
 
@@ -97,6 +98,7 @@ def _do_steps(
     planned = plan(pipeline, only=only, start=start)
     steps = build_steps(pipeline)
     _check_inputs(pipeline, steps, [entry.step for entry in planned])
+    check_ready(pipeline, [entry.step for entry in planned if entry.status == "to do"])
     again = _steps_from(steps, start)
     for entry in planned:
         step = entry.step

@@ -45,7 +45,7 @@ def training_arguments(config: ClassifierConfig, folder: Path) -> TrainingArgume
         MissingPackageError: if the wanted logger, or DeepSpeed, is not installed.
     """
     given = config.training.arguments
-    _require_loggers(given.get("report_to"))
+    require_loggers(given.get("report_to"))
     _settle_environment(given)
     under_deepspeed = settle_deepspeed(given)
     # Known before torch.distributed starts, from the variables that every launcher sets.
@@ -152,7 +152,12 @@ def _split_batch(global_batch: int, per_device: int | None, n_processes: int) ->
     return per_device, share // per_device
 
 
-def _require_loggers(report_to: Any) -> None:
+def require_loggers(report_to: Any) -> None:
+    """Check that the packages of the loggers are there that a config names.
+
+    Raises:
+        MissingPackageError: if one is missing.
+    """
     wanted = [report_to] if isinstance(report_to, str) else list(report_to or [])
     for name in wanted:
         if name in _LOGGERS:

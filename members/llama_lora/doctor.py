@@ -6,20 +6,11 @@ from typing import TYPE_CHECKING
 
 from abhinaya.data.labels import MSP_PODCAST
 from abhinaya.doctor.findings import Findings
-from abhinaya.doctor.memory import (
-    LanguageModel,
-    Shapes,
-    check_memory,
-    is_checkpointed,
-    rows_per_step,
-    sum_up,
-)
 from abhinaya.doctor.weights import (
     check_language_model,
     check_quantization,
     check_tokenizer,
     check_transcripts,
-    shapes_of,
 )
 from members.llama_lora.config import LlamaLoraConfig
 from members.llama_lora.weights import read_classifier
@@ -28,7 +19,7 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedModel
 
-__all__ = ["check_llama_lora", "memory_needed"]
+__all__ = ["check_llama_lora"]
 
 
 def check_llama_lora(config: LlamaLoraConfig) -> Findings:
@@ -51,9 +42,6 @@ def check_llama_lora(config: LlamaLoraConfig) -> Findings:
     if file is not None:
         state = findings.attempt("classifier", file, lambda: read_classifier(file))
     if language_model is None:
-        findings.add(
-            "memory", "", "note", "can be computed once the language model is known; see above"
-        )
         return findings
     targets = ", ".join(config.lora.target_modules)
     model = findings.attempt(
@@ -75,15 +63,6 @@ def check_llama_lora(config: LlamaLoraConfig) -> Findings:
             lambda: check_fit(trained, state, what=what, where=str(file)),
             f"is whole: {len(state)} tensors, for {len(MSP_PODCAST)} classes",
         )
-    sizes = language_model.config.get_text_config()
-    needed = memory_needed(
-        config,
-        {key: shape for key, shape in shapes_of(model).items() if key not in trained},
-        {key: tuple(value.shape) for key, value in trained.items()},
-        width=sizes.hidden_size,
-        n_layers=sizes.num_hidden_layers,
-    )
-    check_memory(config, needed, findings, weights=config.weights, savings="or weights: nf4")
     return findings
 
 
@@ -105,29 +84,3 @@ def _empty_classifier(config: LlamaLoraConfig, language_model: PreTrainedModel) 
             pooling.output_size, len(MSP_PODCAST), config.head.hidden, config.head.norm
         )
         return EmotionClassifier(backbone, pooling, head)
-
-
-def memory_needed(
-    config: LlamaLoraConfig, frozen: Shapes, trained: Shapes, *, width: int, n_layers: int
-) -> dict[str, int]:
-    """Return the bytes that training and prediction need, all rows being of `max_tokens` tokens.
-
-    Args:
-        config: number types, batch sizes, tokens of a row.
-        frozen: shapes of the language model, without a head over the vocabulary.
-        trained: shapes of adapters, norm, pooling and head.
-        width: of the language model.
-        n_layers: its layers.
-    """
-    language_model = LanguageModel.of(
-        frozen, trained, config.weights, width=width, n_layers=n_layers
-    )
-    return sum_up(
-        language_model.weights,
-        trained,
-        language_model.training(
-            rows_per_step(config.training) * config.max_tokens,
-            checkpointed=is_checkpointed(config.training),
-        ),
-        language_model.prediction(config.inference.batch_size * config.max_tokens),
-    )

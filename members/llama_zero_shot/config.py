@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -116,10 +116,19 @@ class OpenAIConfig(Config):
 
 
 class VllmConfig(Config):
-    """vLLM in this process."""
+    """vLLM, as a server that is started to ask it and stopped afterwards, or in this process."""
 
-    tensor_parallel: PositiveInt = 1
-    """GPUs that share each layer."""
+    server: bool = Field(default=True, exclude_if=bool)
+    """A server of its own, in processes of its own; false loads vLLM into this process."""
+    python: Path | None = Field(default=None, exclude_if=lambda value: value is None)
+    """The server's Python, in the environment that has vLLM; None for the one that runs now."""
+    arguments: tuple[str, ...] = Field(default=(), exclude_if=lambda value: not value)
+    """Further arguments of `vllm serve`, as they are."""
+    start_timeout_s: PositiveFloat = Field(default=1800.0, exclude_if=lambda value: value == 1800)
+    """Longest wait for the server to have loaded the model."""
+    tensor_parallel: PositiveInt | None = 1
+    """GPUs that share each layer; None for all of this machine that `pipeline_parallel` leaves,
+    which is what a server takes where nothing is said."""
     pipeline_parallel: PositiveInt = 1
     """Groups of them that share the layers."""
     dtype: str = "auto"
@@ -132,7 +141,7 @@ class VllmConfig(Config):
     enforce_eager: bool = False
     """Start faster, run slower."""
     batch_size: PositiveInt = 256
-    """Questions that are handed over, and kept, together."""
+    """Questions that are handed over, and kept, together, in this process."""
 
 
 class TransformersConfig(Config):
@@ -148,7 +157,7 @@ class LlamaZeroShotConfig(MemberConfig):
     """Which chat model is asked what, and by which engine."""
 
     engine: Literal["openai", "vllm", "transformers"] = "openai"
-    """A server, vLLM in this process, or transformers in this process."""
+    """A server that runs, vLLM, or transformers in this process."""
     base: str
     """The model: as the server calls it, or a folder or hub id."""
     prompt: str
@@ -163,6 +172,16 @@ class LlamaZeroShotConfig(MemberConfig):
     it. Null for a folder `answers` beside the table."""
     price: Price | None = None
     """Told in the table beside the numbers of tokens."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _give_server_all_devices(cls, data: Any) -> Any:
+        if not isinstance(data, dict) or data.get("engine") != "vllm":
+            return data
+        vllm = data.get("vllm") or {}
+        if not isinstance(vllm, dict) or not vllm.get("server", True):
+            return data
+        return {**data, "vllm": {"tensor_parallel": None, **vllm}}
 
     @model_validator(mode="after")
     def _check_engine(self) -> Self:

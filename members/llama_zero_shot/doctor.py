@@ -16,8 +16,12 @@ from abhinaya.prompting.prompts import load_prompt
 from members.llama_zero_shot.config import LlamaZeroShotConfig
 from members.llama_zero_shot.openai_engine import OpenAIEngine
 from members.llama_zero_shot.vllm_engine import VllmEngine
+from members.llama_zero_shot.vllm_server import find_vllm_python
 
 __all__ = ["check_zero_shot"]
+
+_LONGEST_WAIT_S = 10.0
+"""For the names of models, which no server has to think about."""
 
 
 def check_zero_shot(config: LlamaZeroShotConfig) -> Findings:
@@ -46,7 +50,9 @@ def _check_transcripts(config: LlamaZeroShotConfig, findings: Findings) -> None:
 
 def _check_server(config: LlamaZeroShotConfig, findings: Findings) -> None:
     # Nothing is asked, so classes and decoding do not matter.
-    words, server = class_words(MSP_PODCAST), config.openai
+    words = class_words(MSP_PODCAST)
+    timeout_s = min(config.openai.timeout_s, _LONGEST_WAIT_S)
+    server = config.openai.model_copy(update={"timeout_s": timeout_s})
     engine = findings.attempt(
         "engine",
         config.engine,
@@ -73,7 +79,11 @@ def _check_server(config: LlamaZeroShotConfig, findings: Findings) -> None:
 
 
 def _check_model(config: LlamaZeroShotConfig, findings: Findings) -> None:
-    if config.engine == "vllm":
+    if config.engine == "vllm" and config.vllm.server:
+        python = findings.attempt("engine", "vllm", lambda: find_vllm_python(config.vllm))
+        if python is not None:
+            findings.add("engine", "vllm", "ok", f"{str(python)!r} has vLLM and starts its server")
+    elif config.engine == "vllm":
         words = class_words(MSP_PODCAST)
         findings.attempt(
             "engine",

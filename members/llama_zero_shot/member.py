@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -33,6 +34,7 @@ from members.llama_zero_shot.engine import Answer, Engine, Question
 from members.llama_zero_shot.openai_engine import OpenAIEngine
 from members.llama_zero_shot.transformers_engine import TransformersEngine
 from members.llama_zero_shot.vllm_engine import VllmEngine
+from members.llama_zero_shot.vllm_server import VllmServerEngine
 
 if TYPE_CHECKING:
     from accelerate import PartialState
@@ -71,7 +73,8 @@ class LlamaZeroShotMember(ZeroShotMember):
                 "decoding.max_tokens to 200 or more."
             )
         chats, problems = _fill(config, prompt, request)
-        engine = make_engine(config, emotions)
+        folder = config.answers or request.out.parent / "answers"
+        engine = make_engine(config, emotions, folder)
         plan = plan_table(
             config,
             request,
@@ -97,7 +100,6 @@ class LlamaZeroShotMember(ZeroShotMember):
             keys[utterance] = [key_of(question, engine.identity, decoding) for question in asked]
             questions |= zip(keys[utterance], asked, strict=True)
         state = join_launch()
-        folder = config.answers or request.out.parent / "answers"
         parser = AnswerParser(emotions, "\n".join(turn.text for turn in prompt.turns))
         with AnswerStore(folder, questions.keys()) as store:
             _ask(engine, questions, store, state, name=config.name)
@@ -130,8 +132,13 @@ class LlamaZeroShotMember(ZeroShotMember):
         return check_zero_shot(config)
 
 
-def make_engine(config: LlamaZeroShotConfig, emotions: EmotionSet) -> Engine:
-    """Return the engine that a config names; nothing is loaded or asked yet.
+def make_engine(config: LlamaZeroShotConfig, emotions: EmotionSet, folder: Path) -> Engine:
+    """Return the engine that a config names; nothing is loaded, started or asked yet.
+
+    Args:
+        config: of the member.
+        emotions: the classes.
+        folder: for the log of a server that the engine starts.
 
     Raises:
         BadValueError: if it cannot be used here.
@@ -140,6 +147,11 @@ def make_engine(config: LlamaZeroShotConfig, emotions: EmotionSet) -> Engine:
     words, decoding, seed = class_words(emotions), config.decoding, config.seed
     if config.engine == "openai":
         return OpenAIEngine(config.base, words, decoding, config.openai, seed=seed)
+    if config.engine == "vllm" and config.vllm.server:
+        log = folder / f"{config.name}.vllm.log"
+        return VllmServerEngine(
+            config.base, words, decoding, config.vllm, config.openai, log, seed=seed
+        )
     if config.engine == "vllm":
         return VllmEngine(config.base, words, decoding, config.vllm, seed=seed)
     return TransformersEngine(config.base, words, decoding, config.transformers, seed=seed)

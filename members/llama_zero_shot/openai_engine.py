@@ -53,6 +53,7 @@ class OpenAIEngine:
         decoding: how answers come about.
         server: where it is and how patient we are.
         seed: of drawn answers.
+        key: what a server of our own wants, instead of what an environment variable holds.
 
     Raises:
         BadValueError: if the environment variable with the key is not set.
@@ -67,13 +68,14 @@ class OpenAIEngine:
         server: OpenAIConfig,
         *,
         seed: int = 0,
+        key: str | None = None,
     ) -> None:
         self._model = model
         self._words = tuple(words)
         self._decoding = decoding
         self._server = server
         self._seed = seed
-        self._key = _read_key(server)
+        self._key = key or _read_key(server)
         self._probe: Question | None = None
         self._heard_at = 0.0
         self._is_silence_told = False

@@ -14,7 +14,7 @@ from members.llama_zero_shot.engine import Answer, EngineError, Keep, Question, 
 from members.llama_zero_shot.local_model import fingerprint
 from members.llama_zero_shot.probabilities import Place, find_probs
 
-__all__ = ["VllmEngine"]
+__all__ = ["VllmEngine", "count_gpus", "count_logprobs", "identify", "refuse_launch"]
 
 
 class VllmEngine:
@@ -41,12 +41,7 @@ class VllmEngine:
         *,
         seed: int = 0,
     ) -> None:
-        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-            raise BadValueError(
-                "The engine vllm was started in one of several processes of a launch, but vLLM "
-                "starts processes itself. Leave out accelerate launch and set "
-                "vllm.tensor_parallel to the number of GPUs."
-            )
+        refuse_launch()
         if importlib.util.find_spec("vllm") is None:
             raise MissingPackageError("vllm", "engine: vllm", "vllm")
         self._base = base
@@ -60,9 +55,7 @@ class VllmEngine:
     @property
     def identity(self) -> str:
         """Model and number type."""
-        settings = self._settings
-        kind = settings.dtype if settings.quantization is None else settings.quantization
-        return f"vllm:{self._base}:{kind}{fingerprint(self._base)}"
+        return identify(self._base, self._settings)
 
     def ask(self, questions: Sequence[Question], keep: Keep) -> None:
         """Answer all questions; see `Engine.ask`.
@@ -78,7 +71,7 @@ class VllmEngine:
 
     def _answer(self, questions: Sequence[Question]) -> list[Answer]:
         if self._llm is None:
-            key = f"{self.identity} {self._settings} {self._n_logprobs}"
+            key = f"{self.identity} {self._settings} {count_logprobs(self._decoding)}"
             self._llm = load_once(key, self._load)
         answers = self._chat(questions)
         refusals = [answer.failure for answer in answers if answer.failure is not None]
@@ -114,17 +107,13 @@ class VllmEngine:
             model=self._base,
             dtype=settings.dtype,
             quantization=settings.quantization,
-            tensor_parallel_size=settings.tensor_parallel,
+            tensor_parallel_size=count_gpus(settings),
             pipeline_parallel_size=settings.pipeline_parallel,
             max_model_len=settings.max_model_len,
             gpu_memory_utilization=settings.gpu_memory,
             enforce_eager=settings.enforce_eager,
-            max_logprobs=self._n_logprobs,
+            max_logprobs=count_logprobs(self._decoding),
         )
-
-    @property
-    def _n_logprobs(self) -> int:
-        return max(20, self._decoding.logprobs)
 
     def _params(self, question: Question) -> Any:
         sampling: Any = importlib.import_module("vllm.sampling_params")
@@ -156,6 +145,40 @@ class VllmEngine:
         return Answer(
             completion.text, probs, len(output.prompt_token_ids), len(completion.token_ids)
         )
+
+
+def refuse_launch() -> None:
+    """Raise in one of several processes of a launch: vLLM starts its own.
+
+    Raises:
+        BadValueError: there.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise BadValueError(
+            "The engine vllm was started in one of several processes of a launch, but vLLM "
+            "starts processes itself. Leave out accelerate launch and set "
+            "vllm.tensor_parallel to the number of GPUs."
+        )
+
+
+def identify(base: str, settings: VllmConfig) -> str:
+    """Return model and number type: what decides answers, whichever process has the model."""
+    kind = settings.dtype if settings.quantization is None else settings.quantization
+    return f"vllm:{base}:{kind}{fingerprint(base)}"
+
+
+def count_gpus(settings: VllmConfig) -> int:
+    """Return how many GPUs share each layer."""
+    if settings.tensor_parallel is not None:
+        return settings.tensor_parallel
+    import torch
+
+    return max(1, torch.accelerator.device_count() // settings.pipeline_parallel)
+
+
+def count_logprobs(decoding: Decoding) -> int:
+    """Return how many tokens of each place vLLM must be ready to tell; 20 is its own default."""
+    return max(20, decoding.logprobs)
 
 
 def _refusals() -> tuple[type[Exception], ...]:

@@ -12,21 +12,20 @@ from typing import TYPE_CHECKING
 
 from abhinaya.data.labels import MSP_PODCAST
 from abhinaya.doctor.findings import Findings
-from abhinaya.doctor.memory import Shapes, check_memory, count_layers
 from abhinaya.doctor.weights import (
+    Shapes,
     check_language_model,
     check_quantization,
     check_tokenizer,
     check_transcripts,
     check_whisper,
+    count_layers,
     shapes_of,
 )
 from abhinaya.errors import list_some
-from abhinaya.member import Utterance
 from members.salmonn.build import check_sizes, window_frames
 from members.salmonn.config import SalmonnConfig, SalmonnSources
-from members.salmonn.memory import SourceShapes, memory_needed
-from members.salmonn.sequence import PromptTokens, load_prompts
+from members.salmonn.sequence import load_prompts
 from members.salmonn.weights import (
     SalmonnSizes,
     qformer_config,
@@ -37,15 +36,9 @@ from members.salmonn.weights import (
 )
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
-    from abhinaya.prompting.prompts import Prompt
     from members.salmonn.qformer import SpeechAdapter
 
 __all__ = ["check_salmonn"]
-
-_USUAL_PROMPT_TOKENS = 60
-"""Counted instead of a prompt that cannot be read."""
 
 
 def check_salmonn(
@@ -66,7 +59,7 @@ def check_salmonn(
     llm: Shapes | None = None if model is None else shapes_of(model)
     n_rows = llm["embed_tokens.weight"][0] if llm else None
     signs = ("bos_token", "eos_token")
-    tokenizer = check_tokenizer(config.base, findings, n_rows, signs=signs)
+    check_tokenizer(config.base, findings, n_rows, signs=signs)
     trained = _check_trained(config, findings)
     if trained is not None:
         widths = (
@@ -77,7 +70,7 @@ def check_salmonn(
         _check_widths(config, findings, trained.sizes, widths)
         _check_adapters(config, findings, trained, llm)
     check_quantization("llm_weights", config.llm_weights, findings)
-    prompts = findings.attempt(
+    findings.attempt(
         "prompt",
         ", ".join(config.prompt),
         lambda: load_prompts(config, needs_text=needs_text, lists_classes=lists_classes),
@@ -85,18 +78,6 @@ def check_salmonn(
     )
     if needs_text:
         check_transcripts(config.data, findings)
-    if not isinstance(config, SalmonnConfig):
-        return findings  # what is trained decides most of the memory, and here nothing is
-    if trained is None or whisper is None or beats is None or llm is None:
-        findings.add(
-            "memory", "", "note", "can be computed once the sizes of all parts are known; see above"
-        )
-    else:
-        shapes = SourceShapes(llm, whisper, beats, trained.shapes)
-        n_tokens = _count_text_tokens(config, prompts[0] if prompts else None, tokenizer)
-        needed = memory_needed(config, shapes, n_text_tokens=n_tokens)
-        savings = "whisper_weights: bf16, or llm_weights: nf4"
-        check_memory(config, needed, findings, weights=config.llm_weights, savings=savings)
     return findings
 
 
@@ -303,16 +284,3 @@ def _check_adapters(
         f"are whole: rank {sizes.lora_rank} on {', '.join(sizes.lora_targets)} of "
         f"{count_layers(llm)} layers",
     )
-
-
-def _count_text_tokens(
-    config: SalmonnSources, prompt: Prompt | None, tokenizer: PreTrainedTokenizerBase | None
-) -> int:
-    """Count BOS, prompt and text of one clip; a transcript counts with all that is kept of it."""
-    if prompt is None or tokenizer is None:
-        return _USUAL_PROMPT_TOKENS + config.max_text_tokens
-    tokens = PromptTokens(tokenizer, (prompt,), config.prompt_template, config.max_text_tokens)
-    encoded = tokens.encode(Utterance("", text=""))
-    if "transcript" in prompt.slots:
-        encoded["text"] = [0] * config.max_text_tokens
-    return sum(len(ids) for ids in encoded.values())

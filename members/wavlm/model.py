@@ -14,6 +14,7 @@ from abhinaya.errors import CheckpointError, MissingFileError, UnknownNameError
 from abhinaya.export.graph import MaskedExtractor
 from abhinaya.nn.backbone import Backbone, LayerMix
 from abhinaya.nn.backbone import freeze as freeze_module
+from abhinaya.nn.skeleton import builds_skeletons
 from abhinaya.nn.weight_files import check_loading_report, read_model_config, read_shapes
 
 __all__ = ["Freeze", "WavLMBackbone", "load_encoder"]
@@ -205,6 +206,10 @@ def load_encoder(base: str) -> PreTrainedModel:
         )
     # Its strided layers after the encoder are for speech recognition.
     config.add_adapter = False
+    if builds_skeletons():
+        make_model: Any = AutoModel  # its methods have no types
+        with torch.device("meta"):
+            return cast("PreTrainedModel", make_model.from_config(config, dtype=torch.float32))
     try:
         encoder, report = AutoModel.from_pretrained(
             base,

@@ -104,3 +104,39 @@ def test_doctor_reads_shipped_configs_as_they_are(run_cli):
     assert result.code == 1  # nothing was downloaded
     assert "There is no file 'weights/salmonn_v1.pth'" in result.out
     assert "can be computed once the sizes of all parts are known" in result.out
+
+
+@pytest.mark.slow
+def test_doctor_shows_what_each_device_holds_and_whether_it_fits(run_cli, salmonn):
+    settings = ["training.global_batch_size=2", "audio.max_audio_s=1", "llm_weights=bf16"]
+    result = run_cli("doctor", salmonn, *settings, "--devices", 2, "--memory", 0.8, "--json")
+    assert result.code == 0, result.err
+    rows = {row["launch"]: row for row in json.loads(result.out)}
+    assert list(rows) == ["ddp", "fsdp2", "zero2", "zero3", "ddp, llm_weights: nf4"]
+    parts = ["weights", "gradients", "optimizer", "activations", "context", "sum", "fits"]
+    assert list(rows["ddp"]) == ["launch", *parts]
+    assert {row["fits"] for row in rows.values()} <= {"yes", "no"}
+    assert rows["ddp"]["sum"] == pytest.approx(sum(rows["ddp"][p] for p in parts[:5]), abs=0.03)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--devices", "0"], "--devices is 0, expected 1 or more."),
+        (["--memory", "-1"], "--memory is -1, expected the GiB of a device, above 0."),
+        (["--memory", "nan"], "--memory is nan, expected the GiB of a device, above 0."),
+    ],
+)
+def test_impossible_devices_are_one_line(options, message, run_cli, wavlm):
+    result = run_cli("doctor", wavlm, *options)
+    assert (result.code, result.err) == (1, f"Error: {message}\n")
+
+
+def test_devices_without_a_config_and_for_a_member_that_is_asked(run_cli):
+    result = run_cli("doctor", "--devices", "8")
+    assert result.err == (
+        "Error: --devices and --memory are about a member; name its config too.\n"
+    )
+    result = run_cli("doctor", "members/llama-70b-zero-shot.yaml", "--devices", "8")
+    assert result.code == 1
+    assert "'llama-70b-zero-shot' has nothing to train" in result.err

@@ -170,3 +170,11 @@ def test_only_a_step_whose_input_is_not_made_yet_exits_1(run_cli, folder):
 def test_missing_file_exits_1_and_nonsense_option_exits_2(run_cli, folder):
     assert run_cli("run", "none.yaml").code == 1
     assert run_cli("run", "chain.yaml", "--nonsense").code == 2
+
+
+def test_plan_notes_what_would_stop_the_run(run_cli, folder):
+    result = run_cli("run", "chain.yaml", "--plan", "--json")
+    assert result.code == 0
+    json.loads(result.out)
+    assert "Note: prepare: corpus source/release: There is no" in result.err
+    assert "Note: train:wave: base runs/demo/checkpoints/wavlm: There is no" in result.err

@@ -212,11 +212,11 @@ def test_memory_is_a_problem_only_beyond_the_tolerance():
     device = Device("cuda:0", "NVIDIA A", 24 * GIB)
     savings = "whisper_weights: bf16, or llm_weights: nf4"
     results = {
-        # 0.7 * 34 = 23.8 may still fit, 0.7 * 35 = 24.5 cannot.
+        # 0.85 * 28 = 23.8 may still fit, 0.85 * 29 = 24.65 cannot.
         n_gib: compare_with_device("memory", n_gib * GIB, "a, b", device, savings).result
-        for n_gib in (24, 25, 34, 35)
+        for n_gib in (24, 25, 28, 29)
     }
-    assert results == {24: "ok", 25: "note", 34: "note", 35: "problem"}
+    assert results == {24: "ok", 25: "note", 28: "note", 29: "problem"}
     finding = compare_with_device("memory", 35 * GIB, "a, b", device, savings)
     assert finding.where == "cuda:0"
     assert finding.details == (

@@ -83,6 +83,7 @@ class ChatServer:
         key: that it wants; null for none.
         script: what goes wrong, and when.
         delay_s: before each answer.
+        port: 0 for any that is free.
 
     Attributes:
         received: how often each question (the last user turn) came.
@@ -99,6 +100,7 @@ class ChatServer:
         key: str | None = None,
         script: Script | None = None,
         delay_s: float = 0.0,
+        port: int = 0,
     ) -> None:
         self.model = model
         self.key = key
@@ -111,7 +113,7 @@ class ChatServer:
         self.most_at_once = 0
         self._n_at_once = 0
         self._lock = threading.Lock()
-        self._port = 0
+        self._port = port
         self._server: _Server | None = None
 
     @property
@@ -281,7 +283,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         models = [{"id": self.server.owner.model, "object": "model", "created": 0, "owned_by": ""}]
-        if self.path != "/v1/models":
+        if self.path not in ("/v1/models", "/health"):
             self.send(Fault(404, b'{"detail": "Not Found"}'))
             return
         self.send(Fault(200, json.dumps({"object": "list", "data": models}).encode()))

@@ -202,6 +202,7 @@ def test_in_process_gives_the_servers_answers(server, vllm_python, base, tmp_pat
         manifest, tmp_path / "server.parquet", server, settings(tmp_path / "a") | change
     )
     engine = {"dtype": "float32", "enforce_eager": True, "max_model_len": 1024, "batch_size": 16}
+    engine["server"] = False
     script = (
         "import json, sys; from pathlib import Path\n"
         "from zero_shot_runs import make_corpus, run_zero_shot\n"
@@ -222,3 +223,32 @@ def test_in_process_gives_the_servers_answers(server, vllm_python, base, tmp_pat
     assert "maximum context length is 1024 tokens" in theirs.reasons[-1]
     assert theirs.meta["n_prompt_tokens"] == ours.meta["n_prompt_tokens"]
     assert question_about(texts[0])  # the same prompt in both
+
+
+def test_server_of_its_own_gives_the_same_answers_and_is_gone(
+    server, vllm_python, base, tmp_path, monkeypatch
+):
+    for name, value in VLLM_ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    manifest = make_corpus(tmp_path, TEXTS[:30])
+    ours = run_zero_shot(manifest, tmp_path / "a.parquet", server, settings(tmp_path / "a"))
+    vllm = {"python": str(vllm_python), "dtype": "float32", "enforce_eager": True}
+    vllm |= {"max_model_len": 1024, "arguments": ["--max-num-seqs", "64"]}
+    change = {"engine": "vllm", "base": str(base), "vllm": vllm, "answers": str(tmp_path / "b")}
+    before = pids_of("api_server")
+    theirs = run_zero_shot(manifest, tmp_path / "b.parquet", settings=change)
+    assert pids_of("api_server") == before
+    assert theirs.raw == ours.raw
+    np.testing.assert_allclose(theirs.probs, ours.probs, atol=2e-3)
+
+
+def pids_of(name: str) -> set[str]:
+    lines = {file.parent.name: file for file in Path("/proc").glob("[0-9]*/cmdline")}
+    return {pid for pid, file in lines.items() if name in _read(file)}
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text()
+    except OSError:  # it has ended
+        return ""

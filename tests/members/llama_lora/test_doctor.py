@@ -18,16 +18,16 @@ from abhinaya.data.transcripts import write_transcripts
 from abhinaya.demo.checkpoints.llama import write_llama
 from abhinaya.doctor import memory
 from abhinaya.doctor.environment import Device
-from members.llama_lora.member import MEMBER
+from abhinaya.doctor.weights import check_member
 
 
-def findings_of(folder, **changes):
-    return MEMBER.check_weights(G.make_config(folder, **changes))
+def findings_of(folder, *, with_memory=False, **changes):
+    return check_member(G.make_config(folder, **changes), memory=with_memory)
 
 
-def problems_of(folder, **changes):
+def problems_of(folder, *, with_memory=False, **changes):
     """(what, details) of each problem."""
-    findings = findings_of(folder, **changes)
+    findings = findings_of(folder, with_memory=with_memory, **changes)
     return [(found.what, found.details) for found in findings if found.result == "problem"]
 
 
@@ -49,7 +49,7 @@ def edit_json(file, **changes):
 
 def test_golden_set_is_whole(tmp_path, monkeypatch):
     monkeypatch.setattr(memory, "find_devices", lambda: ())
-    findings = findings_of(tmp_path)
+    findings = findings_of(tmp_path, with_memory=True)
     assert {found.what: found.result for found in findings} == {
         "base": "ok",
         "tokenizer": "ok",
@@ -96,7 +96,9 @@ def test_nothing_of_the_language_model_is_loaded(llama, tmp_path, monkeypatch):
 
 def test_hub_id_that_is_not_on_the_disk_is_a_note(tmp_path, monkeypatch):
     monkeypatch.setattr("abhinaya.doctor.weights.is_offline", lambda: False)
-    findings = findings_of(tmp_path, base="nobody/nothing-of-this-name", classifier=None)
+    findings = findings_of(
+        tmp_path, with_memory=True, base="nobody/nothing-of-this-name", classifier=None
+    )
     assert [(found.what, found.result) for found in findings] == [
         ("base", "note"),
         ("data.transcripts", "note"),
@@ -159,8 +161,8 @@ def test_memory_is_compared_with_the_smallest_device(tmp_path, monkeypatch):
     """It could never fail: no device was passed to the comparison."""
     devices = (Device("cuda:0", "Large", 2**40), Device("cuda:1", "Small", 2**29))
     monkeypatch.setattr(memory, "find_devices", lambda: devices)
-    problems = dict(problems_of(tmp_path))
-    # The context alone takes 0.75 GiB; 0.7 of it is more than half a GiB.
+    problems = dict(problems_of(tmp_path, with_memory=True))
+    # The context alone takes 0.75 GiB; 0.85 of it is more than half a GiB.
     assert problems.keys() == {"memory for training", "memory for prediction"}
     assert problems["memory for training"].endswith(
         "Small has 512.0 MiB. Choose a smaller batch, training.activation_checkpointing: true, "

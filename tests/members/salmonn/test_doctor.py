@@ -21,6 +21,7 @@ from abhinaya.demo.checkpoints.encoders import write_wavlm, write_whisper, write
 from abhinaya.demo.checkpoints.llama import write_llama
 from abhinaya.doctor import memory
 from abhinaya.doctor.environment import Device
+from abhinaya.doctor.weights import check_member
 from members.salmonn.build import window_frames
 
 
@@ -35,18 +36,18 @@ class Parts:
         self.beats = shutil.copy(S.BEATS, folder / "beats.pt")
         self.salmonn = shutil.copy(S.SALMONN, folder / "s.pth")
 
-    def findings(self, system="s2", **changes):
+    def findings(self, system="s2", *, with_memory=False, **changes):
         keys = {"base": self.llama, "whisper": self.whisper}
         keys |= {"beats": self.beats, "salmonn": self.salmonn, "classifier": None}
         keys = {key: value if value is None else str(value) for key, value in keys.items()}
         config = G.make_config(system, self.folder, **(keys | changes))
-        return G.member_of(system).check_weights(config)
+        return check_member(config, memory=with_memory)
 
-    def problems(self, system="s2", **changes):
+    def problems(self, system="s2", *, with_memory=False, **changes):
         """(what, details) of each problem."""
         return [
             (found.what, found.details)
-            for found in self.findings(system, **changes)
+            for found in self.findings(system, with_memory=with_memory, **changes)
             if found.result == "problem"
         ]
 
@@ -74,7 +75,7 @@ def parts(tmp_path):
 def test_golden_set_is_whole(system, parts):
     classifier = str(S.classifier_of(system))
     sources = {"manifest": "m.parquet", "transcripts": {"predict": "human"}}
-    findings = parts.findings(system, classifier=classifier, data=sources)
+    findings = parts.findings(system, with_memory=True, classifier=classifier, data=sources)
     details = {}
     for found in findings:
         assert found.result != "problem", found
@@ -360,7 +361,8 @@ def test_hub_ids_that_are_not_here_are_notes(parts, monkeypatch):
 
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(parts.folder / "hub"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    findings = parts.findings(base="lmsys/vicuna-13b-v1.1", whisper="openai/whisper-large-v2")
+    hub = {"base": "lmsys/vicuna-13b-v1.1", "whisper": "openai/whisper-large-v2"}
+    findings = parts.findings(with_memory=True, **hub)
     notes = {found.what for found in findings if "fetched when it is first used" in found.details}
     assert notes == {"base", "whisper"}
     assert "memory" in {found.what for found in findings}
@@ -370,8 +372,8 @@ def test_hub_ids_that_are_not_here_are_notes(parts, monkeypatch):
 def test_memory_is_compared_with_the_smallest_device(parts, monkeypatch):
     devices = (Device("cuda:0", "Large", 2**40), Device("cuda:1", "Small", 2**29))
     monkeypatch.setattr(memory, "find_devices", lambda: devices)
-    problems = dict(parts.problems())
-    # The context alone takes 0.75 GiB; 0.7 of it is more than half a GiB.
+    problems = dict(parts.problems(with_memory=True))
+    # The context alone takes 0.75 GiB; 0.85 of it is more than half a GiB.
     assert problems.keys() == {"memory for training", "memory for prediction"}
     assert "Small has 512.0 MiB. Choose a smaller batch" in problems["memory for training"]
 
