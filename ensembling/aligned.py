@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from abhinaya.data.labels import ABSTAIN, EmotionSet
+from abhinaya.data.texts import Texts
 from abhinaya.errors import BadValueError
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class AlignedTables:
 
     names: tuple[str, ...]
     emotions: EmotionSet
-    utterances: tuple[str, ...]
+    utterances: Sequence[str]
     labels: NDArray[np.int64]
     probs: NDArray[np.float64]
     metas: tuple[Mapping[str, Any], ...]
@@ -62,7 +63,7 @@ class AlignedTables:
         idx = np.asarray(indices, dtype=np.int64)
         return replace(
             self,
-            utterances=tuple(self.utterances[i] for i in idx),
+            utterances=Texts(self.utterances).take(idx),
             labels=self.labels[:, idx],
             probs=self.probs[:, idx],
             embeddings=tuple(None if e is None else e[idx] for e in self.embeddings),
@@ -86,12 +87,18 @@ class AlignedTables:
         )
 
 
-def align_predictions(tables: Sequence[PredictionTable], *, rows: str = "same") -> AlignedTables:
+def align_predictions(
+    tables: Sequence[PredictionTable],
+    *,
+    rows: str = "same",
+    dtype: type[np.floating[Any]] = np.float64,
+) -> AlignedTables:
     """Turn tables into arrays, with the utterances in the order of the first table.
 
     Args:
         tables: M tables of one emotion set, under different names.
         rows: `same` demands that all cover the same utterances; `intersection` keeps those in all.
+        dtype: of the probabilities; tables have float32, which takes half the memory.
 
     Raises:
         BadValueError: if there are no tables, two have one name, or they cover different utterances
@@ -115,10 +122,12 @@ def align_predictions(tables: Sequence[PredictionTable], *, rows: str = "same") 
         )
     aligned = align_tables(tables, rows=rows)
     n_utts, n_classes = len(aligned[0]), len(emotions)
-    probs = np.full((len(aligned), n_utts, n_classes), np.nan)
-    for idx, table in enumerate(aligned):
-        if table.probs is not None:
-            probs[idx] = table.probs
+    # A view of one number while no table has any.
+    probs = np.broadcast_to(dtype(np.nan), (len(aligned), n_utts, n_classes))
+    if any(table.probs is not None for table in aligned):
+        probs = np.empty(probs.shape, dtype=dtype)
+        for idx, table in enumerate(aligned):
+            probs[idx] = np.nan if table.probs is None else table.probs
     marks = [table.trained_on for table in aligned if table.trained_on is not None]
     return AlignedTables(
         names=names,

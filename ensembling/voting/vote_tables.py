@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,10 +11,17 @@ from numpy.typing import NDArray
 from abhinaya import __version__
 from abhinaya.data.labels import EmotionSet
 from abhinaya.data.predictions import PredictionTable
+from abhinaya.data.texts import Texts
 from abhinaya.errors import BadValueError, UnknownNameError, list_some
 from ensembling.aligned import AlignedTables, align_predictions
 from ensembling.voting.dawid_skene import dawid_skene
-from ensembling.voting.soft_votes import check_weights, pick_classes, soft_vote, weighted_vote
+from ensembling.voting.soft_votes import (
+    check_weights,
+    pick_classes,
+    require_probs,
+    soft_vote,
+    weighted_vote,
+)
 from ensembling.voting.votes import VoteResult, plurality
 
 __all__ = ["BY_FALLBACK", "BY_MAJORITY", "VOTE_RULES", "check_tiebreakers", "vote_tables"]
@@ -21,13 +29,17 @@ __all__ = ["BY_FALLBACK", "BY_MAJORITY", "VOTE_RULES", "check_tiebreakers", "vot
 VOTE_RULES = ("plurality", "strict", "soft", "geometric", "weighted", "dawid-skene")
 """Ways to vote that need no labelled data."""
 
+_PROB_RULES = ("soft", "geometric")
 _WEIGHTED_RULES = ("soft", "geometric", "weighted")
+_WHOLE_RULES = ("dawid-skene",)  # they learn from all rows
 
 BY_MAJORITY = "majority"
 """`decided_by` of rows that needed no tie-breaking."""
 
 BY_FALLBACK = "fallback"
 """`decided_by` of rows on which every member abstained."""
+
+_BLOCK_SIZE = 100_000
 
 
 def vote_tables(
@@ -77,38 +89,38 @@ def vote_tables(
     if rule not in VOTE_RULES:
         raise UnknownNameError("vote rule", rule, VOTE_RULES)
     _check_names([table.name for table in tables], tiebreakers)
-    aligned = align_predictions(tables, rows=rows)
+    counts_labels = rule not in _PROB_RULES
+    tables = [
+        replace(table, embeddings=None, probs=None if counts_labels else table.probs)
+        for table in tables
+    ]
+    aligned = align_predictions(tables, rows=rows, dtype=np.float32)
     names, emotions = aligned.names, aligned.emotions
     if fallback is not None and fallback not in emotions.codes:
         raise UnknownNameError("class", fallback, emotions.codes)
     order = [names.index(tiebreaker) for tiebreaker in tiebreakers]
     result = _vote(aligned, rule, _weights_in_order(weights, names, rule), order)
 
-    utterances = aligned.utterances
+    utterances = Texts(aligned.utterances)
     nobody = result.all_abstained
     if nobody.any() and fallback is None:
-        _raise_nobody_voted(
-            [utterances[idx] for idx in np.flatnonzero(nobody)], len(nobody), emotions
-        )
+        _raise_nobody_voted(utterances.take(np.flatnonzero(nobody)), len(nobody), emotions)
 
     labels = result.labels.copy()
     if fallback is not None:
         labels[nobody] = emotions.codes.index(fallback)
-    probs = result.shares.astype(np.float32)
+    probs = result.shares.astype(np.float32, copy=False)
     probs[nobody] = np.nan
+    deciders = [*names, BY_FALLBACK, BY_MAJORITY]
     # The index -1, which means that no tie had to be broken, picks the last entry.
-    deciders = [*names, BY_MAJORITY]
-    decided_by = [
-        BY_FALLBACK if is_nobody else deciders[idx]
-        for idx, is_nobody in zip(result.decided_by, nobody, strict=True)
-    ]
+    decided_by = np.where(nobody, len(names), result.decided_by) % len(deciders)
     return PredictionTable(
         name=name,
         emotions=emotions,
         utterances=utterances,
         labels=labels,
         probs=probs,
-        decided_by=tuple(decided_by),
+        decided_by=Texts(deciders).take(decided_by),
         trained_on=aligned.trained_on,
         meta={
             "rule": "vote" if rule == "plurality" else rule,
@@ -125,8 +137,25 @@ def vote_tables(
 def _vote(
     aligned: AlignedTables, rule: str, weights: NDArray[np.float64] | None, order: Sequence[int]
 ) -> VoteResult:
+    """Vote on some rows after the others: what a vote takes is a multiple of what it reads."""
+    if rule in _PROB_RULES:
+        require_probs(aligned)
+    n_blocks = 1 if rule in _WHOLE_RULES else len(aligned) // _BLOCK_SIZE + 1
+    blocks = np.array_split(np.arange(len(aligned)), n_blocks)
+    votes = [_vote_on(aligned.take(rows), rule, weights, order) for rows in blocks]
+    return VoteResult(
+        np.concatenate([vote.labels for vote in votes]),
+        np.concatenate([vote.decided_by for vote in votes]),
+        np.concatenate([vote.shares for vote in votes], dtype=np.float32),
+        np.concatenate([vote.all_abstained for vote in votes]),
+    )
+
+
+def _vote_on(
+    aligned: AlignedTables, rule: str, weights: NDArray[np.float64] | None, order: Sequence[int]
+) -> VoteResult:
     n_classes = len(aligned.emotions)
-    if rule in ("soft", "geometric"):
+    if rule in _PROB_RULES:
         return soft_vote(aligned, order, weights=weights, geometric=rule == "geometric")
     if weights is not None:
         return weighted_vote(aligned.labels, weights, n_classes, order)
