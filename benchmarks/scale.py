@@ -1,10 +1,10 @@
 """What the commands that work on tables cost on a large corpus, and how that grows.
 
-Five tables of 8 classes with probabilities, one of them abstaining nowhere, a table with embeddings,
-and a manifest whose speakers have 50 clips each; every command runs as a user runs it, in a process
-of its own on one core. Printed are its processor seconds, its peak memory, and the exponent of the
-growth from each size to the next, with the cost of starting (the command on 1,000 rows) taken off:
-1 is linear. Run it with:
+Five tables of 8 classes with probabilities, one of them without abstentions, a table with
+embeddings, and a manifest whose speakers have 50 clips each; every command runs as a user runs it,
+in a process of its own on one core. Printed are its processor seconds, its peak memory, and the
+exponent of the growth from each size to the next, with the cost of starting (the command on 1,000
+rows) taken off: 1 is linear. Run it with:
 
     python benchmarks/scale.py [--rows 10000 --rows 100000] [--commands vote --commands score]
 """
@@ -66,9 +66,7 @@ def write_corpus(n_rows: int, folder: Path) -> None:
         "audio": pa.array([f"Audios/{name}" for name in names.to_pylist()]),
         "split": pa.array(["train"] * n_rows),
         "label": pa.array(codes[truth]),
-        "speaker": pa.array(
-            [f"{speaker}" for speaker in speakers], mask=rng.random(n_rows) < 0.01
-        ),
+        "speaker": pa.array([f"{speaker}" for speaker in speakers], mask=rng.random(n_rows) < 0.01),
         "gender": pa.array(np.array(["Female", "Male"])[speakers % 2]),
         "duration_s": pa.array(rng.uniform(2, 11, n_rows).round(2)),
         "votes": lists(votes),
