@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
 from abhinaya.errors import BadValueError
 from abhinaya.evaluation.bootstrap import number_groups
-from ensembling.ablation.subset_votes import score_labels
+from ensembling.ablation.subset_votes import exact_floats, score_labels
 
 __all__ = ["Optimism", "selection_optimism"]
 
@@ -45,6 +46,7 @@ def selection_optimism(
     truth: NDArray[np.integer[Any]],
     n_classes: int,
     *,
+    which: NDArray[np.int64] | None = None,
     groups: Sequence[Hashable] | None = None,
     n_halves: int = 1_000,
     seed: int = 0,
@@ -62,11 +64,15 @@ def selection_optimism(
 
     Far worse candidates can be left out: they are chosen on no half.
 
+    Utterances with the same labels and truth are interchangeable, so a half is one draw of how many
+    of each are in it.
+
     Args:
-        labels: class indices of N candidates, shape (N, U), values in [0, K) or `ABSTAIN`. Among
+        labels: class indices of N candidates, shape (N, P), values in [0, K) or `ABSTAIN`. Among
             equals the first is chosen.
-        truth: true class index, shape (U,).
+        truth: true class index, shape (P,).
         n_classes: K.
+        which: column of `labels` that each utterance stands in, shape (U,); by default its own.
         groups: what stays in one half, such as speakers, length U; None and NaN stand for
             themselves. By default every utterance does.
         n_halves: number of halves to choose on, two for every split.
@@ -78,25 +84,36 @@ def selection_optimism(
     Raises:
         BadValueError: if there are fewer than two candidates, two halves or two groups.
     """
-    n_utts = labels.shape[1]
-    group_idx, n_groups = number_groups(range(n_utts) if groups is None else groups)
+    n_columns = labels.shape[1]
+    which = np.arange(n_columns) if which is None else which
+    how_often = np.bincount(which, minlength=n_columns)
+    group_idx, n_groups = number_groups(groups) if groups is not None else (which, len(which))
     if len(labels) < 2 or n_halves < 2 or n_groups < 2:
         raise BadValueError(
             f"Choosing among {len(labels)} candidates on {n_halves} halves of {n_groups} groups of "
             "utterances was asked for, expected at least two of each. Without a choice there is no "
             "optimism."
         )
-    macro_f1 = score_labels(labels, truth, n_classes)[0][:, 0]
+    all_counts = exact_floats(how_often, len(which))
+    macro_f1 = score_labels(labels, truth, n_classes, all_counts[np.newaxis])[0][:, 0]
+    per_group = None
+    if n_groups < len(which):
+        ones, places = np.ones(len(which), dtype=all_counts.dtype), (which, group_idx)
+        per_group = csr_array((ones, places), shape=(n_columns, n_groups))
     rng = np.random.default_rng(seed)
     drops: list[NDArray[np.float64]] = []
     chosen: list[NDArray[np.int64]] = []
-    n_block, n_splits = max(1, _BLOCK_CELLS // n_utts), n_halves // 2
+    n_block, n_splits = max(1, _BLOCK_CELLS // max(n_columns, n_groups)), n_halves // 2
     for start in range(0, n_splits, n_block):
         n_drawn = min(n_block, n_splits - start)
-        places = rng.permuted(np.tile(np.arange(n_groups), (n_drawn, 1)), axis=1)
-        is_in_first = (places < n_groups // 2)[:, group_idx].astype(np.float32)
-        on_first = score_labels(labels, truth, n_classes, is_in_first)[0]
-        on_second = score_labels(labels, truth, n_classes, 1 - is_in_first)[0]
+        if per_group is None:
+            drawn = rng.multivariate_hypergeometric(how_often, n_groups // 2, n_drawn)
+            first = exact_floats(drawn, len(which))
+        else:
+            order = rng.permuted(np.tile(np.arange(n_groups), (n_drawn, 1)), axis=1)
+            first = (per_group @ (order < n_groups // 2).T.astype(all_counts.dtype)).T
+        on_first = score_labels(labels, truth, n_classes, first)[0]
+        on_second = score_labels(labels, truth, n_classes, all_counts - first)[0]
         for here, there in ((on_first, on_second), (on_second, on_first)):
             best = here.argmax(axis=0)
             splits = np.arange(n_drawn)

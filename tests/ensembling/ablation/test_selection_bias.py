@@ -55,6 +55,25 @@ def test_groups_stay_in_one_half():
     assert unknown == by_utterance
 
 
+def test_equal_utterances_in_one_column_leave_the_halves_as_they_are():
+    rng = np.random.default_rng(0)
+    labels, truth = rng.integers(-1, 3, size=(4, 30)), rng.integers(3, size=30)
+    which = rng.integers(30, size=300)
+    groups = [f"s{number}" for number in rng.integers(20, size=300)]
+    rows = {"labels": labels[:, which], "truth": truth[which]}
+
+    merged = selection_optimism(labels, truth, 3, which=which, groups=groups)
+    assert merged == selection_optimism(**rows, n_classes=3, groups=groups)
+
+    # Without groups the draws are others, of the same distribution.
+    merged = selection_optimism(labels, truth, 3, which=which, n_halves=8_000)
+    by_row = selection_optimism(**rows, n_classes=3, n_halves=8_000)
+    assert merged.macro_f1 == by_row.macro_f1
+    assert merged.expected_drop == pytest.approx(by_row.expected_drop, abs=0.002)
+    assert merged.interval == pytest.approx(by_row.interval, abs=0.004)
+    assert merged.picked_on_half == pytest.approx(by_row.picked_on_half, abs=0.03)
+
+
 def test_candidate_that_is_always_best_costs_nothing():
     truth = np.array([0, 1, 0, 1])
     result = selection_optimism(np.array([[1, 0, 1, 0], [0, 1, 0, 1]]), truth, 2)
