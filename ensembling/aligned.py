@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from abhinaya.data.labels import ABSTAIN, EmotionSet
+from abhinaya.data.texts import Texts
 from abhinaya.errors import BadValueError
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class AlignedTables:
 
     names: tuple[str, ...]
     emotions: EmotionSet
-    utterances: tuple[str, ...]
+    utterances: Sequence[str]
     labels: NDArray[np.int64]
     probs: NDArray[np.float64]
     metas: tuple[Mapping[str, Any], ...]
@@ -62,7 +63,7 @@ class AlignedTables:
         idx = np.asarray(indices, dtype=np.int64)
         return replace(
             self,
-            utterances=tuple(self.utterances[i] for i in idx),
+            utterances=Texts(self.utterances).take(idx),
             labels=self.labels[:, idx],
             probs=self.probs[:, idx],
             embeddings=tuple(None if e is None else e[idx] for e in self.embeddings),

@@ -73,6 +73,11 @@ class EmotionSet:
         Raises:
             BadValueError: if a label is neither a class, nor outside, nor None.
         """
+        from abhinaya.data.texts import Texts  # Arrow: who only looks at classes waits for nothing
+
+        if isinstance(labels, Texts):
+            numbers, found = labels.factorize()
+            return self.encode(found)[numbers]
         index = {code: idx for idx, code in enumerate(self.codes)}
         index.update(dict.fromkeys(self.outside, ABSTAIN))
         values = [label if isinstance(label, str) else None for label in labels]
@@ -87,7 +92,9 @@ class EmotionSet:
 
     def decode(self, indices: Iterable[int]) -> list[str | None]:
         """Return labels of class indices, None for `ABSTAIN`."""
-        return [None if idx == ABSTAIN else self.codes[idx] for idx in indices]
+        codes = np.array([*self.codes, None], dtype=object)
+        labels: list[str | None] = codes[np.fromiter(indices, dtype=np.int64)].tolist()
+        return labels
 
     def require_same_order(self, other: EmotionSet, *, what: str, where: str) -> None:
         """Refuse another set than this one.

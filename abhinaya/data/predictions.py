@@ -8,7 +8,6 @@ rule decided against its own probabilities leaves them empty there.
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -35,6 +34,7 @@ from abhinaya.data.parquet import (
     read_parquet,
     stored_facts,
 )
+from abhinaya.data.texts import Texts, find_rows
 from abhinaya.errors import BadShapeError, BadValueError, MissingFileError, ProblemsError, list_some
 from abhinaya.files import atomic_path
 
@@ -42,11 +42,17 @@ __all__ = ["PredictionTable", "align_tables", "read_table", "read_tables", "writ
 
 _TEXTS = ("utterance", "label", "reason")
 _MAY_BE_ABSENT = ("raw", "decided_by", "fold")
+_PER_ROW = (
+    *("utterances", "labels", "reasons", "probs", "embeddings", "trained_on"),
+    *_MAY_BE_ABSENT,
+)
 
 
 @dataclass(frozen=True)
 class PredictionTable:
     """Labels, and where there are any probabilities, embeddings and raw answers.
+
+    Columns of text are given as any sequence, and kept as `Texts`.
 
     Args:
         name: the run's name.
@@ -72,21 +78,24 @@ class PredictionTable:
 
     name: str
     emotions: EmotionSet
-    utterances: tuple[str, ...]
+    utterances: Sequence[str]
     labels: NDArray[np.int64]
-    reasons: tuple[str | None, ...] = ()
+    reasons: Sequence[str | None] = ()
     probs: NDArray[np.float32] | None = None
     embeddings: NDArray[np.float32] | None = None
-    raw: tuple[str | None, ...] | None = None
-    decided_by: tuple[str | None, ...] | None = None
+    raw: Sequence[str | None] | None = None
+    decided_by: Sequence[str | None] | None = None
     trained_on: NDArray[np.bool_] | None = None
-    fold: tuple[str | None, ...] | None = None
+    fold: Sequence[str | None] | None = None
     meta: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         n_utts, n_classes = len(self.utterances), len(self.emotions)
+        for key in ("utterances", "reasons", *_MAY_BE_ABSENT):
+            if (texts := getattr(self, key)) is not None and not isinstance(texts, Texts):
+                object.__setattr__(self, key, Texts(texts))
         if not self.reasons:
-            object.__setattr__(self, "reasons", (None,) * n_utts)
+            object.__setattr__(self, "reasons", Texts(pa.nulls(n_utts)))
         shapes = {"labels": self.labels.shape, "reasons": (len(self.reasons),)}
         for key in ("probs", "embeddings"):
             if (matrix := getattr(self, key)) is not None:
@@ -108,8 +117,9 @@ class PredictionTable:
 
     def _problems(self) -> list[str]:
         problems: list[str] = []
-        repeated = [name for name, count in Counter(self.utterances).items() if count > 1]
-        if repeated:
+        utterances = Texts(self.utterances)
+        if not utterances.is_unique:
+            repeated = [name for name, count in utterances.count_each().items() if count > 1]
             problems.append(
                 f"{len(repeated)} utterances appear more than once: {list_some(repeated)}"
             )
@@ -139,22 +149,12 @@ class PredictionTable:
     def take(self, indices: Sequence[int] | NDArray[np.int64]) -> PredictionTable:
         """Return the rows at `indices`, in that order."""
         idx = np.asarray(indices, dtype=np.int64)
-
-        def pick(column: tuple[str | None, ...] | None) -> tuple[str | None, ...] | None:
-            return None if column is None else tuple(column[i] for i in idx)
-
-        return replace(
-            self,
-            utterances=tuple(self.utterances[i] for i in idx),
-            labels=self.labels[idx],
-            reasons=pick(self.reasons) or (),
-            probs=None if self.probs is None else self.probs[idx],
-            embeddings=None if self.embeddings is None else self.embeddings[idx],
-            raw=pick(self.raw),
-            decided_by=pick(self.decided_by),
-            trained_on=None if self.trained_on is None else self.trained_on[idx],
-            fold=pick(self.fold),
-        )
+        columns: dict[str, Any] = {
+            key: column.take(idx) if isinstance(column, Texts) else column[idx]
+            for key in _PER_ROW
+            if (column := getattr(self, key)) is not None
+        }
+        return replace(self, **columns)
 
 
 def write_table(table: PredictionTable, path: Path) -> None:
@@ -233,25 +233,26 @@ def read_table(path: Path, *, emotions: EmotionSet | None = None) -> PredictionT
     found = EmotionSet.from_json(stored["emotions"], where=f"'emotions' of {str(path)!r}")
     if emotions is not None:
         emotions.require_same_order(found, what=f"Table {str(path)!r}", where="the rest")
-    texts = {
-        name: tuple(arrow.column(name).to_pylist()) if name in arrow.column_names else None
+    texts: dict[str, Texts] = {
+        name: Texts(arrow.column(name))
         for name in (*_TEXTS, *_MAY_BE_ABSENT)
+        if name in arrow.column_names
     }
     try:
         return PredictionTable(
             name=stored["name"],
             emotions=found,
-            utterances=texts["utterance"] or (),
-            labels=found.encode(texts["label"] or ()),
-            reasons=texts["reason"] or (),
+            utterances=texts["utterance"],
+            labels=found.encode(texts["label"]),
+            reasons=texts["reason"],
             probs=matrix_of(arrow, "probs"),
             embeddings=matrix_of(arrow, "embedding"),
-            raw=texts["raw"],
-            decided_by=texts["decided_by"],
+            raw=texts.get("raw"),
+            decided_by=texts.get("decided_by"),
             trained_on=arrow.column("trained_on").to_numpy()
             if "trained_on" in arrow.column_names
             else None,
-            fold=texts["fold"],
+            fold=texts.get("fold"),
             meta=stored["meta"],
         )
     except BadValueError as err:
@@ -304,12 +305,14 @@ def align_tables(tables: Sequence[PredictionTable], *, rows: str = "same") -> li
     Raises:
         BadValueError: if the tables cover different utterances, or share none.
     """
-    shared = set(tables[0].utterances)
+    first = Texts(tables[0].utterances)
+    is_shared = np.ones(len(first), dtype=bool)
     for table in tables[1:]:
-        others = set(table.utterances)
-        if rows == "same" and others != set(tables[0].utterances):
-            missing = [u for u in tables[0].utterances if u not in others]
-            extra = [u for u in table.utterances if u not in shared]
+        is_there = find_rows(first, table.utterances) >= 0
+        if rows == "same" and not (is_there.all() and len(table) == len(first)):
+            missing = first.take(np.flatnonzero(~is_there))
+            others = Texts(table.utterances)
+            extra = others.take(np.flatnonzero(find_rows(others, first) < 0))
             parts = [f"lacks {len(missing)}: {list_some(missing)}"] if missing else []
             parts += [f"has {len(extra)} more: {list_some(extra)}"] if extra else []
             hint = find_ending(extra, missing)
@@ -318,17 +321,16 @@ def align_tables(tables: Sequence[PredictionTable], *, rows: str = "same") -> li
                 f"it {'; it '.join(parts)}{hint}. Predict the same selection with both, "
                 "or use --rows intersection."
             )
-        shared &= others
-    order = [utterance for utterance in tables[0].utterances if utterance in shared]
+        is_shared &= is_there
+    order = first if is_shared.all() else first.take(np.flatnonzero(is_shared))
     if not order:
         raise BadValueError(
             f"The tables {', '.join(table.name for table in tables)} share no utterance."
         )
-    aligned = []
-    for table in tables:
-        place = {utterance: idx for idx, utterance in enumerate(table.utterances)}
-        aligned.append(table.take([place[utterance] for utterance in order]))
-    return aligned
+    return [
+        table if table.utterances == order else table.take(find_rows(order, table.utterances))
+        for table in tables
+    ]
 
 
 def _split_name(source: str) -> tuple[str | None, Path]:

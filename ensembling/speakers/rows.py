@@ -85,7 +85,7 @@ class SpeakerRows:
     """
 
     name: str
-    utterances: tuple[str, ...]
+    utterances: Sequence[str]
     speakers: tuple[str | None, ...]
     labels: NDArray[np.int64]
     n_classes: int

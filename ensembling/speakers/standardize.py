@@ -56,7 +56,8 @@ def standardize_rows(rows: SpeakerRows, *, shrinkage: float = 2.0, min_utts: int
     groups, status = group_speakers(rows, has_embedding, min_utts)
     # In the order of the names, so that rounding does not depend on the order of the table.
     known = np.array(
-        sorted(np.flatnonzero(has_embedding), key=lambda idx: rows.utterances[idx]), dtype=np.int64
+        sorted(np.flatnonzero(has_embedding).tolist(), key=lambda idx: rows.utterances[idx]),
+        dtype=np.int64,
     )
     whole = embeddings[known]
     labels, probs = keep_all(rows)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from abhinaya import __version__
 from abhinaya.data.labels import EmotionSet
 from abhinaya.data.predictions import PredictionTable
+from abhinaya.data.texts import Texts
 from abhinaya.errors import BadValueError, UnknownNameError, list_some
 from ensembling.aligned import AlignedTables, align_predictions
 from ensembling.voting.soft_votes import check_weights, soft_vote, weighted_vote
@@ -82,31 +83,26 @@ def vote_tables(
     order = [names.index(tiebreaker) for tiebreaker in tiebreakers]
     result = _vote(aligned, rule, _weights_in_order(weights, names, rule), order)
 
-    utterances = aligned.utterances
+    utterances = Texts(aligned.utterances)
     nobody = result.all_abstained
     if nobody.any() and fallback is None:
-        _raise_nobody_voted(
-            [utterances[idx] for idx in np.flatnonzero(nobody)], len(nobody), emotions
-        )
+        _raise_nobody_voted(utterances.take(np.flatnonzero(nobody)), len(nobody), emotions)
 
     labels = result.labels.copy()
     if fallback is not None:
         labels[nobody] = emotions.codes.index(fallback)
     probs = result.shares.astype(np.float32)
     probs[nobody] = np.nan
+    deciders = [*names, BY_FALLBACK, BY_MAJORITY]
     # The index -1, which means that no tie had to be broken, picks the last entry.
-    deciders = [*names, BY_MAJORITY]
-    decided_by = [
-        BY_FALLBACK if is_nobody else deciders[idx]
-        for idx, is_nobody in zip(result.decided_by, nobody, strict=True)
-    ]
+    decided_by = np.where(nobody, len(names), result.decided_by) % len(deciders)
     return PredictionTable(
         name=name,
         emotions=emotions,
         utterances=utterances,
         labels=labels,
         probs=probs,
-        decided_by=tuple(decided_by),
+        decided_by=Texts(deciders).take(decided_by),
         trained_on=aligned.trained_on,
         meta={
             "rule": "vote" if rule == "plurality" else rule,

@@ -53,9 +53,8 @@ class ApplySettings(Settings):
 @sole_outputs("out")
 def run_vote(tables: Sequence[str], out: Path, settings: VoteSettings) -> Report:
     """Write the vote of tables, files or NAME=FILE, to `out`."""
-    from collections import Counter
-
     from abhinaya.data.predictions import read_tables, write_table
+    from abhinaya.data.texts import Texts
     from ensembling.voting.vote_tables import vote_tables
 
     result = vote_tables(
@@ -68,11 +67,14 @@ def run_vote(tables: Sequence[str], out: Path, settings: VoteSettings) -> Report
         name=settings.name,
     )
     write_table(result, out)
-    counts = Counter(result.decided_by)
+    counts = Texts(result.decided_by or ()).count_each()
     return Report(
         f"{len(result)} rows in {out}",
         ["decided by", "rows", "share"],
-        [[decider, count, count / len(result)] for decider, count in counts.most_common()],
+        [
+            [decider, count, count / len(result)]
+            for decider, count in sorted(counts.items(), key=lambda item: -item[1])
+        ],
         files=(out,),
     )
 
