@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from abhinaya.data.texts import Texts
 from abhinaya.errors import BadShapeError, BadValueError, UnknownNameError
 from abhinaya.evaluation.metrics import Classes, Metric, count_cells, metric_of_counts
 
@@ -216,9 +217,15 @@ def number_groups(groups: Sequence[Hashable]) -> tuple[NDArray[np.int64], int]:
 
     None and NaN mean unknown: such an utterance is a group of its own.
     """
-    objects = np.empty(len(groups), dtype=object)  # np.array would make rows of tuples
-    objects[:] = groups
-    numbers, known = pd.factorize(objects)
-    is_unknown = numbers < 0
-    numbers[is_unknown] = len(known) + np.arange(is_unknown.sum())
-    return numbers, len(known) + int(is_unknown.sum())
+    if isinstance(groups, Texts):
+        found = groups.arrow.dictionary_encode()
+        numbers, n_known = np.array(found.indices.fill_null(-1)), len(found.dictionary)
+    else:
+        objects = np.empty(len(groups), dtype=object)  # np.array would make rows of tuples
+        objects[:] = groups
+        numbers, known = pd.factorize(objects)
+        n_known = len(known)
+    is_unknown, numbers = numbers < 0, numbers.astype(np.int64)
+    numbers[is_unknown] = n_known + np.arange(is_unknown.sum())
+    # By appearance, which folds and halves depend on.
+    return pd.factorize(numbers)[0], n_known + int(is_unknown.sum())

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from abhinaya import __version__
 from abhinaya.data.labels import EmotionSet
+from abhinaya.data.texts import Texts
 from abhinaya.errors import BadValueError, UnknownNameError
 from abhinaya.evaluation.bootstrap import bootstrap_interval
 from abhinaya.evaluation.caveats import require_unseen
@@ -198,7 +199,7 @@ def ablate_tables(
 
     scored = labelled_rows(aligned.utterances, truth, by_speaker=by_speaker)
     if not include_training_rows:
-        require_unseen(tables, [aligned.utterances[idx] for idx in scored.indices])
+        require_unseen(tables, Texts(aligned.utterances).take(scored.indices))
     ballots = Ballots(
         aligned.labels[:, scored.indices],
         scored.labels,

@@ -226,7 +226,7 @@ def apply_recipe(
             "fit, and its table is written by abhinaya fit --out-of-fold. Apply the recipe to "
             "other utterances, or give --allow-fitted-rows."
         )
-    speakers: tuple[str | None, ...] = (None,) * len(aligned)
+    speakers: Sequence[str | None] = (None,) * len(aligned)
     if truth is not None:
         _, speakers = align_truth(aligned.utterances, truth)
     fused = learned.apply(recipe.parameters, aligned, speakers)
