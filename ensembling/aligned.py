@@ -87,12 +87,18 @@ class AlignedTables:
         )
 
 
-def align_predictions(tables: Sequence[PredictionTable], *, rows: str = "same") -> AlignedTables:
+def align_predictions(
+    tables: Sequence[PredictionTable],
+    *,
+    rows: str = "same",
+    dtype: type[np.floating[Any]] = np.float64,
+) -> AlignedTables:
     """Turn tables into arrays, with the utterances in the order of the first table.
 
     Args:
         tables: M tables of one emotion set, under different names.
         rows: `same` demands that all cover the same utterances; `intersection` keeps those in all.
+        dtype: of the probabilities; tables have float32, which takes half the memory.
 
     Raises:
         BadValueError: if there are no tables, two have one name, or they cover different utterances
@@ -116,10 +122,12 @@ def align_predictions(tables: Sequence[PredictionTable], *, rows: str = "same") 
         )
     aligned = align_tables(tables, rows=rows)
     n_utts, n_classes = len(aligned[0]), len(emotions)
-    probs = np.full((len(aligned), n_utts, n_classes), np.nan)
-    for idx, table in enumerate(aligned):
-        if table.probs is not None:
-            probs[idx] = table.probs
+    # A view of one number while no table has any.
+    probs = np.broadcast_to(dtype(np.nan), (len(aligned), n_utts, n_classes))
+    if any(table.probs is not None for table in aligned):
+        probs = np.empty(probs.shape, dtype=dtype)
+        for idx, table in enumerate(aligned):
+            probs[idx] = np.nan if table.probs is None else table.probs
     marks = [table.trained_on for table in aligned if table.trained_on is not None]
     return AlignedTables(
         names=names,

@@ -52,6 +52,7 @@ def read_parquet(path: Path, called: str = "Parquet") -> pa.Table:
         ) from err
     if table is None:
         raise ProblemsError(str(path), repeated)
+    pa.default_memory_pool().release_unused()  # what decoding took, before numpy takes its own
     return table
 
 
@@ -143,12 +144,18 @@ def matrix_of(table: pa.Table, name: str) -> NDArray[np.float32] | None:
     if name not in table.column_names:
         return None
     column = table.column(name).combine_chunks()
-    matrix = np.full((len(column), column.type.list_size), np.nan, dtype=np.float32)
-    valid = ~np.asarray(column.is_null())
-    numbers = column.flatten().to_numpy(zero_copy_only=False)
-    matrix[valid] = numbers.reshape(-1, column.type.list_size)
-    wrong = valid & ~np.isfinite(matrix).all(axis=1)
-    if wrong.any():
+    width = column.type.list_size
+    # The numbers of the rows that have a list, in a copy that may be changed.
+    numbers = column.flatten().to_numpy(zero_copy_only=False).reshape(-1, width)
+    matrix = np.array(numbers, dtype=np.float32)
+    is_finite = bool(np.isfinite(matrix).all())
+    valid = np.ones(len(column), dtype=bool)
+    if column.null_count:
+        valid = column.is_valid().to_numpy(zero_copy_only=False)
+        matrix = np.full((len(column), width), np.nan, dtype=np.float32)
+        matrix[valid] = numbers
+    if not is_finite:
+        wrong = valid & ~np.isfinite(matrix).all(axis=1)
         utterance = table.column("utterance")[int(wrong.argmax())].as_py()
         raise BadValueError(
             f"{name} of {int(wrong.sum())} rows hold numbers that are not finite, such as "

@@ -117,8 +117,8 @@ class PredictionTable:
 
     def _problems(self) -> list[str]:
         problems: list[str] = []
-        utterances = Texts(self.utterances)
-        if not utterances.is_unique:
+        utterances = self.utterances
+        if isinstance(utterances, Texts) and not utterances.is_unique:
             repeated = [name for name, count in utterances.count_each().items() if count > 1]
             problems.append(
                 f"{len(repeated)} utterances appear more than once: {list_some(repeated)}"
@@ -127,12 +127,14 @@ class PredictionTable:
         if outside.any():
             problems.append(f"{int(outside.sum())} labels are no class index")
         if self.probs is not None:
-            rows = self.probs[~np.isnan(self.probs).all(axis=1)]
-            wrong = ~((rows >= 0).all(axis=1) & (np.abs(rows.sum(axis=1) - 1) < PROB_TOLERANCE))
-            if wrong.any():
+            sums = self.probs.sum(axis=1)
+            suits = (self.probs.min(axis=1) >= 0) & (np.abs(sums - 1) < PROB_TOLERANCE)
+            others = self.probs[~suits]
+            wrong = others[~np.isnan(others).all(axis=1)]
+            if len(wrong):
                 problems.append(
-                    f"{int(wrong.sum())} rows of probabilities are negative or do not sum to one, "
-                    f"such as {rows[wrong][0].tolist()}"
+                    f"{len(wrong)} rows of probabilities are negative or do not sum to one, "
+                    f"such as {wrong[0].tolist()}"
                 )
         return problems
 
@@ -192,13 +194,16 @@ def write_table(table: PredictionTable, path: Path) -> None:
         pq.write_table(arrow, temporary)
 
 
-def read_table(path: Path, *, emotions: EmotionSet | None = None) -> PredictionTable:
+def read_table(
+    path: Path, *, emotions: EmotionSet | None = None, beside: PredictionTable | None = None
+) -> PredictionTable:
     """Read the table at `path`; its name is the run's, or for a CSV the file's stem.
 
     Args:
         path: .parquet or .csv file.
         emotions: the set that the table must have. A CSV does not store its set; without this
             argument MSP-Podcast's is taken.
+        beside: a table read before; where both have the same utterances, these are kept once.
 
     Raises:
         MissingFileError: if the file is not there.
@@ -238,11 +243,14 @@ def read_table(path: Path, *, emotions: EmotionSet | None = None) -> PredictionT
         for name in (*_TEXTS, *_MAY_BE_ABSENT)
         if name in arrow.column_names
     }
+    utterances: Sequence[str] = texts["utterance"]
+    if beside is not None and utterances == beside.utterances:
+        utterances = beside.utterances
     try:
         return PredictionTable(
             name=stored["name"],
             emotions=found,
-            utterances=texts["utterance"],
+            utterances=utterances,
             labels=found.encode(texts["label"]),
             reasons=texts["reason"],
             probs=matrix_of(arrow, "probs"),
@@ -277,13 +285,19 @@ def read_tables(
     if not sources:
         raise BadValueError("No tables were given. Name at least one prediction table.")
     named = [_split_name(source) for source in sources]
+    parquet, first = None, None
     if emotions is None:
         paths = [path for _, path in named]
         parquet = next((path for path in paths if path.suffix != ".csv"), None)
-        emotions = read_table(parquet).emotions if parquet else classes_in_headers(paths)
+        first = read_table(parquet) if parquet else None
+        emotions = first.emotions if first is not None else classes_in_headers(paths)
     tables = []
     for name, path in named:
-        table = read_table(path, emotions=emotions)
+        if first is None or path != parquet:
+            table = read_table(path, emotions=emotions, beside=first)
+        else:
+            table = first
+        first = table if first is None else first
         tables.append(replace(table, name=name) if name else table)
     names = [table.name for table in tables]
     twice = sorted({name for name in names if names.count(name) > 1})

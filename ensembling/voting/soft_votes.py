@@ -125,10 +125,10 @@ def pick_classes(
     Returns:
         The decision; `shares` are the scores scaled to sum to one.
     """
-    scores = np.nan_to_num(scores, nan=0.0)
-    sums = scores.sum(axis=1, keepdims=True)
+    shares = np.nan_to_num(scores, nan=0.0)
+    sums = shares.sum(axis=1, keepdims=True)
     nobody = sums[:, 0] == 0
-    shares = scores / np.where(sums == 0, 1, sums)
+    shares /= np.where(sums == 0, 1, sums)
     is_first = shares >= shares.max(axis=1, keepdims=True) - _ROUNDING
     winners, decided_by = settle_ties(is_first, labels, rank_members(tiebreak_order, len(labels)))
     winners[nobody] = ABSTAIN
@@ -152,13 +152,19 @@ def mean_probs(
     n_members = len(aligned.names)
     weights = np.ones(n_members) if weights is None else check_weights(weights, n_members)
     takes_part = aligned.has_voted & aligned.has_probs
-    share = weights[:, None] * takes_part  # (M, U)
-    total = share.sum(axis=0)
-    share = np.divide(share, total, out=np.zeros_like(share), where=total > 0)
-    values = log_probs(aligned.probs) if geometric else aligned.probs
-    # A product would turn a weight of zero times NaN into NaN.
-    values = np.where(takes_part[:, :, None], values, 0.0)
-    means: FloatArray = np.einsum("mu,muk->uk", share, values)
+    total = np.zeros(len(aligned))
+    for member, weight in enumerate(weights):
+        total += weight * takes_part[member]
+    means: FloatArray = np.zeros(aligned.probs.shape[1:])
+    # One member at a time: that of all together would be the largest array of a vote.
+    for member, probs in enumerate(aligned.probs):
+        values = log_probs(probs) if geometric else probs
+        # A product would turn a weight of zero times NaN into NaN.
+        values = np.where(takes_part[member, :, None], values, 0.0)
+        share = np.divide(
+            weights[member] * takes_part[member], total, out=np.zeros_like(total), where=total > 0
+        )
+        means += share[:, None] * values
     if geometric:
         means = softmax(means)
     means[total == 0] = np.nan
@@ -167,7 +173,7 @@ def mean_probs(
 
 def log_probs(probs: FloatArray) -> FloatArray:
     """Take logarithms of probabilities, none below that of `SMALLEST_PROB`; NaN stays NaN."""
-    return np.asarray(np.log(np.maximum(probs, SMALLEST_PROB)))
+    return np.asarray(np.log(np.maximum(probs, SMALLEST_PROB, dtype=np.float64)))
 
 
 def softmax(logits: FloatArray) -> FloatArray:

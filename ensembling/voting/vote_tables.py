@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,7 @@ from abhinaya.data.predictions import PredictionTable
 from abhinaya.data.texts import Texts
 from abhinaya.errors import BadValueError, UnknownNameError, list_some
 from ensembling.aligned import AlignedTables, align_predictions
-from ensembling.voting.soft_votes import check_weights, soft_vote, weighted_vote
+from ensembling.voting.soft_votes import check_weights, require_probs, soft_vote, weighted_vote
 from ensembling.voting.votes import VoteResult, plurality
 
 __all__ = ["BY_FALLBACK", "BY_MAJORITY", "VOTE_RULES", "check_tiebreakers", "vote_tables"]
@@ -21,6 +22,7 @@ __all__ = ["BY_FALLBACK", "BY_MAJORITY", "VOTE_RULES", "check_tiebreakers", "vot
 VOTE_RULES = ("plurality", "strict", "soft", "geometric", "weighted")
 """Ways to vote that need no labelled data."""
 
+_PROB_RULES = ("soft", "geometric")
 _WEIGHTED_RULES = ("soft", "geometric", "weighted")
 
 BY_MAJORITY = "majority"
@@ -28,6 +30,8 @@ BY_MAJORITY = "majority"
 
 BY_FALLBACK = "fallback"
 """`decided_by` of rows on which every member abstained."""
+
+_BLOCK_SIZE = 100_000
 
 
 def vote_tables(
@@ -76,7 +80,12 @@ def vote_tables(
     if rule not in VOTE_RULES:
         raise UnknownNameError("vote rule", rule, VOTE_RULES)
     _check_names([table.name for table in tables], tiebreakers)
-    aligned = align_predictions(tables, rows=rows)
+    counts_labels = rule not in _PROB_RULES
+    tables = [
+        replace(table, embeddings=None, probs=None if counts_labels else table.probs)
+        for table in tables
+    ]
+    aligned = align_predictions(tables, rows=rows, dtype=np.float32)
     names, emotions = aligned.names, aligned.emotions
     if fallback is not None and fallback not in emotions.codes:
         raise UnknownNameError("class", fallback, emotions.codes)
@@ -91,7 +100,7 @@ def vote_tables(
     labels = result.labels.copy()
     if fallback is not None:
         labels[nobody] = emotions.codes.index(fallback)
-    probs = result.shares.astype(np.float32)
+    probs = result.shares.astype(np.float32, copy=False)
     probs[nobody] = np.nan
     deciders = [*names, BY_FALLBACK, BY_MAJORITY]
     # The index -1, which means that no tie had to be broken, picks the last entry.
@@ -119,8 +128,24 @@ def vote_tables(
 def _vote(
     aligned: AlignedTables, rule: str, weights: NDArray[np.float64] | None, order: Sequence[int]
 ) -> VoteResult:
+    """Vote on some rows after the others: what a vote takes is a multiple of what it reads."""
+    if rule in _PROB_RULES:
+        require_probs(aligned)
+    blocks = np.array_split(np.arange(len(aligned)), len(aligned) // _BLOCK_SIZE + 1)
+    votes = [_vote_on(aligned.take(rows), rule, weights, order) for rows in blocks]
+    return VoteResult(
+        np.concatenate([vote.labels for vote in votes]),
+        np.concatenate([vote.decided_by for vote in votes]),
+        np.concatenate([vote.shares for vote in votes], dtype=np.float32),
+        np.concatenate([vote.all_abstained for vote in votes]),
+    )
+
+
+def _vote_on(
+    aligned: AlignedTables, rule: str, weights: NDArray[np.float64] | None, order: Sequence[int]
+) -> VoteResult:
     n_classes = len(aligned.emotions)
-    if rule in ("soft", "geometric"):
+    if rule in _PROB_RULES:
         return soft_vote(aligned, order, weights=weights, geometric=rule == "geometric")
     if weights is not None:
         return weighted_vote(aligned.labels, weights, n_classes, order)

@@ -84,10 +84,12 @@ def plurality(
         >>> result.labels.tolist(), result.decided_by.tolist()
         ([0, 5, 3, -1], [-1, -1, 1, -1])
     """
-    winners, tied = majority_vote(votes, n_classes)
-    labels, decided_by = break_ties(votes, winners, tied, tiebreak_order, n_classes, strict=strict)
     counts = _count_votes(votes, n_classes, ABSTAIN)
+    is_first = counts == counts.max(axis=1, keepdims=True)
+    ranked = rank_members(tiebreak_order, len(votes))
+    labels, decided_by = settle_ties(is_first, votes, ranked, strict=strict)
     n_cast = counts.sum(axis=1, keepdims=True)
+    labels[n_cast[:, 0] == 0] = ABSTAIN
     return VoteResult(
         labels=labels,
         decided_by=decided_by,
@@ -252,10 +254,11 @@ def _count_votes(votes: IntArray, n_classes: int, abstain: int) -> NDArray[np.in
             f"entries), expected 0 to {n_classes - 1}, or {abstain} for an abstention. "
             "Check that all members use the same emotion set."
         )
-    n_utts = votes.shape[1]
-    cells = np.arange(n_utts) * n_classes + votes  # (M, U)
-    counts = np.bincount(cells[has_voted], minlength=n_utts * n_classes)
-    return counts.reshape(n_utts, n_classes)
+    counts = np.zeros((votes.shape[1], n_classes), dtype=np.int64)
+    for ballots, is_cast in zip(votes, has_voted, strict=True):  # one row per utterance each
+        utts = np.flatnonzero(is_cast)
+        counts[utts, ballots[utts]] += 1
+    return counts
 
 
 def rank_members(order: Sequence[int], n_members: int) -> NDArray[np.int64]:
