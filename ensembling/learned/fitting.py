@@ -271,9 +271,7 @@ def _as_table(
         emotions=aligned.emotions,
         utterances=aligned.utterances,
         labels=fused.labels,
-        reasons=tuple(
-            "every member abstained" if label == ABSTAIN else None for label in fused.labels
-        ),
+        reasons=np.where(fused.labels == ABSTAIN, "every member abstained", None).tolist(),
         probs=None if fused.probs is None else fused.probs.astype(np.float32),
         trained_on=aligned.trained_on,
         meta=meta,
