@@ -12,12 +12,14 @@ from scipy.sparse import csr_array
 
 from abhinaya.errors import BadValueError
 from abhinaya.evaluation.bootstrap import number_groups
-from ensembling.ablation.subset_votes import exact_floats, score_labels
+from ensembling.ablation.subset_votes import count_labels, exact_floats, score_counts
 
-__all__ = ["Optimism", "selection_optimism"]
+__all__ = ["Optimism", "draw_half", "selection_optimism"]
 
-# Utterances times splits drawn at a time: bounds the memory to some 25 MB.
-_BLOCK_CELLS = 3_000_000
+# Columns times splits drawn at a time: bounds the memory to some 100 MB.
+_BLOCK_CELLS = 12_000_000
+
+_BITS = 64
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,8 @@ def selection_optimism(
             "optimism."
         )
     all_counts = exact_floats(how_often, len(which))
-    macro_f1 = score_labels(labels, truth, n_classes, all_counts[np.newaxis])[0][:, 0]
+    whole = count_labels(labels, truth, n_classes, all_counts[np.newaxis])
+    macro_f1 = score_counts(*whole)[0][:, 0]
     per_group = None
     if n_groups < len(which):
         ones, places = np.ones(len(which), dtype=all_counts.dtype), (which, group_idx)
@@ -107,19 +110,20 @@ def selection_optimism(
     for start in range(0, n_splits, n_block):
         n_drawn = min(n_block, n_splits - start)
         if per_group is None:
-            drawn = rng.multivariate_hypergeometric(how_often, n_groups // 2, n_drawn)
-            first = exact_floats(drawn, len(which))
+            first = np.empty((n_drawn, n_columns), dtype=all_counts.dtype)
+            for half, own in zip(first, rng.spawn(n_drawn), strict=True):
+                half[:] = draw_half(how_often, own)
         else:
             order = rng.permuted(np.tile(np.arange(n_groups), (n_drawn, 1)), axis=1)
             first = (per_group @ (order < n_groups // 2).T.astype(all_counts.dtype)).T
-        on_first = score_labels(labels, truth, n_classes, first)[0]
-        on_second = score_labels(labels, truth, n_classes, all_counts - first)[0]
-        for here, there in ((on_first, on_second), (on_second, on_first)):
-            best = here.argmax(axis=0)
-            splits = np.arange(n_drawn)
-            drops.append((here - there)[best, splits] / np.sqrt(2))
-            chosen.append(best)
-    drop, picked = np.concatenate(drops), int(macro_f1.argmax())
+        counts = count_labels(labels, truth, n_classes, first)
+        on_first = score_counts(*counts)[0]
+        on_second = score_counts(*(w - c for w, c in zip(whole, counts, strict=True)))[0]
+        here, there = np.stack([on_first, on_second]), np.stack([on_second, on_first])  # (2, N, R)
+        best = here.argmax(axis=1, keepdims=True)
+        drops.append(np.take_along_axis(here - there, best, axis=1)[:, 0] / np.sqrt(2))
+        chosen.append(best[:, 0])
+    drop, picked = np.concatenate(drops, axis=1).ravel(), int(macro_f1.argmax())
     low, high = np.quantile(drop, [0.025, 0.975])
     return Optimism(
         n_candidates=len(labels),
@@ -127,5 +131,29 @@ def selection_optimism(
         macro_f1=float(macro_f1[picked]),
         expected_drop=float(drop.mean()),
         interval=(float(low), float(high)),
-        picked_on_half=float((np.concatenate(chosen) == picked).mean()),
+        picked_on_half=float((np.concatenate(chosen, axis=1) == picked).mean()),
     )
+
+
+def draw_half(how_often: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
+    """Draw half of the utterances without replacement; return how many of each kind, shape (P,).
+
+    A random bit for each utterance, 64 of one kind at a time, makes two parts of almost equal size;
+    given its size, a part is any set of utterances with the same chance, and remains so when chance
+    moves some of the larger part into the smaller one.
+
+    Args:
+        how_often: utterances of each kind, shape (P,), all positive; of an odd number of them the
+            half is the smaller one.
+        rng: where the bits come from.
+    """
+    n_words = -(-how_often // _BITS)
+    ends = np.cumsum(n_words)
+    bits = rng.integers(2**_BITS - 1, size=ends[-1], dtype=np.uint64, endpoint=True)
+    bits[ends - 1] >>= (n_words * _BITS - how_often).astype(np.uint64)
+    drawn = np.add.reduceat(np.bitwise_count(bits), ends - n_words, dtype=np.int64)
+    excess = int(drawn.sum()) - int(how_often.sum()) // 2
+    larger = np.cumsum(drawn if excess > 0 else how_often - drawn)
+    moved = rng.choice(larger[-1], abs(excess), replace=False)
+    kinds = np.searchsorted(larger, moved, side="right")
+    return np.asarray(drawn - np.sign(excess) * np.bincount(kinds, minlength=len(drawn)))
