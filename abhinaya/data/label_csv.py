@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from abhinaya.data.labels import ABSTAIN, MSP_PODCAST, EmotionSet
+from abhinaya.data.texts import Texts
 from abhinaya.errors import BadValueError, MissingFileError, ProblemsError, list_some
-from abhinaya.files import write_csv
+from abhinaya.files import atomic_path, write_csv
 
 if TYPE_CHECKING:
     from abhinaya.data.predictions import PredictionTable
@@ -32,10 +35,12 @@ __all__ = [
     "find_spelling",
     "read_csv_columns",
     "read_csv_rows",
+    "read_csv_table",
     "read_lines",
     "read_probabilities",
     "repeated_columns",
     "write_csv_table",
+    "write_labels",
 ]
 
 FILE_COLUMN = "FileName"
@@ -108,6 +113,54 @@ def read_csv_rows(
     if problems:
         raise ProblemsError(str(path), problems)
     return header, rows
+
+
+def read_csv_table(path: Path, required: Sequence[str] = (FILE_COLUMN, LABEL_COLUMN)) -> pa.Table:
+    """Read the cells of a CSV file as columns of text; arguments and errors of `read_csv_rows`."""
+    table = _read_plain(path, required) if path.is_file() else None
+    if table is None:
+        header, rows = read_csv_rows(path, required)
+        return pa.table({name: Texts([row[name] for row in rows]).arrow for name in header})
+    return table
+
+
+def _read_plain(path: Path, required: Sequence[str]) -> pa.Table | None:
+    """Let Arrow read the file; None where it might read it otherwise than Python, or is faulty."""
+    from pyarrow import csv as arrow_csv
+
+    content = path.read_bytes()
+    if b'"' in content or b"\0" in content:
+        return None
+    try:
+        header = csv_header(path)
+        table = arrow_csv.read_csv(
+            pa.BufferReader(content),
+            parse_options=arrow_csv.ParseOptions(quote_char=False),
+            convert_options=arrow_csv.ConvertOptions(
+                column_types=dict.fromkeys(header, pa.large_string()), strings_can_be_null=False
+            ),
+        )
+    except (BadValueError, pa.ArrowException):
+        return None
+    if table.column_names != header or not set(required) <= set(header):
+        return None
+    longest = [pc.max(pc.binary_length(column)).as_py() or 0 for column in table.columns]
+    is_unnamed = pc.equal(pc.utf8_trim_whitespace(table.column(required[0])), "")
+    is_odd = len(set(header)) < len(header) or max(longest) > csv.field_size_limit()
+    return None if is_odd or pc.any(is_unnamed).as_py() else table
+
+
+def write_labels(path: Path, names: Texts, labels: Texts) -> None:
+    """Write the two columns that every challenge takes."""
+    from pyarrow import csv as arrow_csv
+
+    plain = arrow_csv.WriteOptions(include_header=False, quoting_style="none")
+    try:
+        with atomic_path(path) as temporary, temporary.open("wb") as file:
+            file.write(f"{FILE_COLUMN},{LABEL_COLUMN}\n".encode())
+            arrow_csv.write_csv(pa.table([names.arrow, labels.arrow], ["0", "1"]), file, plain)
+    except pa.ArrowInvalid:  # a comma or quotes in a name
+        write_csv(path, [FILE_COLUMN, LABEL_COLUMN], zip(names, labels, strict=True))
 
 
 def find_shape(path: Path, header: Sequence[str]) -> str:

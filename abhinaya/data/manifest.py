@@ -26,6 +26,8 @@ from abhinaya.data.labels import MSP_PODCAST, EmotionSet
 from abhinaya.data.manifest_cells import (
     check_subsets,
     check_utterances,
+    clean,
+    frame_of,
     known_or_none,
     numbers,
     speaker_or_none,
@@ -117,7 +119,7 @@ class Manifest:
     @property
     def splits(self) -> list[str]:
         """Return the names of the official splits, in order of appearance."""
-        return list(dict.fromkeys(self.rows["split"].dropna()))
+        return list(self.rows["split"].dropna().unique())
 
     def select(self, selection: str | Sequence[str]) -> pd.DataFrame:
         """Return the rows of a selection, in the manifest's order, each once.
@@ -194,8 +196,10 @@ class Manifest:
         hasher = hashlib.sha256()
         hasher.update(self.emotions.to_json().encode())
         hasher.update(json.dumps({k: list(v) for k, v in sorted(self.subsets.items())}).encode())
-        for record in _to_arrow(self).drop_columns(["audio"]).to_pylist():
-            hasher.update(json.dumps(record, sort_keys=True, default=str).encode())
+        # As dictionaries, which take much memory, only some rows at a time.
+        for rows in _to_arrow(self).drop_columns(["audio"]).to_batches(max_chunksize=10_000):
+            for record in rows.to_pylist():
+                hasher.update(json.dumps(record, sort_keys=True, default=str).encode())
         return hasher.hexdigest()[:16]
 
 
@@ -236,11 +240,7 @@ def make_manifest(
         if column not in frame:
             frame[column] = None
     for column in TEXT_COLUMNS:
-        frame[column] = pd.Series(
-            [_CLEANERS.get(column, text_or_none)(value) for value in frame[column]],
-            index=frame.index,
-            dtype="str",
-        )
+        frame[column] = clean(frame[column], _CLEANERS.get(column, text_or_none))
     for column in NUMBER_COLUMNS:
         frame[column] = numbers(frame, column, problems)
     frame["votes"] = votes(frame, emotions, problems)
@@ -261,7 +261,7 @@ def make_manifest(
     if (frame["split"] == ALL).any():
         problems.append(f"a split is named {ALL!r}, which selects every row; rename it")
     named = {name: tuple(members) for name, members in (subsets or {}).items()}
-    check_subsets(named, {*frame["split"].dropna(), ALL}, frame, problems)
+    check_subsets(named, {*frame["split"].dropna().unique(), ALL}, frame, problems)
     if problems:
         raise ProblemsError(where, problems)
     further = [column for column in frame.columns if column not in _COLUMNS]
@@ -307,7 +307,7 @@ def read_manifest(path: Path, *, audio_root: Path | None = None) -> Manifest:
                 stored["emotions"], where=f"'emotions' of {str(path)!r}"
             )
             facts = stored["facts"]
-            frame = table.to_pandas()
+            frame = frame_of(table)
         elif path.suffix == ".csv":
             emotions = _emotions_beside(path)
             frame = pd.read_csv(path, dtype=str, keep_default_na=False)

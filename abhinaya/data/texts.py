@@ -86,6 +86,13 @@ class Texts(Sequence[Any]):
         """Return the texts at `indices`, in that order."""
         return Texts(self.arrow.take(pa.array(np.asarray(indices, dtype=np.int64))))
 
+    def replace(self, old: str, new: str | None) -> Texts:
+        """Return the texts with another one in place of `old`."""
+        with_new = pc.if_else(
+            pc.equal(self.arrow, old), pa.scalar(new, pa.large_string()), self.arrow
+        )
+        return Texts(with_new)
+
     @cached_property
     def is_unique(self) -> bool:
         """Return whether no text stands there twice."""

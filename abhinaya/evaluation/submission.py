@@ -22,11 +22,13 @@ from abhinaya.data.label_csv import (
     csv_header,
     find_ending,
     find_spelling,
-    read_csv_rows,
+    read_csv_table,
+    write_labels,
 )
 from abhinaya.data.labels import MSP_PODCAST, EmotionSet
 from abhinaya.data.manifest import ALL, read_manifest
 from abhinaya.data.predictions import PredictionTable, read_table
+from abhinaya.data.texts import Texts, find_rows
 from abhinaya.errors import (
     BadValueError,
     MissingFileError,
@@ -34,7 +36,7 @@ from abhinaya.errors import (
     UnknownNameError,
     list_some,
 )
-from abhinaya.files import parse_json, read_text, sole_writer, write_csv, write_text
+from abhinaya.files import parse_json, read_text, sole_writer, write_text
 
 __all__ = [
     "CHALLENGES",
@@ -98,7 +100,7 @@ def find_challenge(name: str) -> Challenge:
 
 def expected_names(
     challenge: Challenge | None, names_file: Path | None = None, *, selection: str = ALL
-) -> tuple[str, ...]:
+) -> Sequence[str]:
     """List the file names that a submission must have, in order.
 
     Args:
@@ -122,8 +124,8 @@ def expected_names(
             )
         return challenge.names
     names = _read_names(Path(names_file), selection)
-    repeated = [name for name, count in Counter(names).items() if count > 1]
-    if repeated:
+    if not names.is_unique:
+        repeated = [name for name, count in names.count_each().items() if count > 1]
         raise ProblemsError(
             str(names_file), [f"{len(repeated)} names appear more than once: {list_some(repeated)}"]
         )
@@ -140,7 +142,7 @@ def write_submission(
     out: Path,
     *,
     names: Sequence[str],
-    emotions: EmotionSet = MSP_PODCAST,
+    emotions: EmotionSet | None = MSP_PODCAST,
     challenge: str | None = None,
 ) -> str:
     """Write a submission and its line in the ledger; return the file's SHA-256.
@@ -149,7 +151,7 @@ def write_submission(
         source: a table, or the path of one; a CSV made elsewhere is checked as it stands.
         out: the CSV to write; it has the expected names in the expected order.
         names: the file names expected, from `expected_names`.
-        emotions: classes that may be predicted.
+        emotions: classes that may be predicted; None takes those of the table, which a CSV lacks.
         challenge: kept in the ledger.
 
     Raises:
@@ -160,16 +162,19 @@ def write_submission(
     """
     if out.suffix != ".csv":
         raise BadValueError(f"The submission {str(out)!r} must end in .csv.")
-    where, rows, tables = _rows_of(source, emotions)
-    problems = _problems(rows, names, emotions)
-    if problems:
-        raise ProblemsError(where, problems)
+    where, utterances, labels, emotions, tables = _columns_of(source, emotions)
+    places = find_rows(names, utterances)
+    _, found = labels.factorize()
+    fits = len(names) == len(utterances) and (places >= 0).all() and utterances.is_unique
+    if not fits or not set(found) <= set(emotions.codes):
+        problems = _problems(list(zip(utterances, labels, strict=True)), names, emotions)
+        if problems:
+            raise ProblemsError(where, problems)
     if isinstance(source, Path) and source.suffix == ".csv":
         read_table(source, emotions=emotions)  # its probabilities may contradict its labels
-    labels = dict(rows)
     with sole_writer(out.parent / LEDGER_NAME, "--out", waits=True):
         entries = read_ledger(out.parent)  # a damaged one is refused before anything is written
-        write_csv(out, [FILE_COLUMN, LABEL_COLUMN], [(name, labels[name]) for name in names])
+        write_labels(out, Texts(names), labels.take(places))
         digest = _digest(out)
         if all(entry["sha256"] != digest for entry in entries):
             entries.append(
@@ -247,23 +252,22 @@ def read_ledger(folder: Path) -> list[dict[str, Any]]:
     return entries
 
 
-def _rows_of(
-    source: PredictionTable | Path, emotions: EmotionSet
-) -> tuple[str, list[tuple[str, str | None]], Sequence[str]]:
-    """Return what messages call the source, its rows (name, label), and the tables behind it."""
+def _columns_of(
+    source: PredictionTable | Path, emotions: EmotionSet | None
+) -> tuple[str, Texts, Texts, EmotionSet, Sequence[str]]:
+    """Return what messages call the source, names, labels, classes, and the tables behind it."""
     if isinstance(source, Path) and source.suffix == ".csv":
         # Not through `read_table`: a file made elsewhere shall hear of all its faults at once.
-        _, cells = read_csv_rows(source)
-        return (
-            str(source),
-            [(r[FILE_COLUMN], r[LABEL_COLUMN] or None) for r in cells],
-            [source.stem],
-        )
+        cells = read_csv_table(source)
+        labels = Texts(cells[LABEL_COLUMN]).replace("", None)
+        classes = emotions or MSP_PODCAST
+        return str(source), Texts(cells[FILE_COLUMN]), labels, classes, [source.stem]
     table = read_table(source) if isinstance(source, Path) else source
     where = str(source) if isinstance(source, Path) else f"table {table.name!r}"
-    emotions.require_same_order(table.emotions, what=f"Table {table.name!r}", where="the challenge")
-    rows = list(zip(table.utterances, emotions.decode(table.labels), strict=True))
-    return where, rows, table.meta.get("tables", [table.name])
+    classes = emotions or table.emotions
+    classes.require_same_order(table.emotions, what=f"Table {table.name!r}", where="the challenge")
+    labels = Texts(classes.decode(table.labels))
+    return where, Texts(table.utterances), labels, classes, table.meta.get("tables", [table.name])
 
 
 def _problems(
@@ -307,18 +311,16 @@ def _problems(
     return problems
 
 
-def _read_names(path: Path, selection: str) -> tuple[str, ...]:
-    if path.suffix in (".parquet", ".jsonl"):
-        return tuple(read_manifest(path).select(selection)["utterance"])
-    if path.suffix == ".csv":
-        if "utterance" in csv_header(path):
-            return tuple(read_manifest(path).select(selection)["utterance"])
-        _, rows = read_csv_rows(path, required=(FILE_COLUMN,))
-        return tuple(row[FILE_COLUMN] for row in rows)
+def _read_names(path: Path, selection: str) -> Texts:
+    is_csv = path.suffix == ".csv"
+    if path.suffix in (".parquet", ".jsonl") or (is_csv and "utterance" in csv_header(path)):
+        return Texts(read_manifest(path).select(selection)["utterance"])
+    if is_csv:
+        return Texts(read_csv_table(path, required=(FILE_COLUMN,))[FILE_COLUMN])
     if not path.is_file():
         raise MissingFileError(f"There is no file of names {str(path)!r}. Correct the path.")
     lines = (line.strip() for line in read_text(path).splitlines())
-    return tuple(line for line in lines if line)
+    return Texts(line for line in lines if line)
 
 
 def _digest(path: Path) -> str:

@@ -34,15 +34,10 @@ def run_submit(table: Path, out: Path, settings: SubmitSettings) -> Report:
 
     Without a challenge, which says its classes, those of the table hold.
     """
-    from abhinaya.data.labels import MSP_PODCAST
-    from abhinaya.data.predictions import read_table
     from abhinaya.evaluation.submission import expected_names, find_challenge, write_submission
 
     rules = find_challenge(settings.challenge) if settings.challenge else None
-    if rules is not None:
-        emotions = rules.emotions
-    else:  # a CSV does not store its classes
-        emotions = MSP_PODCAST if table.suffix == ".csv" else read_table(table).emotions
+    emotions = None if rules is None else rules.emotions
     names = expected_names(rules, settings.names, selection=settings.select)
     digest = write_submission(
         table, out, names=names, emotions=emotions, challenge=settings.challenge
