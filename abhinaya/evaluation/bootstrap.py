@@ -11,8 +11,10 @@ from collections.abc import Hashable, Iterator, Sequence
 from typing import Any, get_args
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
+from abhinaya.data.texts import Texts
 from abhinaya.errors import BadShapeError, BadValueError, UnknownNameError
 from abhinaya.evaluation.metrics import Classes, Metric, count_cells, metric_of_counts
 
@@ -21,8 +23,8 @@ __all__ = ["blocks", "bootstrap_interval", "number_groups", "resample", "resampl
 IntArray = NDArray[np.integer[Any]]
 FloatArray = NDArray[np.float64]
 
-# Resamples drawn at a time: bounds the memory to some 100 MB at 3,200 groups.
-_BLOCK = 2_000
+# Resamples times units drawn at a time: bounds the memory to some 100 MB.
+_BLOCK_CELLS = 6_400_000
 
 
 def bootstrap_interval(
@@ -122,19 +124,44 @@ def resampling_units(
     cells = np.stack(
         [count_cells(truth, predicted, n_classes) for predicted in predictions]
     )  # (P, U)
-    n_tables, n_cells = len(cells), n_classes * (n_classes + 1)
     if groups is None:
-        # Each kind of utterance is a table with a single 1: in its own cell.
-        kinds, how_often = np.unique(cells, axis=1, return_counts=True)
-        units = np.eye(n_cells)[kinds.T]
+        units, how_often = _kinds(cells, n_classes)
     else:
-        group_idx, n_groups = _check_groups(groups, cells.shape[1])
-        places = (group_idx * n_tables + np.arange(n_tables)[:, np.newaxis]) * n_cells + cells
-        per_group = np.bincount(places.ravel(), minlength=n_groups * n_tables * n_cells)
+        group_idx = _check_groups(groups, cells.shape[1])
+        is_alone = (np.bincount(group_idx) == 1)[group_idx]
+        alone, n_alone = _kinds(cells[:, is_alone], n_classes)
+        several = _count_groups(cells[:, ~is_alone], group_idx[~is_alone], n_classes)
         # Groups with equal tables are interchangeable: draw among the distinct ones.
-        units, how_often = np.unique(per_group.reshape(n_groups, -1), axis=0, return_counts=True)
-    shaped = units.reshape(-1, n_tables, n_classes, n_classes + 1)
+        every = np.concatenate([alone, several])
+        units, numbers = np.unique(every, axis=0, return_inverse=True)
+        how_often = np.bincount(numbers, np.append(n_alone, np.ones(len(several))))
+    shaped = units.reshape(-1, len(cells), n_classes, n_classes + 1)
     return shaped.astype(np.float64), how_often.astype(np.int64)
+
+
+def _kinds(cells: NDArray[np.int64], n_classes: int) -> tuple[FloatArray, NDArray[np.int64]]:
+    """Return the kinds of utterance and how many there are of each; `cells` has shape (P, U).
+
+    A kind is, for each table, a table of counts with a single 1: in its own cell. Flat, shape
+    (N, P * K * (K + 1)).
+    """
+    n_cells = n_classes * (n_classes + 1)
+    shape = (n_cells,) * len(cells)
+    codes, how_often = np.unique(np.ravel_multi_index(tuple(cells), shape), return_counts=True)
+    kinds = np.stack(np.unravel_index(codes, shape), axis=1)  # (N, P)
+    return np.eye(n_cells)[kinds].reshape(len(kinds), len(cells) * n_cells), how_often
+
+
+def _count_groups(
+    cells: NDArray[np.int64], group_idx: NDArray[np.int64], n_classes: int
+) -> FloatArray:
+    """Count the utterances of each group that occurs, flat, shape (G, P * K * (K + 1))."""
+    numbers = np.unique(group_idx, return_inverse=True)[1]
+    n_tables, n_cells = len(cells), n_classes * (n_classes + 1)
+    places = (numbers * n_tables + np.arange(n_tables)[:, np.newaxis]) * n_cells + cells
+    n_places = (int(numbers.max(initial=-1)) + 1) * n_tables * n_cells
+    counts = np.bincount(places.ravel(), minlength=n_places).astype(np.float64)
+    return counts.reshape(-1, n_tables * n_cells)
 
 
 def resample(
@@ -151,24 +178,25 @@ def resample(
         BadValueError: if `n_resamples` is not positive.
     """
     n_units, flat = int(how_often.sum()), units.reshape(len(units), -1)
-    for n_draws in blocks(n_resamples):
+    for n_draws in blocks(n_resamples, len(units)):
         drawn = rng.multinomial(n_units, how_often / n_units, size=n_draws)
         yield (drawn.astype(np.float64) @ flat).reshape(n_draws, *units.shape[1:])
 
 
-def blocks(n_resamples: int) -> Iterator[int]:
-    """Cut resamples into blocks that fit into memory.
+def blocks(n_resamples: int, n_units: int) -> Iterator[int]:
+    """Cut resamples of so many units into blocks that fit into memory.
 
     Raises:
         BadValueError: if `n_resamples` is not positive.
     """
     if n_resamples < 1:
         raise BadValueError(f"n_resamples is {n_resamples}, expected at least 1; 10000 is usual.")
-    for start in range(0, n_resamples, _BLOCK):
-        yield min(_BLOCK, n_resamples - start)
+    block = max(1, _BLOCK_CELLS // max(n_units, 3_200))
+    for start in range(0, n_resamples, block):
+        yield min(block, n_resamples - start)
 
 
-def _check_groups(groups: Sequence[Hashable], n_utts: int) -> tuple[NDArray[np.int64], int]:
+def _check_groups(groups: Sequence[Hashable], n_utts: int) -> NDArray[np.int64]:
     """Number the groups that shall be resampled, one per utterance and at least two."""
     if len(groups) != n_utts:
         raise BadShapeError(
@@ -181,7 +209,7 @@ def _check_groups(groups: Sequence[Hashable], n_utts: int) -> tuple[NDArray[np.i
             "All utterances belong to one group, so resampling groups cannot vary anything; "
             "expected at least two. Resample utterances."
         )
-    return group_idx, n_groups
+    return group_idx
 
 
 def number_groups(groups: Sequence[Hashable]) -> tuple[NDArray[np.int64], int]:
@@ -189,11 +217,15 @@ def number_groups(groups: Sequence[Hashable]) -> tuple[NDArray[np.int64], int]:
 
     None and NaN mean unknown: such an utterance is a group of its own.
     """
-    numbers: dict[Hashable, int] = {}
-    group_idx = []
-    for utt_idx, group in enumerate(groups):
-        # NaN is the one value that differs from itself.
-        is_unknown = group is None or group != group
-        key: Hashable = ("unknown", utt_idx) if is_unknown else ("known", group)
-        group_idx.append(numbers.setdefault(key, len(numbers)))
-    return np.array(group_idx, dtype=np.int64), len(numbers)
+    if isinstance(groups, Texts):
+        found = groups.arrow.dictionary_encode()
+        numbers, n_known = np.array(found.indices.fill_null(-1)), len(found.dictionary)
+    else:
+        objects = np.empty(len(groups), dtype=object)  # np.array would make rows of tuples
+        objects[:] = groups
+        numbers, known = pd.factorize(objects)
+        n_known = len(known)
+    is_unknown, numbers = numbers < 0, numbers.astype(np.int64)
+    numbers[is_unknown] = n_known + np.arange(is_unknown.sum())
+    # By appearance, which folds and halves depend on.
+    return pd.factorize(numbers)[0], n_known + int(is_unknown.sum())

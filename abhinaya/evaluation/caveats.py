@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from abhinaya.data.predictions import PredictionTable
+from abhinaya.data.texts import Texts, find_rows
 from abhinaya.errors import BadValueError
 from abhinaya.evaluation.metrics import Classes
 from abhinaya.evaluation.scoring import TableScore
@@ -50,16 +51,16 @@ def require_unseen(tables: Sequence[PredictionTable], utterances: Sequence[str])
     Raises:
         BadValueError: if there are such rows.
     """
-    scored = set(utterances)
     counts = {
-        table.name: sum(u in scored for u in np.array(table.utterances)[table.trained_on])
+        table.name: int((find_rows(trained, utterances) >= 0).sum())
         for table in tables
         if table.trained_on is not None
+        and (trained := Texts(table.utterances).take(np.flatnonzero(table.trained_on)))
     }
     flattered = [f"{name} on {count}" for name, count in counts.items() if count]
     if flattered:
         raise BadValueError(
-            f"Tables were trained on some of the {len(scored)} scored rows: "
+            f"Tables were trained on some of the {len(utterances)} scored rows: "
             f"{', '.join(flattered)}. That flatters them. Give tables of other rows, or "
             "--include-training-rows."
         )

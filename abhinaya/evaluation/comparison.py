@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import TYPE_CHECKING, Any, Literal
 
+from abhinaya.data.texts import Texts
 from abhinaya.errors import BadValueError
 from abhinaya.evaluation.bootstrap import bootstrap_interval, number_groups
 from abhinaya.evaluation.significance import Difference, compare_labels, holm
@@ -108,7 +109,7 @@ def compare_tables(
     # The utterances of all tables are the same now.
     scored = labelled_rows(aligned[0].utterances, truth, by_speaker=by_speaker)
     if not include_training_rows:
-        require_unseen(aligned, [aligned[0].utterances[idx] for idx in scored.indices])
+        require_unseen(aligned, Texts(aligned[0].utterances).take(scored.indices))
     true, n_classes = scored.labels, len(truth.emotions)
     labels = [table.labels[scored.indices] for table in aligned]
     settings["groups"] = scored.groups

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import pandas as pd
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from abhinaya.data.label_csv import (
@@ -24,6 +24,7 @@ from abhinaya.data.label_csv import (
 from abhinaya.data.labels import ABSTAIN, MSP_PODCAST, EmotionSet
 from abhinaya.data.manifest import read_manifest
 from abhinaya.data.predictions import PredictionTable, read_tables
+from abhinaya.data.texts import Texts, find_rows
 from abhinaya.errors import BadValueError, ProblemsError, UnknownNameError, list_some
 from abhinaya.evaluation.bootstrap import bootstrap_interval
 from abhinaya.evaluation.metrics import Classes, Scores, scores
@@ -46,6 +47,8 @@ __all__ = [
 class Truth:
     """True labels of utterances.
 
+    Names are given as any sequence, and kept as `Texts`.
+
     Args:
         utterances: U unique file names.
         labels: class indices, shape (U,); `ABSTAIN` where there is no label inside the set.
@@ -54,11 +57,15 @@ class Truth:
         where: the file they come from.
     """
 
-    utterances: tuple[str, ...]
+    utterances: Sequence[str]
     labels: NDArray[np.int64]
     emotions: EmotionSet
-    speakers: tuple[str | None, ...]
+    speakers: Sequence[str | None]
     where: str = "the truth"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "utterances", Texts(self.utterances))
+        object.__setattr__(self, "speakers", Texts(self.speakers))
 
 
 @dataclass(frozen=True)
@@ -103,8 +110,8 @@ class LabelledRows:
 
     indices: NDArray[np.int64]
     labels: NDArray[np.int64]
-    speakers: tuple[str | None, ...]
-    groups: tuple[str | None, ...] | None
+    speakers: Sequence[str | None]
+    groups: Sequence[str | None] | None
     n_dropped: int
     n_not_in_tables: int
 
@@ -161,13 +168,12 @@ def read_truth(
     rows = manifest.rows
     if speaker_column not in rows:
         raise UnknownNameError(f"column of {str(path)!r}", speaker_column, map(str, rows.columns))
+    speakers = Texts(rows[speaker_column].astype("str")).arrow
     return Truth(
-        utterances=tuple(rows["utterance"]),
-        labels=manifest.emotions.encode(rows["label"]),
+        utterances=Texts(rows["utterance"]),
+        labels=manifest.emotions.encode(Texts(rows["label"])),
         emotions=manifest.emotions,
-        speakers=tuple(
-            None if pd.isna(value) or value == "" else str(value) for value in rows[speaker_column]
-        ),
+        speakers=Texts(pc.if_else(pc.equal(speakers, ""), None, speakers)),
         where=str(path),
     )
 
@@ -237,7 +243,7 @@ def absent_classes(labels: NDArray[np.int64], emotions: EmotionSet) -> tuple[str
 
 def align_truth(
     utterances: Sequence[str], truth: Truth, *, of: str = "the tables"
-) -> tuple[NDArray[np.int64], tuple[str | None, ...]]:
+) -> tuple[NDArray[np.int64], Sequence[str | None]]:
     """Look up the true class and the speaker of each utterance.
 
     Args:
@@ -252,16 +258,15 @@ def align_truth(
     Raises:
         BadValueError: if an utterance is not in the truth.
     """
-    place = {utterance: idx for idx, utterance in enumerate(truth.utterances)}
-    unknown = [utterance for utterance in utterances if utterance not in place]
+    idx = find_rows(utterances, truth.utterances)
+    unknown = Texts(utterances).take(np.flatnonzero(idx < 0))
     if unknown:
         raise BadValueError(
             f"{len(unknown)} of {len(utterances)} utterances of {of} are not in {truth.where}: "
-            f"{list_some(unknown)}{find_ending(unknown, place)}. "
+            f"{list_some(unknown)}{find_ending(unknown, truth.utterances)}. "
             "Give the manifest that was predicted from."
         )
-    idx = np.array([place[utterance] for utterance in utterances], dtype=np.int64)
-    return truth.labels[idx], tuple(truth.speakers[i] for i in idx)
+    return truth.labels[idx], Texts(truth.speakers).take(idx)
 
 
 def labelled_rows(
@@ -297,8 +302,8 @@ def labelled_rows(
             f"{' '.join(truth.emotions.codes)} in {truth.where}, so {so_that}. "
             "Predict a labelled selection."
         )
-    speakers = tuple(all_speakers[idx] for idx in indices.tolist())
-    if by_speaker and not any(speakers):
+    speakers = Texts(all_speakers).take(indices)
+    if by_speaker and speakers.arrow.null_count == len(speakers):
         raise BadValueError(
             f"{truth.where} names no speaker of the {len(speakers)} {scored} utterances, so the "
             "interval cannot be taken over speakers. Give a manifest with speakers, or resample "

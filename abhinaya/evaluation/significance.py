@@ -206,7 +206,7 @@ def _randomize(
         changes, how_often = np.repeat(changes, how_often, axis=0), np.ones(n_swappable, np.int64)
     flat = changes.reshape(len(changes), total[0].size)
     n_extreme, n_done = np.zeros(len(observed)), 0
-    for n_draws in blocks(2**n_swappable if is_exact else n_resamples):
+    for n_draws in blocks(2**n_swappable if is_exact else n_resamples, len(flat)):
         if is_exact:
             numbers = np.arange(n_done, n_done + n_draws)[:, np.newaxis]
             swapped = numbers >> np.arange(n_swappable) & 1

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from abhinaya import __version__
 from abhinaya.data.labels import EmotionSet
+from abhinaya.data.texts import Texts
 from abhinaya.errors import BadValueError, UnknownNameError
 from abhinaya.evaluation.bootstrap import bootstrap_interval
 from abhinaya.evaluation.caveats import require_unseen
@@ -34,7 +35,6 @@ from ensembling.ablation.subset_search import (
     every_subset,
     members_of,
 )
-from ensembling.ablation.subset_votes import score_labels
 from ensembling.aligned import align_predictions
 
 if TYPE_CHECKING:
@@ -47,6 +47,10 @@ BEAM_WIDTH = 200
 
 N_CANDIDATES = 2_000
 """Best subsets that the optimism of choosing is taken over."""
+
+# Candidates times columns: bounds the memory to some 600 MB. Of a million utterances the best
+# hundred are taken, where luck is small.
+_CANDIDATE_CELLS = 100_000_000
 
 
 @dataclass(frozen=True)
@@ -195,19 +199,14 @@ def ablate_tables(
 
     scored = labelled_rows(aligned.utterances, truth, by_speaker=by_speaker)
     if not include_training_rows:
-        require_unseen(tables, [aligned.utterances[idx] for idx in scored.indices])
-    work = _Work(
-        names,
-        Ballots(
-            aligned.labels[:, scored.indices],
-            scored.labels,
-            len(emotions),
-            [names.index(tiebreaker) for tiebreaker in tiebreakers],
-        ),
-        scored.groups,
-        n_resamples,
-        seed,
+        require_unseen(tables, Texts(aligned.utterances).take(scored.indices))
+    ballots = Ballots(
+        aligned.labels[:, scored.indices],
+        scored.labels,
+        len(emotions),
+        [names.index(tiebreaker) for tiebreaker in tiebreakers],
     )
+    work = _Work(names, ballots.merge_equal(), scored.labels, scored.groups, n_resamples, seed)
 
     largest = max_size or n_members
     if n_members <= MAX_MEMBERS and beam_width is None:
@@ -242,7 +241,7 @@ def ablate_tables(
         ),
         everybody=everybody,
         members=work.members(shapley, everybody.macro_f1),
-        diversity=diversity(work.ballots.votes, work.ballots.truth),
+        diversity=diversity(work.ballots.votes, work.ballots.truth, work.ballots.how_often),
         oracle=work.oracle(),
         combinations=tuple(
             work.describe(np.isin(names, list(members)), name)
@@ -254,10 +253,11 @@ def ablate_tables(
 
 @dataclass(frozen=True, eq=False)
 class _Work:
-    """What all parts of an ablation need: names, ballots and how to resample."""
+    """What all parts of an ablation need: names, ballots, truth by utterance, how to resample."""
 
     names: tuple[str, ...]
     ballots: Ballots
+    truth: NDArray[np.int64]
     groups: Sequence[str | None] | None
     n_resamples: int
     seed: int
@@ -265,10 +265,10 @@ class _Work:
     def describe(self, is_in: NDArray[np.bool_], name: str | None = None) -> SubsetScore:
         """Score the tables at the True places of `is_in`, shape (M,), with an interval."""
         labels = self.ballots.vote(is_in[np.newaxis])
-        macro_f1, accuracy = score_labels(labels, self.ballots.truth, self.ballots.n_classes)
+        macro_f1, accuracy = self.ballots.score_labels(labels)
         interval = bootstrap_interval(
-            self.ballots.truth,
-            labels[0],
+            self.truth,
+            labels[0] if self.ballots.which is None else labels[0][self.ballots.which],
             self.ballots.n_classes,
             groups=self.groups,
             n_resamples=self.n_resamples,
@@ -276,8 +276,8 @@ class _Work:
         )
         return SubsetScore(
             members=tuple(self.names[idx] for idx in np.flatnonzero(is_in)),
-            macro_f1=float(macro_f1[0, 0]),
-            accuracy=float(accuracy[0, 0]),
+            macro_f1=float(macro_f1[0]),
+            accuracy=float(accuracy[0]),
             interval=interval,
             name=name,
         )
@@ -304,17 +304,19 @@ class _Work:
         ballots = self.ballots
         voted = ballots.vote(np.ones((1, len(self.names)), dtype=bool))[0]
         labels = oracle_labels(ballots.votes, ballots.truth, voted)
-        macro_f1, accuracy = score_labels(labels[np.newaxis], ballots.truth, ballots.n_classes)
-        return float(macro_f1[0, 0]), float(accuracy[0, 0])
+        macro_f1, accuracy = ballots.score_labels(labels[np.newaxis])
+        return float(macro_f1[0]), float(accuracy[0])
 
     def optimism(self, subsets: Subsets) -> Optimism | None:
-        candidates = subsets.masks[:N_CANDIDATES]
+        n_candidates = max(2, _CANDIDATE_CELLS // len(self.ballots.truth))
+        candidates = subsets.masks[: min(n_candidates, N_CANDIDATES)]
         if len(candidates) < 2:
             return None
         return selection_optimism(
             self.ballots.vote(members_of(candidates, len(self.names))),
             self.ballots.truth,
             self.ballots.n_classes,
+            which=self.ballots.which,
             groups=self.groups,
             n_halves=max(2, self.n_resamples),
             seed=self.seed,

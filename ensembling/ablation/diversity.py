@@ -35,7 +35,7 @@ class Diversity:
     q_statistic: FloatArray
 
 
-def diversity(votes: IntArray, truth: IntArray) -> Diversity:
+def diversity(votes: IntArray, truth: IntArray, how_often: IntArray | None = None) -> Diversity:
     """Measure agreement, double fault and Q statistic of every pair of members.
 
     With n11 utterances that both get right, n00 both wrong, n10 and n01 one of them, the double
@@ -47,6 +47,7 @@ def diversity(votes: IntArray, truth: IntArray) -> Diversity:
     Args:
         votes: class index chosen by each member, shape (M, U), or `ABSTAIN`.
         truth: true class index, shape (U,); U >= 1.
+        how_often: how many utterances each column stands for, shape (U,); by default one.
 
     Example:
         >>> result = diversity(np.array([[0, 0, 1, 1], [0, 1, 0, 1]]), np.array([0, 0, 0, 0]))
@@ -54,19 +55,21 @@ def diversity(votes: IntArray, truth: IntArray) -> Diversity:
         (0.5, 0.0)
     """
     n_members = len(votes)
+    counts = np.ones(len(truth)) if how_often is None else how_often.astype(np.float64)
     n_agree, n_both_voted = np.zeros((n_members, n_members)), np.zeros((n_members, n_members))
     has_voted = votes != ABSTAIN
     for m in range(n_members):
         both_voted = has_voted & has_voted[m]
-        n_agree[m] = ((votes == votes[m]) & both_voted).sum(axis=1)
-        n_both_voted[m] = both_voted.sum(axis=1)
+        n_agree[m] = ((votes == votes[m]) & both_voted) @ counts
+        n_both_voted[m] = both_voted @ counts
     is_right = (votes == truth).astype(np.float64)
     is_wrong = 1 - is_right
-    n11, n00 = is_right @ is_right.T, is_wrong @ is_wrong.T
-    n10, n01 = is_right @ is_wrong.T, is_wrong @ is_right.T
+    right, wrong = is_right * counts, is_wrong * counts
+    n11, n00 = right @ is_right.T, wrong @ is_wrong.T
+    n10, n01 = right @ is_wrong.T, wrong @ is_right.T
     return Diversity(
         agreement=_ratio(n_agree, n_both_voted),
-        double_fault=n00 / len(truth),
+        double_fault=n00 / counts.sum(),
         q_statistic=_ratio(n11 * n00 - n10 * n01, n11 * n00 + n10 * n01),
     )
 

@@ -48,7 +48,11 @@ FloatArray = NDArray[np.float64]
 
 
 def score_every_subset(
-    votes: IntArray, truth: IntArray, n_classes: int, tiebreak_order: Sequence[int] = ()
+    votes: IntArray,
+    truth: IntArray,
+    n_classes: int,
+    tiebreak_order: Sequence[int] = (),
+    how_often: IntArray | None = None,
 ) -> tuple[FloatArray, FloatArray]:
     """Score the plurality vote of every subset of the members: macro-F1 and accuracy.
 
@@ -62,6 +66,7 @@ def score_every_subset(
         n_classes: K; macro-F1 is the mean over all of them, with zero for undefined.
         tiebreak_order: member indices that settle ties, first one first; the members left out
             follow in the order of the rows of `votes`.
+        how_often: how many utterances each column stands for, shape (U,); by default one.
 
     Returns:
         macro_f1: in [0, 1], shape (2 ** M,); entry 0 is the empty subset and 0.
@@ -83,15 +88,19 @@ def score_every_subset(
 
     # Sorted by true class, the utterances of a class are one stretch.
     order = np.argsort(truth, kind="stable")
-    support = np.bincount(truth, minlength=n_classes)
-    edges = np.concatenate([[0], np.cumsum(support)])
+    n_columns = np.bincount(truth, minlength=n_classes)
+    edges = np.concatenate([[0], np.cumsum(n_columns)])
     sorted_votes = np.ascontiguousarray(votes[:, order], dtype=np.int32)
+    counts, support = None, n_columns
+    if how_often is not None:
+        counts = how_often[order].astype(np.uint32)
+        support = np.bincount(truth, how_often, minlength=n_classes).astype(np.int64)
 
     n_subsets = 1 << n_members
     macro_f1, accuracy = np.zeros(n_subsets), np.zeros(n_subsets)
 
     def work(first: int, end: int) -> None:
-        _score_steps(sorted_votes, weights, support, edges, first, end, macro_f1, accuracy)
+        _score_steps(sorted_votes, counts, weights, support, edges, first, end, macro_f1, accuracy)
 
     run_in_threads(work, n_subsets, max(1, n_subsets // _BLOCK))
     return macro_f1, accuracy
@@ -100,6 +109,7 @@ def score_every_subset(
 @compiled
 def _score_steps(
     votes: IntArray,
+    counts: NDArray[np.uint32] | None,
     weights: NDArray[np.uint32],
     support: IntArray,
     edges: IntArray,
@@ -112,6 +122,7 @@ def _score_steps(
 
     Args:
         votes: shape (M, U), utterances sorted by true class.
+        counts: how many utterances each column stands for, shape (U,); None for one.
         weights: what each member adds to the number of the class it votes for, shape (M,).
         support: utterances of each true class, shape (K,).
         edges: where each true class starts, and the end, shape (K + 1,).
@@ -121,7 +132,7 @@ def _score_steps(
         accuracy: by bit mask, shape (2 ** M,).
     """
     n_members, n_utts = votes.shape
-    n_classes = len(support)
+    n_classes, n_all = len(support), support.sum()
     numbers = np.empty((n_classes, n_utts), dtype=np.uint32)
     best = np.empty(n_utts, dtype=np.uint32)
     winners = np.empty(n_utts, dtype=np.int32)
@@ -153,13 +164,18 @@ def _score_steps(
         total_f1 = 0.0
         n_all_correct = 0
         for c in range(n_classes):
-            n_predicted = _count(winners, c)
-            n_correct = _count(winners[edges[c] : edges[c + 1]], c)
+            if counts is None:
+                n_predicted = _count(winners, c)
+                n_correct = _count(winners[edges[c] : edges[c + 1]], c)
+            else:
+                n_predicted = _count_all(winners, c, counts)
+                stretch = slice(edges[c], edges[c + 1])
+                n_correct = _count_all(winners[stretch], c, counts[stretch])
             n_all_correct += n_correct
             if support[c] + n_predicted > 0:
                 total_f1 += 2.0 * n_correct / (support[c] + n_predicted)
         macro_f1[subset] = total_f1 / n_classes
-        accuracy[subset] = n_all_correct / n_utts
+        accuracy[subset] = n_all_correct / n_all
 
 
 @compiled
@@ -182,4 +198,13 @@ def _count(winners: NDArray[np.int32], class_idx: int) -> int:
     n = np.uint32(0)
     for u in range(len(winners)):
         n = np.uint32(n + np.uint32(winners[u] == np.int32(class_idx)))
+    return int(n)
+
+
+@compiled
+def _count_all(winners: NDArray[np.int32], class_idx: int, counts: NDArray[np.uint32]) -> int:
+    """Count the utterances of the winners that are that class."""
+    n = np.uint32(0)
+    for u in range(len(winners)):
+        n = np.uint32(n + (counts[u] if winners[u] == np.int32(class_idx) else _NOTHING))
     return int(n)

@@ -8,15 +8,18 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
 from abhinaya.errors import BadValueError
 from abhinaya.evaluation.bootstrap import number_groups
-from ensembling.ablation.subset_votes import score_labels
+from ensembling.ablation.subset_votes import count_labels, exact_floats, score_counts
 
-__all__ = ["Optimism", "selection_optimism"]
+__all__ = ["Optimism", "draw_half", "selection_optimism"]
 
-# Utterances times splits drawn at a time: bounds the memory to some 25 MB.
-_BLOCK_CELLS = 3_000_000
+# Columns times splits drawn at a time: bounds the memory to some 100 MB.
+_BLOCK_CELLS = 12_000_000
+
+_BITS = 64
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,7 @@ def selection_optimism(
     truth: NDArray[np.integer[Any]],
     n_classes: int,
     *,
+    which: NDArray[np.int64] | None = None,
     groups: Sequence[Hashable] | None = None,
     n_halves: int = 1_000,
     seed: int = 0,
@@ -62,11 +66,15 @@ def selection_optimism(
 
     Far worse candidates can be left out: they are chosen on no half.
 
+    Utterances with the same labels and truth are interchangeable, so a half is one draw of how many
+    of each are in it.
+
     Args:
-        labels: class indices of N candidates, shape (N, U), values in [0, K) or `ABSTAIN`. Among
+        labels: class indices of N candidates, shape (N, P), values in [0, K) or `ABSTAIN`. Among
             equals the first is chosen.
-        truth: true class index, shape (U,).
+        truth: true class index, shape (P,).
         n_classes: K.
+        which: column of `labels` that each utterance stands in, shape (U,); by default its own.
         groups: what stays in one half, such as speakers, length U; None and NaN stand for
             themselves. By default every utterance does.
         n_halves: number of halves to choose on, two for every split.
@@ -78,31 +86,44 @@ def selection_optimism(
     Raises:
         BadValueError: if there are fewer than two candidates, two halves or two groups.
     """
-    n_utts = labels.shape[1]
-    group_idx, n_groups = number_groups(range(n_utts) if groups is None else groups)
+    n_columns = labels.shape[1]
+    which = np.arange(n_columns) if which is None else which
+    how_often = np.bincount(which, minlength=n_columns)
+    group_idx, n_groups = number_groups(groups) if groups is not None else (which, len(which))
     if len(labels) < 2 or n_halves < 2 or n_groups < 2:
         raise BadValueError(
             f"Choosing among {len(labels)} candidates on {n_halves} halves of {n_groups} groups of "
             "utterances was asked for, expected at least two of each. Without a choice there is no "
             "optimism."
         )
-    macro_f1 = score_labels(labels, truth, n_classes)[0][:, 0]
+    all_counts = exact_floats(how_often, len(which))
+    whole = count_labels(labels, truth, n_classes, all_counts[np.newaxis])
+    macro_f1 = score_counts(*whole)[0][:, 0]
+    per_group = None
+    if n_groups < len(which):
+        ones, places = np.ones(len(which), dtype=all_counts.dtype), (which, group_idx)
+        per_group = csr_array((ones, places), shape=(n_columns, n_groups))
     rng = np.random.default_rng(seed)
     drops: list[NDArray[np.float64]] = []
     chosen: list[NDArray[np.int64]] = []
-    n_block, n_splits = max(1, _BLOCK_CELLS // n_utts), n_halves // 2
+    n_block, n_splits = max(1, _BLOCK_CELLS // max(n_columns, n_groups)), n_halves // 2
     for start in range(0, n_splits, n_block):
         n_drawn = min(n_block, n_splits - start)
-        places = rng.permuted(np.tile(np.arange(n_groups), (n_drawn, 1)), axis=1)
-        is_in_first = (places < n_groups // 2)[:, group_idx].astype(np.float32)
-        on_first = score_labels(labels, truth, n_classes, is_in_first)[0]
-        on_second = score_labels(labels, truth, n_classes, 1 - is_in_first)[0]
-        for here, there in ((on_first, on_second), (on_second, on_first)):
-            best = here.argmax(axis=0)
-            splits = np.arange(n_drawn)
-            drops.append((here - there)[best, splits] / np.sqrt(2))
-            chosen.append(best)
-    drop, picked = np.concatenate(drops), int(macro_f1.argmax())
+        if per_group is None:
+            first = np.empty((n_drawn, n_columns), dtype=all_counts.dtype)
+            for half, own in zip(first, rng.spawn(n_drawn), strict=True):
+                half[:] = draw_half(how_often, own)
+        else:
+            order = rng.permuted(np.tile(np.arange(n_groups), (n_drawn, 1)), axis=1)
+            first = (per_group @ (order < n_groups // 2).T.astype(all_counts.dtype)).T
+        counts = count_labels(labels, truth, n_classes, first)
+        on_first = score_counts(*counts)[0]
+        on_second = score_counts(*(w - c for w, c in zip(whole, counts, strict=True)))[0]
+        here, there = np.stack([on_first, on_second]), np.stack([on_second, on_first])  # (2, N, R)
+        best = here.argmax(axis=1, keepdims=True)
+        drops.append(np.take_along_axis(here - there, best, axis=1)[:, 0] / np.sqrt(2))
+        chosen.append(best[:, 0])
+    drop, picked = np.concatenate(drops, axis=1).ravel(), int(macro_f1.argmax())
     low, high = np.quantile(drop, [0.025, 0.975])
     return Optimism(
         n_candidates=len(labels),
@@ -110,5 +131,29 @@ def selection_optimism(
         macro_f1=float(macro_f1[picked]),
         expected_drop=float(drop.mean()),
         interval=(float(low), float(high)),
-        picked_on_half=float((np.concatenate(chosen) == picked).mean()),
+        picked_on_half=float((np.concatenate(chosen, axis=1) == picked).mean()),
     )
+
+
+def draw_half(how_often: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
+    """Draw half of the utterances without replacement; return how many of each kind, shape (P,).
+
+    A random bit for each utterance, 64 of one kind at a time, makes two parts of almost equal size;
+    given its size, a part is any set of utterances with the same chance, and remains so when chance
+    moves some of the larger part into the smaller one.
+
+    Args:
+        how_often: utterances of each kind, shape (P,), all positive; of an odd number of them the
+            half is the smaller one.
+        rng: where the bits come from.
+    """
+    n_words = -(-how_often // _BITS)
+    ends = np.cumsum(n_words)
+    bits = rng.integers(2**_BITS - 1, size=ends[-1], dtype=np.uint64, endpoint=True)
+    bits[ends - 1] >>= (n_words * _BITS - how_often).astype(np.uint64)
+    drawn = np.add.reduceat(np.bitwise_count(bits), ends - n_words, dtype=np.int64)
+    excess = int(drawn.sum()) - int(how_often.sum()) // 2
+    larger = np.cumsum(drawn if excess > 0 else how_often - drawn)
+    moved = rng.choice(larger[-1], abs(excess), replace=False)
+    kinds = np.searchsorted(larger, moved, side="right")
+    return np.asarray(drawn - np.sign(excess) * np.bincount(kinds, minlength=len(drawn)))

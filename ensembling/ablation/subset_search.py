@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from abhinaya.errors import BadValueError
 from ensembling.ablation.gray_code import score_every_subset
-from ensembling.ablation.subset_votes import score_labels, vote_subsets
+from ensembling.ablation.subset_votes import exact_floats, score_labels, vote_subsets
 
 __all__ = ["MAX_TABLES", "Ballots", "Subsets", "beam_search", "every_subset", "members_of"]
 
@@ -22,8 +23,8 @@ BoolArray = NDArray[np.bool_]
 MAX_TABLES = 64
 """Members that a bit mask has room for."""
 
-# Subsets voted at a time: bounds the memory to some 40 MB at 3,200 utterances.
-_BLOCK = 2_000
+# Subsets times utterances voted at a time.
+_BLOCK_CELLS = 6_400_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,12 +37,38 @@ class Ballots:
         n_classes: K.
         tiebreak_order: member indices that settle ties, first one first; the members left out
             follow in the order of the rows of `votes`.
+        which: column that each utterance stands in, where `merge_equal` has put several into one;
+            U is then the number of columns.
     """
 
     votes: IntArray
     truth: IntArray
     n_classes: int
     tiebreak_order: Sequence[int] = ()
+    which: NDArray[np.int64] | None = None
+
+    @cached_property
+    def how_often(self) -> NDArray[np.int64] | None:
+        """Return how many utterances each column stands for, shape (U,); None for one."""
+        return None if self.which is None else np.bincount(self.which, minlength=len(self.truth))
+
+    def merge_equal(self) -> Ballots:
+        """Put utterances of one truth and the same votes into one column, if that saves half.
+
+        A million utterances of five tables have some ten thousand patterns; few utterances of many
+        tables have almost as many as there are utterances.
+        """
+        codes, n_codes = self.truth.astype(np.int64), self.n_classes
+        for votes in self.votes:
+            if n_codes > 2**62 // (self.n_classes + 1):  # the next digit could be too many
+                found, codes = np.unique(codes, return_inverse=True)
+                n_codes = len(found)
+            codes = codes * (self.n_classes + 1) + votes + 1
+            n_codes *= self.n_classes + 1
+        _, first, which = np.unique(codes, return_index=True, return_inverse=True)
+        if 2 * len(first) > len(codes):
+            return self
+        return replace(self, votes=self.votes[:, first], truth=self.truth[first], which=which)
 
     def vote(self, subsets: BoolArray) -> NDArray[np.int16]:
         """Vote in each subset (True for its members, shape (N, M)); return labels, shape (N, U)."""
@@ -49,12 +76,22 @@ class Ballots:
 
     def score(self, subsets: BoolArray) -> tuple[FloatArray, FloatArray]:
         """Score the vote of each subset: macro-F1 and accuracy, shape (N,)."""
+        # Bounds the memory to some 40 MB.
+        block = max(1, _BLOCK_CELLS // len(self.truth))
         scores = [
-            score_labels(self.vote(subsets[at : at + _BLOCK]), self.truth, self.n_classes)
-            for at in range(0, len(subsets), _BLOCK)
+            self.score_labels(self.vote(subsets[at : at + block]))
+            for at in range(0, len(subsets), block)
         ]
         macro_f1, accuracy = zip(*scores, strict=True)
-        return np.concatenate(macro_f1)[:, 0], np.concatenate(accuracy)[:, 0]
+        return np.concatenate(macro_f1), np.concatenate(accuracy)
+
+    def score_labels(self, labels: IntArray) -> tuple[FloatArray, FloatArray]:
+        """Score sets of labels, shape (N, U): macro-F1 and accuracy, shape (N,)."""
+        counts, weights = self.how_often, None
+        if counts is not None:
+            weights = exact_floats(counts, int(counts.sum()))[np.newaxis]
+        macro_f1, accuracy = score_labels(labels, self.truth, self.n_classes, weights)
+        return macro_f1[:, 0], accuracy[:, 0]
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,7 +133,11 @@ def every_subset(ballots: Ballots, max_size: int) -> tuple[Subsets, FloatArray]:
         BadValueError: if there are more members or classes than can be enumerated.
     """
     macro_f1, accuracy = score_every_subset(
-        ballots.votes, ballots.truth, ballots.n_classes, ballots.tiebreak_order
+        ballots.votes,
+        ballots.truth,
+        ballots.n_classes,
+        ballots.tiebreak_order,
+        ballots.how_often,
     )
     masks = np.arange(1, len(macro_f1), dtype=np.uint64)
     subsets = _ranked(masks, len(ballots.votes), macro_f1[1:], accuracy[1:], max_size)

@@ -13,7 +13,7 @@ from abhinaya.errors import BadValueError
 from ensembling.ablation.compiled import compiled, run_in_threads
 from ensembling.voting.votes import rank_members
 
-__all__ = ["score_labels", "vote_subsets"]
+__all__ = ["count_labels", "exact_floats", "score_counts", "score_labels", "vote_subsets"]
 
 IntArray = NDArray[np.integer[Any]]
 FloatArray = NDArray[np.float64]
@@ -65,7 +65,7 @@ def score_labels(
     labels: IntArray,
     truth: IntArray,
     n_classes: int,
-    weights: NDArray[np.float32] | None = None,
+    weights: NDArray[np.floating[Any]] | None = None,
 ) -> tuple[FloatArray, FloatArray]:
     """Score N sets of labels under R weightings of the utterances: macro-F1 and accuracy.
 
@@ -73,7 +73,7 @@ def score_labels(
         labels: class indices, shape (N, U), values in [0, K) or `ABSTAIN`, which counts as wrong.
         truth: true class index, shape (U,), values in [0, K).
         n_classes: K; macro-F1 is the mean over all of them, with zero for undefined.
-        weights: how often each utterance counts, whole numbers, shape (R, U); by default once.
+        weights: how often each utterance counts, `exact_floats` of shape (R, U); by default once.
 
     Returns:
         macro_f1: in [0, 1], shape (N, R).
@@ -81,18 +81,55 @@ def score_labels(
     """
     if weights is None:
         weights = np.ones((1, labels.shape[1]), dtype=np.float32)
-    total_f1 = np.zeros((len(labels), len(weights)))
-    n_all_correct = np.zeros_like(total_f1)
+    return score_counts(*count_labels(labels, truth, n_classes, weights))
+
+
+def count_labels(
+    labels: IntArray, truth: IntArray, n_classes: int, weights: NDArray[np.floating[Any]]
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Count what `score_counts` scores; counts of parts may be added and subtracted.
+
+    Args:
+        labels: see `score_labels`.
+        truth: see `score_labels`.
+        n_classes: K.
+        weights: see `score_labels`.
+
+    Returns:
+        n_predicted: utterances that are labelled so, per class, shape (K, N, R).
+        n_correct: those of them that truly are so, likewise.
+        support: true utterances per class, shape (K, 1, R).
+    """
+    n_predicted = np.empty((n_classes, len(labels), len(weights)))
+    n_correct, support = np.empty_like(n_predicted), np.empty((n_classes, 1, len(weights)))
     for class_idx in range(n_classes):
         # Whole numbers below 2 ** 24 are exact in float32, whose matrix product is the fast one.
-        is_predicted = (labels == class_idx).astype(np.float32)
+        is_predicted = (labels == class_idx).astype(weights.dtype)
         is_class = truth == class_idx
-        n_predicted = (is_predicted @ weights.T).astype(np.float64)
-        n_correct = (is_predicted[:, is_class] @ weights[:, is_class].T).astype(np.float64)
-        n_all_correct += n_correct
-        both = n_predicted + weights[:, is_class].sum(axis=1, dtype=np.float64)
-        total_f1 += np.divide(2 * n_correct, both, out=np.zeros_like(both), where=both > 0)
-    return total_f1 / n_classes, n_all_correct / weights.sum(axis=1, dtype=np.float64)
+        own = weights[:, is_class]
+        n_predicted[class_idx] = is_predicted @ weights.T
+        n_correct[class_idx] = is_predicted[:, is_class] @ own.T
+        support[class_idx] = own.sum(axis=1, dtype=np.float64)
+    return n_predicted, n_correct, support
+
+
+def score_counts(
+    n_predicted: FloatArray, n_correct: FloatArray, support: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Score what `count_labels` counted: macro-F1 and accuracy, shape (N, R)."""
+    total_f1 = np.zeros(n_predicted.shape[1:])
+    for class_idx, both in enumerate(n_predicted + support):
+        f1 = np.divide(2 * n_correct[class_idx], both, out=np.zeros_like(both), where=both > 0)
+        total_f1 += f1
+    return total_f1 / len(n_predicted), n_correct.sum(axis=0) / support.sum(axis=0)
+
+
+def exact_floats(counts: IntArray, n_utts: int) -> NDArray[np.floating[Any]]:
+    """Return counts of at most `n_utts` utterances in the smallest floats that add them exactly.
+
+    Their matrix product is far faster than that of integers.
+    """
+    return counts.astype(np.float32 if n_utts < 2**24 else np.float64)
 
 
 @compiled

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from abhinaya.data.texts import Texts
 from abhinaya.errors import BadValueError
+from abhinaya.evaluation.bootstrap import number_groups
 from ensembling.aligned import AlignedTables
 from ensembling.learned.recipes import Fused, LearnedRule
 
@@ -39,22 +41,17 @@ def speaker_folds(
     """
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
-    groups = [
-        ("known", speaker) if speaker is not None else ("unknown", idx)
-        for idx, speaker in enumerate(speakers)
-    ]
-    numbers = {group: number for number, group in enumerate(dict.fromkeys(groups))}
-    group_idx = np.array([numbers[group] for group in groups], dtype=np.int64)
+    group_idx, n_groups = number_groups(speakers)
     n_most = int(np.bincount(truth).max(initial=0))
-    if n_folds < 2 or len(numbers) < n_folds or n_most < n_folds:
+    if n_folds < 2 or n_groups < n_folds or n_most < n_folds:
         raise BadValueError(
             f"{n_folds} folds cannot be made from {len(truth)} labelled utterances of "
-            f"{len(numbers)} speakers, {n_most} in the largest class: at least two folds are "
+            f"{n_groups} speakers, {n_most} in the largest class: at least two folds are "
             "needed, and as many speakers, and utterances of one class, as folds. Choose another "
             "number with --folds, or label more data."
         )
     # Where every group is one utterance, the faster splitter does the same.
-    is_grouped = len(numbers) < len(truth)
+    is_grouped = n_groups < len(truth)
     splitter = StratifiedGroupKFold if is_grouped else StratifiedKFold
     folds = np.zeros(len(truth), dtype=np.int64)
     with warnings.catch_warnings():
@@ -93,9 +90,9 @@ def cross_fit(
     probs: NDArray[np.float64] | None = np.empty((len(aligned), len(aligned.emotions)))
     for fold in np.unique(folds):
         seen, held_out = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
-        seen_speakers = [speakers[idx] for idx in seen.tolist()]
+        seen_speakers = Texts(speakers).take(seen)
         parameters = rule.fit(aligned.take(seen), truth[seen], seen_speakers, options)
-        held_out_speakers = [speakers[idx] for idx in held_out.tolist()]
+        held_out_speakers = Texts(speakers).take(held_out)
         fused = rule.apply(parameters, aligned.take(held_out), held_out_speakers)
         labels[held_out] = fused.labels
         if fused.probs is None:

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 
 from abhinaya import __version__
 from abhinaya.data.labels import ABSTAIN
 from abhinaya.data.predictions import PredictionTable
+from abhinaya.data.texts import Texts
 from abhinaya.errors import BadValueError, UnknownNameError, list_some
 from abhinaya.evaluation.bootstrap import bootstrap_interval
 from abhinaya.evaluation.metrics import scores
@@ -226,7 +228,7 @@ def apply_recipe(
             "fit, and its table is written by abhinaya fit --out-of-fold. Apply the recipe to "
             "other utterances, or give --allow-fitted-rows."
         )
-    speakers: tuple[str | None, ...] = (None,) * len(aligned)
+    speakers: Sequence[str | None] = (None,) * len(aligned)
     if truth is not None:
         _, speakers = align_truth(aligned.utterances, truth)
     fused = learned.apply(recipe.parameters, aligned, speakers)
@@ -271,9 +273,7 @@ def _as_table(
         emotions=aligned.emotions,
         utterances=aligned.utterances,
         labels=fused.labels,
-        reasons=tuple(
-            "every member abstained" if label == ABSTAIN else None for label in fused.labels
-        ),
+        reasons=Texts(pc.if_else(fused.labels == ABSTAIN, "every member abstained", None)),
         probs=None if fused.probs is None else fused.probs.astype(np.float32),
         trained_on=aligned.trained_on,
         meta=meta,

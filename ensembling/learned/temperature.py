@@ -16,6 +16,9 @@ __all__ = ["TEMPERATURE", "fit_temperature", "sharpen"]
 
 _LOG_RANGE = (-4.0, 4.0)
 
+# Utterances that a loss is computed of at a time.
+_BLOCK = 8_192
+
 
 def fit_temperature(probs: NDArray[np.float64], truth: NDArray[np.int64]) -> float:
     """Find the temperature at which probabilities fit the labels best.
@@ -34,14 +37,20 @@ def fit_temperature(probs: NDArray[np.float64], truth: NDArray[np.int64]) -> flo
         T > 0; above 1 the member was too sure. 1 without utterances.
     """
     from scipy.optimize import minimize_scalar
-    from scipy.special import log_softmax
 
     if len(truth) == 0:
         return 1.0
-    logs, utts = log_probs(probs), np.arange(len(truth))
+    # With logs below their largest by d: log sum over c of e^(-d_c / T), plus d_y / T.
+    logs = log_probs(probs)
+    below = np.ascontiguousarray((logs - logs.max(axis=1, keepdims=True)).T)  # (K, U)
+    of_truth = below[truth, np.arange(len(truth))].mean()
+    starts = range(0, len(truth), _BLOCK)
 
     def mean_loss(log_t: float) -> float:
-        return float(-log_softmax(logs / np.exp(log_t), axis=1)[utts, truth].mean())
+        scale = np.exp(-log_t)
+        # A block at a time stays in the processor's cache.
+        sums = (np.exp(below[:, at : at + _BLOCK] * scale).sum(axis=0) for at in starts)
+        return float(sum(np.log(one).sum() for one in sums) / len(truth) - of_truth * scale)
 
     best = minimize_scalar(mean_loss, bounds=_LOG_RANGE, method="bounded", options={"xatol": 1e-6})
     return float(np.exp(best.x))
@@ -82,14 +91,9 @@ class _Temperature:
         self, parameters: Mapping[str, Any], aligned: AlignedTables, speakers: Sequence[str | None]
     ) -> Fused:
         require_probs(aligned)
-        probs = np.stack(
-            [
-                sharpen(member, temperature)
-                for member, temperature in zip(
-                    aligned.probs, parameters["temperatures"], strict=True
-                )
-            ]
-        )
+        probs = np.empty(aligned.probs.shape)
+        for idx, temperature in enumerate(parameters["temperatures"]):
+            probs[idx] = sharpen(aligned.probs[idx], temperature)
         means = mean_probs(aligned.with_probs(probs), geometric=parameters["mean"] == "geometric")
         return fuse(means, aligned)
 

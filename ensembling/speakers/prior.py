@@ -69,8 +69,8 @@ def reestimate_rows(
         before = np.full(rows.n_classes, 1 / rows.n_classes)
     else:
         # In the order of the names, so that rounding does not depend on the order of the table.
-        order = sorted(np.flatnonzero(has_probs).tolist(), key=lambda idx: rows.utterances[idx])
-        before = posteriors[np.array(order, dtype=np.int64)].mean(axis=0)
+        order = rows.by_utterance
+        before = posteriors[order[has_probs[order]]].mean(axis=0)
     groups, status = group_speakers(rows, has_probs, min_utts)
     labels, probs = keep_all(rows)
     for _, idx in groups:

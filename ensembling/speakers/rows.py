@@ -8,9 +8,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from abhinaya.data.labels import ABSTAIN
+from abhinaya.data.texts import Texts
 from abhinaya.errors import BadShapeError, BadValueError, UnknownNameError
 from ensembling.aligned import AlignedTables
 
@@ -86,7 +88,7 @@ class SpeakerRows:
 
     name: str
     utterances: Sequence[str]
-    speakers: tuple[str | None, ...]
+    speakers: Sequence[str | None]
     labels: NDArray[np.int64]
     n_classes: int
     probs: FloatArray | None = None
@@ -112,13 +114,19 @@ class SpeakerRows:
             return np.zeros(len(self), dtype=bool)
         return np.asarray(~np.isnan(self.embeddings).any(axis=1))
 
+    @property
+    def by_utterance(self) -> NDArray[np.int64]:
+        """Return the indices of the rows in the order of their names, shape (U,)."""
+        order = pc.sort_indices(Texts(self.utterances).arrow)
+        return np.asarray(order, dtype=np.int64)
+
     def take(self, indices: Sequence[int] | NDArray[np.int64]) -> SpeakerRows:
         """Take the rows at `indices`, in that order."""
         idx = np.asarray(indices, dtype=np.int64)
         return replace(
             self,
-            utterances=tuple(self.utterances[i] for i in idx),
-            speakers=tuple(self.speakers[i] for i in idx),
+            utterances=Texts(self.utterances).take(idx),
+            speakers=Texts(self.speakers).take(idx),
             labels=self.labels[idx],
             probs=None if self.probs is None else self.probs[idx],
             embeddings=None if self.embeddings is None else self.embeddings[idx],
@@ -130,7 +138,7 @@ class SpeakerRows:
         Raises:
             BadValueError: if there is none.
         """
-        if not any(speaker is not None for speaker in self.speakers):
+        if Texts(self.speakers).arrow.null_count == len(self):
             raise BadValueError(
                 f"No speaker is known of the {len(self)} utterances of table {self.name!r}, so "
                 "there is nothing to adapt to. Give a manifest with speakers; where the corpus "
@@ -200,7 +208,7 @@ class Adapted:
 
     labels: NDArray[np.int64]
     probs: FloatArray | None
-    status: tuple[str, ...]
+    status: Sequence[str]
 
 
 def speaker_rows(
@@ -235,7 +243,7 @@ def speaker_rows(
     return SpeakerRows(
         name=aligned.names[main],
         utterances=aligned.utterances,
-        speakers=tuple(speakers),
+        speakers=Texts(speakers),
         labels=aligned.labels[main],
         n_classes=len(aligned.emotions),
         probs=None if np.isnan(probs).all() else probs,
@@ -284,26 +292,27 @@ def group_speakers(
             nothing depends on the order of the table.
         status: per row `ADAPTED`, or why it has to be kept.
     """
-    members: dict[str, list[int]] = {}
-    status = [ADAPTED] * len(rows)
-    for idx, speaker in enumerate(rows.speakers):
-        if rows.labels[idx] == ABSTAIN:
-            status[idx] = ABSTAINED
-        elif speaker is None:
-            status[idx] = NO_SPEAKER
-        elif not is_usable[idx]:
-            status[idx] = NO_VECTOR
-        else:
-            members.setdefault(speaker, []).append(idx)
-    groups = []
-    for speaker in sorted(members):
-        indices = sorted(members[speaker], key=lambda idx: rows.utterances[idx])
-        if len(indices) < min_utts:
-            for idx in indices:
-                status[idx] = ALONE
-        else:
-            groups.append((speaker, np.array(indices, dtype=np.int64)))
-    return groups, status
+    has_speaker = np.asarray(Texts(rows.speakers).arrow.is_valid())
+    numbers, names = Texts(rows.speakers).factorize()
+    takes_part = (rows.labels != ABSTAIN) & has_speaker & is_usable
+    has_enough = np.bincount(numbers[takes_part], minlength=len(names)) >= min_utts
+    is_adapted = takes_part & has_enough[numbers]
+    reasons = np.array([ABSTAINED, NO_SPEAKER, NO_VECTOR, ALONE, ADAPTED], dtype=object)
+    status = np.select(
+        [rows.labels == ABSTAIN, ~has_speaker, ~is_usable, ~is_adapted], [0, 1, 2, 3], 4
+    )
+    # By name of the speaker, then of the utterance; both sorted as text, byte by byte.
+    by_name = sorted(range(len(names)), key=lambda number: names[number] or "")
+    place = np.empty(len(names), dtype=np.int64)
+    place[by_name] = np.arange(len(names))
+    rank = np.empty(len(rows), dtype=np.int64)
+    rank[rows.by_utterance] = np.arange(len(rows))
+    adapted = np.flatnonzero(is_adapted)
+    ordered = adapted[np.lexsort((rank[adapted], place[numbers[adapted]]))]
+    starts = np.flatnonzero(np.diff(numbers[ordered], prepend=-1))
+    found = [names[number] or "" for number in numbers[ordered[starts]]]
+    groups = list(zip(found, np.split(ordered, starts[1:]), strict=True)) if found else []
+    return groups, reasons[status].tolist()
 
 
 def keep_all(rows: SpeakerRows) -> tuple[NDArray[np.int64], FloatArray]:

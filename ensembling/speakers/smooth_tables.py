@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 
 from abhinaya import __version__
+from abhinaya.data.texts import Texts, find_rows
 from abhinaya.errors import BadValueError, UnknownNameError, list_some
 from abhinaya.evaluation.scoring import Truth, align_truth
 from ensembling.aligned import align_predictions
@@ -95,8 +95,8 @@ def smooth_table(
         adapted = reestimate_rows(rows, **settings)
     trained_on = table.trained_on
     if embeddings is not None and embeddings.trained_on is not None:
-        lent = np.array(embeddings.utterances)[embeddings.trained_on]
-        theirs = np.isin(table.utterances, lent)
+        lent = Texts(embeddings.utterances).take(np.flatnonzero(embeddings.trained_on))
+        theirs = find_rows(table.utterances, lent) >= 0
         trained_on = theirs if trained_on is None else trained_on | theirs
     smoothed = replace(
         table,
@@ -134,8 +134,8 @@ def rows_of_table(
     """
     if embeddings is None:
         return speaker_rows(align_predictions([table]), speakers)
-    place = {utterance: idx for idx, utterance in enumerate(embeddings.utterances)}
-    missing = [utterance for utterance in table.utterances if utterance not in place]
+    places = find_rows(table.utterances, embeddings.utterances)
+    missing = Texts(table.utterances).take(np.flatnonzero(places < 0))
     if missing:
         raise BadValueError(
             f"Table {embeddings.name!r}, which should lend its embeddings, lacks {len(missing)} of "
@@ -144,22 +144,21 @@ def rows_of_table(
         )
     # Table and lender may have one name, such as a table and its recalibrated form.
     lender = f"{embeddings.name} (embeddings)"
-    taken = embeddings.take([place[utterance] for utterance in table.utterances])
+    taken = embeddings.take(places)
     aligned = align_predictions([table, replace(taken, name=lender)])
     return speaker_rows(aligned, speakers, embeddings=lender)
 
 
 def _report(rows: SpeakerRows, adapted: Adapted) -> SmoothReport:
-    speakers: dict[str, set[str]] = {}
-    n_utts, n_changed = Counter(adapted.status), Counter[str]()
-    for idx, status in enumerate(adapted.status):
-        named = speakers.setdefault(status, set())
-        speaker = rows.speakers[idx]
-        if speaker is not None:
-            named.add(speaker)
-        n_changed[status] += int(adapted.labels[idx] != rows.labels[idx])
+    numbers, found = Texts(adapted.status).factorize()
+    speakers, names = Texts(rows.speakers).factorize()
+    is_named = np.array([name is not None for name in names])[speakers]
+    is_changed = adapted.labels != rows.labels
+    counts = {}
+    for number, status in enumerate(found):
+        own = numbers == number
+        n_speakers = len(np.unique(speakers[own & is_named]))
+        counts[str(status)] = n_speakers, int(own.sum()), int((own & is_changed).sum())
     # What was done comes first, then the largest reason why not.
-    order = sorted(n_utts, key=lambda status: (status != ADAPTED, -n_utts[status], status))
-    return SmoothReport(
-        {status: (len(speakers[status]), n_utts[status], n_changed[status]) for status in order}
-    )
+    order = sorted(counts, key=lambda status: (status != ADAPTED, -counts[status][1], status))
+    return SmoothReport({status: counts[status] for status in order})

@@ -55,11 +55,8 @@ def standardize_rows(rows: SpeakerRows, *, shrinkage: float = 2.0, min_utts: int
     has_embedding = rows.has_embedding
     groups, status = group_speakers(rows, has_embedding, min_utts)
     # In the order of the names, so that rounding does not depend on the order of the table.
-    known = np.array(
-        sorted(np.flatnonzero(has_embedding).tolist(), key=lambda idx: rows.utterances[idx]),
-        dtype=np.int64,
-    )
-    whole = embeddings[known]
+    order = rows.by_utterance
+    whole = embeddings[order[has_embedding[order]]]
     labels, probs = keep_all(rows)
     moved = standardize_speakers(
         [embeddings[idx] for _, idx in groups],

@@ -1,3 +1,4 @@
+import tracemalloc
 from collections.abc import Callable
 
 import numpy as np
@@ -5,7 +6,7 @@ import pytest
 from sklearn import metrics as theirs
 
 from abhinaya.errors import BadShapeError, BadValueError, UnknownNameError
-from abhinaya.evaluation.bootstrap import bootstrap_interval
+from abhinaya.evaluation.bootstrap import bootstrap_interval, resampling_units
 from abhinaya.evaluation.metrics import Classes, confusion_matrix, scores
 
 N_CLASSES = 8
@@ -288,3 +289,18 @@ def test_bootstrap_interval_by_group_other_length_raises() -> None:
 def test_bootstrap_interval_by_group_single_group_raises() -> None:
     with pytest.raises(BadValueError, match=r"belong to one group.*Resample utterances"):
         bootstrap_interval(np.array([0, 1]), np.array([0, 1]), 2, groups=["a", "a"], seed=0)
+
+
+def test_utterances_of_unknown_speakers_need_no_table_each():
+    n_utts = 200_000
+    truth = np.arange(n_utts) % 8
+    groups = [None] * (n_utts - 4) + ["a", "a", "b", "b"]
+    tracemalloc.start()
+    units, how_often = resampling_units(truth, [truth, truth], 8, groups)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+
+    # Eight kinds of lone utterances, and two speakers of two.
+    assert len(units) == 10
+    assert how_often.sum() == n_utts - 2
+    assert peak < n_utts * 200  # a table of two times 8 x 9 numbers each took 1,152 bytes and more

@@ -80,6 +80,7 @@ def run_smooth(table: str, manifest: Path, out: Path, settings: SmoothSettings) 
     from abhinaya.data.predictions import read_tables, write_table
     from abhinaya.evaluation.caveats import absent_notes, training_notes
     from abhinaya.evaluation.scoring import (
+        align_truth,
         read_with_truth,
         score_table,
     )
@@ -112,11 +113,7 @@ def run_smooth(table: str, manifest: Path, out: Path, settings: SmoothSettings) 
         n_jobs=settings.jobs,
     )
     write_table(after, out)
-    in_table = set(before.utterances)
-    has_labels = any(
-        label != ABSTAIN and utterance in in_table
-        for utterance, label in zip(truth.utterances, truth.labels, strict=True)
-    )
+    has_labels = bool((align_truth(before.utterances, truth)[0] != ABSTAIN).any())
     scored = [score_table(one, truth) for one in (before, after)] if has_labels else []
     return Report(
         f"{len(after)} rows in {out}",

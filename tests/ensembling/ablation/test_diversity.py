@@ -59,3 +59,16 @@ def test_oracle_is_right_where_any_member_is():
     votes = np.array([[0, 0, 1, -1], [1, 1, 0, -1]])
     voted = np.array([0, 0, 1, -1])
     assert oracle_labels(votes, truth, voted).tolist() == [0, 1, 1, -1]
+
+
+def test_columns_may_stand_for_several_utterances():
+    rng = np.random.default_rng(0)
+    votes, truth, how_often = (
+        rng.integers(-1, 3, size=(4, 9)),
+        rng.integers(3, size=9),
+        np.arange(9),
+    )
+    ours = diversity(votes, truth, how_often)
+    theirs = diversity(np.repeat(votes, how_often, axis=1), np.repeat(truth, how_often))
+    for field in ("agreement", "double_fault", "q_statistic"):
+        np.testing.assert_allclose(getattr(ours, field), getattr(theirs, field), rtol=1e-12)

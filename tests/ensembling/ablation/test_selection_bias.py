@@ -2,10 +2,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.stats import chisquare, multivariate_hypergeom
 
 from abhinaya.errors import BadValueError
 from ensembling.ablation.gray_code import score_every_subset
-from ensembling.ablation.selection_bias import selection_optimism
+from ensembling.ablation.selection_bias import draw_half, selection_optimism
 from ensembling.ablation.subset_search import members_of
 from ensembling.ablation.subset_votes import vote_subsets
 
@@ -53,6 +54,38 @@ def test_groups_stay_in_one_half():
     # Twenty independent utterances leave less to luck; unknown speakers stand for themselves.
     assert by_utterance.expected_drop < 0.3
     assert unknown == by_utterance
+
+
+def test_equal_utterances_in_one_column_leave_the_halves_as_they_are():
+    rng = np.random.default_rng(0)
+    labels, truth = rng.integers(-1, 3, size=(4, 30)), rng.integers(3, size=30)
+    which = rng.integers(30, size=300)
+    groups = [f"s{number}" for number in rng.integers(20, size=300)]
+    rows = {"labels": labels[:, which], "truth": truth[which]}
+
+    merged = selection_optimism(labels, truth, 3, which=which, groups=groups)
+    assert merged == selection_optimism(**rows, n_classes=3, groups=groups)
+
+    # Without groups the draws are others, of the same distribution.
+    merged = selection_optimism(labels, truth, 3, which=which, n_halves=8_000)
+    by_row = selection_optimism(**rows, n_classes=3, n_halves=8_000)
+    assert merged.macro_f1 == by_row.macro_f1
+    assert merged.expected_drop == pytest.approx(by_row.expected_drop, abs=0.002)
+    assert merged.interval == pytest.approx(by_row.interval, abs=0.004)
+    assert merged.picked_on_half == pytest.approx(by_row.picked_on_half, abs=0.03)
+
+
+@pytest.mark.parametrize("how_often", [[1, 2, 4], [3, 1, 1, 1], [2, 90]])
+def test_halves_are_hypergeometric(how_often):
+    n_half, rng = sum(how_often) // 2, np.random.default_rng(0)
+    drawn = [tuple(draw_half(np.array(how_often), rng).tolist()) for _ in range(20_000)]
+
+    every = np.indices([n + 1 for n in how_often]).reshape(len(how_often), -1).T
+    possible = [tuple(half) for half in every[every.sum(axis=1) == n_half].tolist()]
+    observed = [drawn.count(half) for half in possible]
+    assert sum(observed) == len(drawn)
+    expected = [multivariate_hypergeom.pmf(half, how_often, n_half) for half in possible]
+    assert chisquare(observed, np.array(expected) * len(drawn)).pvalue > 0.01
 
 
 def test_candidate_that_is_always_best_costs_nothing():

@@ -84,3 +84,33 @@ def test_beam_over_64_members_uses_every_bit_and_65_raise():
 def test_beam_without_width_raises():
     with pytest.raises(BadValueError, match="beam search of width 0"):
         beam_search(draw(3), 3, width=0)
+
+
+def test_equal_utterances_in_one_column_leave_every_score_as_it_is():
+    ballots = draw(3, n_utts=2_000)
+    merged = ballots.merge_equal()
+
+    # 3 classes, and 4 votes for each of 3 members
+    assert len(merged.truth) <= 3 * 4**3
+    np.testing.assert_array_equal(merged.truth[merged.which], ballots.truth)
+    np.testing.assert_array_equal(merged.votes[:, merged.which], ballots.votes)
+    (ours, our_f1), (theirs, their_f1) = every_subset(merged, 3), every_subset(ballots, 3)
+    np.testing.assert_array_equal(our_f1, their_f1)
+    found = beam_search(merged, 3, width=9)
+    for field in ("masks", "sizes", "macro_f1", "accuracy"):
+        np.testing.assert_array_equal(getattr(ours, field), getattr(theirs, field))
+        np.testing.assert_array_equal(getattr(found, field), getattr(theirs, field))
+
+
+def test_utterances_of_many_members_are_told_apart_beyond_64_bits():
+    # 4 ** 40 codes would not fit; only the last of 40 members tells the two kinds apart.
+    votes = np.zeros((40, 10), dtype=int)
+    votes[-1, 3:] = 2
+    merged = Ballots(votes, np.ones(10, dtype=int), 3).merge_equal()
+    assert merged.votes[-1].tolist() == [0, 2]
+    assert merged.how_often.tolist() == [3, 7]
+
+
+def test_utterances_that_hardly_repeat_keep_their_columns():
+    ballots = draw(8)
+    assert ballots.merge_equal() is ballots
