@@ -37,6 +37,7 @@ __all__ = [
     "plan_table",
     "predict_in_shards",
     "read_batches",
+    "shards_of",
 ]
 
 _logger = logging.getLogger(__name__)
@@ -131,17 +132,19 @@ def find_table(plan: TablePlan) -> PredictionTable | None:
         return None
     _logger.info("%s is there already", out)
     if is_main_process():
-        _drop_shards(out)  # a kill may have come right behind the table
+        _drop_shards(plan)  # a kill may have come right behind the table
     return table
 
 
-def _shards_of(out: Path) -> Path:
-    return out.with_name(f".{out.name}.parts")
+def shards_of(plan: TablePlan) -> Path:
+    """Return the folder of what there is of a table until it is whole."""
+    out = plan.request.out
+    return out.with_name(f".{out.name}.parts") / str(plan.meta["digest"])
 
 
-def _drop_shards(out: Path) -> None:
+def _drop_shards(plan: TablePlan) -> None:
     # There are no shards where the manifest names no audio at all.
-    shutil.rmtree(_shards_of(out), ignore_errors=True)
+    shutil.rmtree(shards_of(plan).parent, ignore_errors=True)
 
 
 def cut(clips: Sequence[Clip]) -> list[list[Clip]]:
@@ -230,7 +233,7 @@ def predict_in_shards(
     """
     state = join_launch()
     request = plan.request
-    shards = _shards_of(request.out) / str(plan.meta["digest"])
+    shards = shards_of(plan)
     mine = range(state.process_index, len(chunks), state.num_processes)
     n_mine = sum(len(chunks[number]) for number in mine)
     files = {number: shards / f"part-{number:05d}.parquet" for number in range(len(chunks))}
@@ -252,7 +255,7 @@ def predict_in_shards(
         ]
         write_problems(problems_beside(request.out), unusable)
         write_table(table, request.out)
-        _drop_shards(request.out)
+        _drop_shards(plan)
     meet()
     return table
 
