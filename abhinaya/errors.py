@@ -18,6 +18,7 @@ __all__ = [
     "CheckpointError",
     "ClassOrderError",
     "DiskFullError",
+    "LostProcessError",
     "MissingFileError",
     "MissingPackageError",
     "ProblemsError",
@@ -78,6 +79,22 @@ class MissingFileError(AbhinayaError, FileNotFoundError):
 
     def __str__(self) -> str:
         return str(self.args[0])
+
+
+class LostProcessError(AbhinayaError, RuntimeError):
+    """A process of a launch that has ended before its work was done.
+
+    Args:
+        rank: its number.
+        n_processes: in the launch.
+    """
+
+    def __init__(self, rank: int, n_processes: int) -> None:
+        super().__init__(
+            f"Process {rank} of 0 to {n_processes - 1} has ended before its work was done, so the "
+            "others stop too. Its own message says why, unless it was killed; run the same command "
+            "again to go on."
+        )
 
 
 class MissingPackageError(AbhinayaError, ImportError):

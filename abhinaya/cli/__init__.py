@@ -20,13 +20,14 @@ import typer
 
 from abhinaya import __version__
 from abhinaya.cli.processes import set_up_logging
-from abhinaya.errors import AbhinayaError, shorten
+from abhinaya.errors import AbhinayaError, LostProcessError, shorten
 from abhinaya.stopping.interruptions import (
     EXIT_CODE,
     Interruption,
     heeding_signals,
     is_asked_to_stop,
 )
+from abhinaya.stopping.neighbours import check_neighbours, forsake_neighbours
 
 __all__ = ["COMMANDS", "app", "main"]
 
@@ -84,12 +85,14 @@ def main(args: Sequence[str] | None = None) -> None:
             set_up_logging()
             app(args=args, prog_name="abhinaya")
         except KeyboardInterrupt as err:
+            forsake_neighbours()
             raise SystemExit(130) from err
         except (Interruption, Exception) as err:
             is_known = isinstance(err, Interruption | AbhinayaError | OSError)
             is_shown = os.environ.get("ABHINAYA_DEBUG", "0") not in ("", "0")
             if is_shown and not is_known and not is_asked_to_stop():
                 raise
+            forsake_neighbours()
             code, message = _explain(err, sys.argv[1:] if args is None else args)
             typer.echo(message, err=True)
             raise SystemExit(code) from err
@@ -97,6 +100,11 @@ def main(args: Sequence[str] | None = None) -> None:
 
 def _explain(err: BaseException, args: Sequence[str]) -> tuple[int, str]:
     """Return the exit code for what ended a command, and the line that says what it was."""
+    if not isinstance(err, AbhinayaError | Interruption):
+        try:
+            check_neighbours(wait_s=1.0)  # torch has its own words for it
+        except (LostProcessError, Interruption) as found:
+            err = found
     if isinstance(err, AbhinayaError):
         return 1, f"Error: {err}"
     if is_asked_to_stop():  # whatever it was then, such as a reader of audio that was stopped too
