@@ -107,8 +107,8 @@ def _next_lost(selector: selectors.BaseSelector, server: socket.socket | None) -
     """Wait for news and return the rank of a process that is gone, if that is what it was."""
     for key, _ in selector.select():
         link: Any = key.fileobj
-        if link is server:
-            new, _ = link.accept()
+        if server is not None and link is server:
+            new, _ = server.accept()
             _keep(new, _NUMBER.unpack(new.recv(_NUMBER.size, socket.MSG_WAITALL))[0], selector)
             continue
         try:
