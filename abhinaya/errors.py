@@ -17,6 +17,8 @@ __all__ = [
     "BadValueError",
     "CheckpointError",
     "ClassOrderError",
+    "DiskFullError",
+    "LostProcessError",
     "MissingFileError",
     "MissingPackageError",
     "ProblemsError",
@@ -53,11 +55,46 @@ class CheckpointError(AbhinayaError, ValueError):
     """Weights that do not fit the model that should hold them."""
 
 
+class DiskFullError(AbhinayaError, OSError):
+    """A file that cannot be written whole.
+
+    Args:
+        path: the file or folder.
+        n_free: bytes that are free there.
+    """
+
+    def __init__(self, path: object, n_free: int) -> None:
+        super().__init__(
+            f"{str(path)!r} cannot be written: {n_free:,} bytes are free there, or a quota or a "
+            "limit on the size of files is reached. Free some space, and run the same command "
+            "again: it goes on with what is finished."
+        )
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
 class MissingFileError(AbhinayaError, FileNotFoundError):
     """A file or folder that is not there."""
 
     def __str__(self) -> str:
         return str(self.args[0])
+
+
+class LostProcessError(AbhinayaError, RuntimeError):
+    """A process of a launch that has ended before its work was done.
+
+    Args:
+        rank: its number.
+        n_processes: in the launch.
+    """
+
+    def __init__(self, rank: int, n_processes: int) -> None:
+        super().__init__(
+            f"Process {rank} of 0 to {n_processes - 1} has ended before its work was done, so the "
+            "others stop too. Its own message says why, unless it was killed; run the same command "
+            "again to go on."
+        )
 
 
 class MissingPackageError(AbhinayaError, ImportError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import logging
 import math
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from abhinaya.errors import list_some
 from abhinaya.progress import progress
+from abhinaya.stopping.neighbours import check_neighbours, watch_neighbours
 
 if TYPE_CHECKING:
     from accelerate import PartialState
@@ -29,8 +31,8 @@ _FSDP, _DEEPSPEED = "ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED"
 
 _N_THREADS = 8
 
-# Equal shares of work may end hours apart, where devices differ or one asks a slow server. A
-# process that dies ends the whole launch, so nobody waits for it.
+# Equal shares of work may end hours apart, where devices differ or one asks a slow server. Nobody
+# waits for a process that has died: `stopping.neighbours`.
 _TIMEOUT = timedelta(days=1)
 _PATIENCE_S = 60.0
 
@@ -68,7 +70,17 @@ def join_launch() -> PartialState:
         # leave them empty in all but the first.
         for variable in filter(asks_for, (_FSDP, _DEEPSPEED)):
             os.environ[variable] = "false"
-    return PartialState(cpu=not torch.accelerator.is_available(), timeout=_TIMEOUT)
+    state = PartialState(cpu=not torch.accelerator.is_available(), timeout=_TIMEOUT)
+    if state.num_processes > 1:
+        _watch_once(state.process_index, state.num_processes)
+    return state
+
+
+@functools.cache
+def _watch_once(rank: int, n_processes: int) -> None:
+    from torch.distributed.distributed_c10d import _get_default_store
+
+    watch_neighbours(_get_default_store(), rank, n_processes)
 
 
 def meet() -> None:
@@ -83,6 +95,7 @@ def meet() -> None:
     store.set(keys[state.process_index], "here")
     tell_at = time.monotonic() + _PATIENCE_S
     while not store.check(keys):
+        check_neighbours()
         time.sleep(0.02)
         if time.monotonic() > tell_at:
             absent = [rank for rank, key in enumerate(keys) if not store.check([key])]

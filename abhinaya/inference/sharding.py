@@ -7,6 +7,7 @@ import logging
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from abhinaya.files import digest_of
 from abhinaya.loading.clips import Clip
 from abhinaya.loading.dataset import SegmentLoader, usable_workers
 from abhinaya.member import PredictRequest
-from abhinaya.processes import join_launch, meet
+from abhinaya.processes import is_main_process, join_launch, meet
 from abhinaya.progress import progress
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "plan_table",
     "predict_in_shards",
     "read_batches",
+    "shards_of",
 ]
 
 _logger = logging.getLogger(__name__)
@@ -129,7 +131,20 @@ def find_table(plan: TablePlan) -> PredictionTable | None:
     if table.meta.get("digest") != plan.meta["digest"]:
         return None
     _logger.info("%s is there already", out)
+    if is_main_process():
+        _drop_shards(plan)  # a kill may have come right behind the table
     return table
+
+
+def shards_of(plan: TablePlan) -> Path:
+    """Return the folder of what there is of a table until it is whole."""
+    out = plan.request.out
+    return out.with_name(f".{out.name}.parts") / str(plan.meta["digest"])
+
+
+def _drop_shards(plan: TablePlan) -> None:
+    # There are no shards where the manifest names no audio at all.
+    shutil.rmtree(shards_of(plan).parent, ignore_errors=True)
 
 
 def cut(clips: Sequence[Clip]) -> list[list[Clip]]:
@@ -218,7 +233,7 @@ def predict_in_shards(
     """
     state = join_launch()
     request = plan.request
-    shards = request.out.with_name(f".{request.out.name}.parts") / str(plan.meta["digest"])
+    shards = shards_of(plan)
     mine = range(state.process_index, len(chunks), state.num_processes)
     n_mine = sum(len(chunks[number]) for number in mine)
     files = {number: shards / f"part-{number:05d}.parquet" for number in range(len(chunks))}
@@ -240,8 +255,7 @@ def predict_in_shards(
         ]
         write_problems(problems_beside(request.out), unusable)
         write_table(table, request.out)
-        # There are no shards where the manifest names no audio at all.
-        shutil.rmtree(shards.parent, ignore_errors=True)
+        _drop_shards(plan)
     meet()
     return table
 

@@ -36,6 +36,7 @@ from abhinaya.nn.classifier_config import ClassifierConfig
 from abhinaya.nn.loss_config import absorbed_prior
 from abhinaya.nn.losses import AdaptiveFocalLoss
 from abhinaya.processes import join_launch, meet
+from abhinaya.stopping.interruptions import deferred
 from abhinaya.training.arguments import training_arguments, warn_of_split_batches
 from abhinaya.training.run_directory import RunDirectory
 from abhinaya.training.sharded import make_whole
@@ -184,9 +185,10 @@ def train_classifier(
         compute_metrics=_metrics(validation, model, arguments.device) if validation else None,
     )
     last = run.last_checkpoint()
-    trainer.train(
-        resume_from_checkpoint=str(last) if last else None, ignore_keys_for_eval=["embeddings"]
-    )
+    with deferred():
+        trainer.train(
+            resume_from_checkpoint=str(last) if last else None, ignore_keys_for_eval=["embeddings"]
+        )
     if validation is not None and model.calibrates:
         held_out: Any = trainer.eval_dataset
         found = trainer.predict(held_out, ignore_keys=["embeddings"])
@@ -195,6 +197,7 @@ def train_classifier(
     make_whole(model, model.trained_names())
     with trainer.whole_weights():
         if state.is_main_process:
+            trainer.drop_old_checkpoints()
             _write_log(run.path / "log.csv", trainer.state.log_history)
             rows = [clip.utterance for clip in train.clips]
             _write_best(run, model, config, manifest.emotions, trainer, counts.tolist(), rows)

@@ -68,11 +68,15 @@ Keep = Callable[[int, Answer], None]
 
 
 class Engine(Protocol):
-    """Answers chats. An answer does not depend on what is asked beside it."""
+    """Answers chats. An answer does not depend on what is asked beside it, rounding aside."""
 
     @property
     def identity(self) -> str:
         """Which model answers, in which number type; answers of another are not comparable."""
+
+    @property
+    def batch_size(self) -> int:
+        """Up to how many questions, in the order asked, share the rounding of their numbers."""
 
     def ask(self, questions: Sequence[Question], keep: Keep) -> None:
         """Answer all questions, in any order.

@@ -19,6 +19,7 @@ from abhinaya.data.problems import Problem
 from abhinaya.data.transcripts import read_transcripts, transcripts_path
 from abhinaya.doctor.findings import Findings
 from abhinaya.errors import AudioError, BadValueError
+from abhinaya.files import read_json, write_json
 from abhinaya.inference.zero_shot import Outcome, ZeroShotMember, predict_outcomes
 from abhinaya.loading.clips import Clip
 from abhinaya.member import PredictRequest
@@ -38,6 +39,8 @@ from members.llama_zero_shot.vllm_server import VllmServerEngine
 
 if TYPE_CHECKING:
     from accelerate import PartialState
+
+    from abhinaya.inference.sharding import TablePlan
 
 __all__ = ["ZERO_SHOT", "LlamaZeroShotMember", "combine_answers", "make_engine"]
 
@@ -102,7 +105,7 @@ class LlamaZeroShotMember(ZeroShotMember):
         state = join_launch()
         parser = AnswerParser(emotions, "\n".join(turn.text for turn in prompt.turns))
         with AnswerStore(folder, questions.keys()) as store:
-            _ask(engine, questions, store, state, name=config.name)
+            _ask(engine, questions, store, state, plan)
 
             def answer(chunks: Sequence[Sequence[Clip]]) -> Iterator[list[Outcome]]:
                 most = config.decoding.max_tokens
@@ -254,23 +257,39 @@ def _ask(
     questions: Mapping[str, Question],
     store: AnswerStore,
     state: PartialState,
-    *,
-    name: str,
+    plan: TablePlan,
 ) -> None:
     """Bring the answer to every question into the store.
 
     Each process of a launch asks its share of what is not there. The longest come first, so that
-    batches hold questions of about the same length and the last answers are quick ones.
+    batches hold questions of about the same length and the last answers are quick ones. A batch
+    that a kill interrupted is asked again as it was: among other neighbours it would be rounded
+    otherwise.
     """
+    from abhinaya.inference.sharding import shards_of
+
     missing = [key for key in questions if key not in store]
     missing.sort(key=lambda key: (-questions[key].n_chars, key))
-    mine = missing[state.process_index :: state.num_processes]
     # Nobody writes before all have looked, or the shares would overlap and miss.
     meet()
-    with progress(f"asking for {name}", len(mine), shown=state.is_main_process) as advance:
+    size = engine.batch_size
+    if size > 1 and missing:
+        file = shards_of(plan) / "asked.json"
+        asked = read_json(file) if file.is_file() else []
+        meet()
+        if not set(missing) <= set(asked):  # at the first start
+            asked = missing
+            if state.is_main_process:
+                write_json(file, asked)
+        missing = asked
+    batches = [missing[at : at + size] for at in range(0, len(missing), size)]
+    batches = [batch for batch in batches if any(key not in store for key in batch)]
+    mine = [key for batch in batches[state.process_index :: state.num_processes] for key in batch]
+    with progress(f"asking for {plan.name}", len(mine), shown=state.is_main_process) as advance:
 
         def keep(idx: int, answer: Answer) -> None:
-            store.add(mine[idx], answer)
+            if mine[idx] not in store:
+                store.add(mine[idx], answer)
             advance(1)
 
         engine.ask([questions[key] for key in mine], keep)

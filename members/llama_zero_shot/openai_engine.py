@@ -84,6 +84,8 @@ class OpenAIEngine:
         except ImportError as err:
             raise MissingPackageError("openai", "engine: openai", "openai") from err
 
+    batch_size = 1  # the server makes its own, which nobody can have again
+
     @property
     def identity(self) -> str:
         """The model's name; servers change their addresses."""

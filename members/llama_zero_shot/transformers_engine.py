@@ -72,20 +72,20 @@ class TransformersEngine:
             return
         if self._model is None:
             self._model, self._tokenizer = load_once(self.identity, self._load)
-        fitting: list[tuple[int, list[int]]] = []
-        for idx, question in enumerate(questions):
-            ids = self.encode(question)
-            if len(ids) + self._decoding.max_tokens > self._n_positions:
-                reason = (
-                    f"the prompt has {len(ids)} tokens, but the model reads {self._n_positions}"
-                    f" with an answer of up to {self._decoding.max_tokens}"
-                )
-                keep(idx, Answer("", failure=reason))
-            else:
-                fitting.append((idx, ids))
-        size = self._batch_size
-        for start in range(0, len(fitting), size):
-            batch = fitting[start : start + size]
+        for start in range(0, len(questions), self.batch_size):
+            batch: list[tuple[int, list[int]]] = []
+            for idx in range(start, min(start + self.batch_size, len(questions))):
+                ids = self.encode(questions[idx])
+                if len(ids) + self._decoding.max_tokens > self._n_positions:
+                    reason = (
+                        f"the prompt has {len(ids)} tokens, but the model reads {self._n_positions}"
+                        f" with an answer of up to {self._decoding.max_tokens}"
+                    )
+                    keep(idx, Answer("", failure=reason))
+                else:
+                    batch.append((idx, ids))
+            if not batch:
+                continue
             prompts = [ids for _, ids in batch]
             with torch.inference_mode():
                 if self._decoding.constrained:
@@ -96,7 +96,8 @@ class TransformersEngine:
                 keep(idx, answer)
 
     @property
-    def _batch_size(self) -> int:
+    def batch_size(self) -> int:
+        """Questions that go through the model together, in the order in which they are asked."""
         # int8 looks for large features in the whole batch; draws share a generator.
         if self._settings.weights == "int8" or self._decoding.temperature > 0:
             return 1

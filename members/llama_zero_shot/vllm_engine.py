@@ -52,6 +52,8 @@ class VllmEngine:
         self._llm: Any = None
         self._has_answered = False
 
+    batch_size = 1  # the server makes its own, which nobody can have again
+
     @property
     def identity(self) -> str:
         """Model and number type."""

@@ -19,6 +19,7 @@ from abhinaya.demo.checkpoints.llama import write_llama
 from abhinaya.errors import CheckpointError
 from abhinaya.prompting.answers import class_words
 from abhinaya.prompting.prompts import Turn
+from members.llama_zero_shot.cache import AnswerStore
 from members.llama_zero_shot.config import Decoding, TransformersConfig
 from members.llama_zero_shot.engine import Answer, Question, seed_of
 from members.llama_zero_shot.transformers_engine import TransformersEngine
@@ -284,3 +285,34 @@ def test_chat_template_that_fails_is_one_line(base, tmp_path, template):
     with pytest.raises(CheckpointError, match=r"chat template of .* not take the turns") as err:
         ask(folder, QUESTIONS[:1])
     assert "\n" not in str(err.value)
+
+
+class KilledError(BaseException):
+    """Nothing may catch it, as nothing catches SIGKILL."""
+
+
+@pytest.mark.parametrize("n_stored", [1, 6, 8, 13])
+def test_killed_and_resumed_gives_the_same_bytes(base, tmp_path, monkeypatch, n_stored):
+    """The rest was asked among other neighbours, and the last digits were others."""
+    texts = [f"{'well, ' * (n % 7)} sentence {n}" for n in range(20)] + ["word " * 3_000]
+    manifest = make_corpus(tmp_path, texts)
+    settings = {"base": str(base), "engine": "transformers", "transformers": {"batch_size": 4}}
+    outs = [tmp_path / name / "t.parquet" for name in ("undisturbed", "killed")]
+    run_zero_shot(manifest, outs[0], settings=settings)
+    add, added = AnswerStore.add, list[str]()
+
+    def add_or_die(self: AnswerStore, key: str, answer: Answer) -> None:
+        if len(added) == n_stored:
+            raise KilledError
+        added.append(key)
+        add(self, key, answer)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(AnswerStore, "add", add_or_die)
+        with pytest.raises(KilledError):
+            run_zero_shot(manifest, outs[1], settings=settings)
+    run_zero_shot(manifest, outs[1], settings=settings)
+    assert outs[1].read_bytes() == outs[0].read_bytes()
+    assert {path.name for path in outs[1].parent.iterdir()} == {
+        *("t.parquet", "t.problems.csv", "answers")
+    }
