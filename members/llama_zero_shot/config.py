@@ -164,6 +164,11 @@ class LlamaZeroShotConfig(MemberConfig):
     price: Price | None = None
     """Told in the table beside the numbers of tokens."""
 
+    @property
+    def server(self) -> Literal["running", "own"] | None:
+        """What does the work of predicting: a server that runs, or the process."""
+        return "running" if self.engine == "openai" else None
+
     @model_validator(mode="after")
     def _check_engine(self) -> Self:
         if self.engine == "transformers" and self.decoding.constrained:
