@@ -17,6 +17,7 @@ __all__ = [
     "BadValueError",
     "CheckpointError",
     "ClassOrderError",
+    "DiskFullError",
     "MissingFileError",
     "MissingPackageError",
     "ProblemsError",
@@ -51,6 +52,25 @@ class AudioError(AbhinayaError, ValueError):
 
 class CheckpointError(AbhinayaError, ValueError):
     """Weights that do not fit the model that should hold them."""
+
+
+class DiskFullError(AbhinayaError, OSError):
+    """A file that cannot be written whole.
+
+    Args:
+        path: the file or folder.
+        n_free: bytes that are free there.
+    """
+
+    def __init__(self, path: object, n_free: int) -> None:
+        super().__init__(
+            f"{str(path)!r} cannot be written: {n_free:,} bytes are free there, or a quota or a "
+            "limit on the size of files is reached. Free some space, and run the same command "
+            "again: it goes on with what is finished."
+        )
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class MissingFileError(AbhinayaError, FileNotFoundError):

@@ -7,6 +7,7 @@ never leaves half a file under the final name.
 from __future__ import annotations
 
 import csv
+import errno
 import fcntl
 import functools
 import hashlib
@@ -21,7 +22,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
-from abhinaya.errors import BadValueError, kind_of
+from abhinaya.errors import BadValueError, DiskFullError, kind_of
 from abhinaya.processes import is_main_process
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "sole_outputs",
     "sole_writer",
     "take_lock",
+    "telling_full_disks",
     "write_csv",
     "write_json",
     "write_text",
@@ -49,34 +51,92 @@ _T = TypeVar("_T")
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path; it becomes `path` when the block ends without an error."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # The process id keeps two processes that write the same file apart; the last rename wins.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with telling_full_disks(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary, lock = _claim(path, is_folder=False)
+        try:
+            yield temporary
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+            drop_lock(lock)
 
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Yield a temporary folder; it replaces `path` when the block ends without an error."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
-    try:
-        yield temporary
-        # A folder cannot be replaced in one step; the old one is moved aside, never deleted first.
-        old = path.with_name(f".{path.name}.old")
-        if path.exists():
+    with telling_full_disks(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary, lock = _claim(path, is_folder=True)
+        try:
+            yield temporary
+            # A folder cannot be replaced in one step; the old one is moved aside first.
+            old = path.with_name(f".{path.name}.old")
+            if path.exists():
+                shutil.rmtree(old, ignore_errors=True)
+                os.replace(path, old)
+            os.replace(temporary, path)
             shutil.rmtree(old, ignore_errors=True)
-            os.replace(path, old)
-        os.replace(temporary, path)
-        shutil.rmtree(old, ignore_errors=True)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+            drop_lock(lock)
+
+
+def _claim(path: Path, *, is_folder: bool) -> tuple[Path, int]:
+    """Return an empty temporary file or folder beside a path, and its lock.
+
+    Its name is the same each time, so that whoever writes the path next takes over what a killed
+    process has left. While another one is alive and writes it, or where the file system knows no
+    locks, the name has the process id: the last rename wins.
+    """
+    temporary = path.with_name(f".{path.name}.tmp")
+    for name in (temporary, path.with_name(f".{path.name}.{os.getpid()}.tmp")):
+        if is_folder:
+            name.mkdir(exist_ok=True)
+        descriptor = os.open(name, os.O_RDONLY if is_folder else os.O_RDWR | os.O_CREAT, 0o666)
+        _locks.add(descriptor)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as err:
+            is_ours = name != temporary
+            if not is_ours and not isinstance(err, BlockingIOError):
+                shutil.rmtree(name) if is_folder else name.unlink()
+        else:
+            is_ours = _is_still(name, descriptor)
+        if is_ours:
+            break
+        drop_lock(descriptor)
+    for left in name.iterdir() if is_folder else ():
+        shutil.rmtree(left) if left.is_dir() else left.unlink()
+    return name, descriptor
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# As Rust and torch report it, whose errors have no number.
+_SOUNDS_FULL = (*map(os.strerror, _FULL), "PytorchStreamWriter", "inline_container")
+
+
+@contextmanager
+def telling_full_disks(path: Path) -> Iterator[None]:
+    """Raise one error for all that libraries raise in a block when no more can be written.
+
+    Args:
+        path: what is written.
+
+    Raises:
+        DiskFullError: then.
+    """
+    try:
+        yield
+    except DiskFullError:
+        raise
+    except Exception as err:
+        if getattr(err, "errno", None) not in _FULL and not any(
+            sign in str(err) for sign in _SOUNDS_FULL
+        ):
+            raise
+        there = next(folder for folder in path.absolute().parents if folder.exists())
+        raise DiskFullError(path, shutil.disk_usage(there).free) from err
 
 
 def read_text(path: Path) -> str:
@@ -223,7 +283,9 @@ def sole_writer(path: Path, key: str, *, waits: bool = False) -> Iterator[None]:
     whole = path.resolve()
     file = whole.with_name(f".{whole.name}.lock")
     made = [folder for folder in file.parents if not folder.exists()]
-    while (lock := take_lock(file)) is None:
+    with telling_full_disks(path):
+        lock = take_lock(file)
+    while lock is None:
         if not waits:
             owner = file.read_text(encoding="utf-8") if file.exists() else ""
             raise BadValueError(
@@ -231,6 +293,7 @@ def sole_writer(path: Path, key: str, *, waits: bool = False) -> Iterator[None]:
                 f"Wait for it and run again, or choose another {key}."
             )
         time.sleep(0.05)
+        lock = take_lock(file)
     try:
         yield
     finally:

@@ -21,6 +21,12 @@ import typer
 from abhinaya import __version__
 from abhinaya.cli.processes import set_up_logging
 from abhinaya.errors import AbhinayaError, shorten
+from abhinaya.stopping.interruptions import (
+    EXIT_CODE,
+    Interruption,
+    heeding_signals,
+    is_asked_to_stop,
+)
 
 __all__ = ["COMMANDS", "app", "main"]
 
@@ -63,8 +69,9 @@ def main(args: Sequence[str] | None = None) -> None:
     """Run one command and end the process.
 
     Exit codes: 0 done; 1 the input was wrong, and the message on stderr says how, or we were, and
-    it names the log that says where; 2 the command line was wrong; 130 stopped with Ctrl-C. With
-    ABHINAYA_DEBUG=1 nothing is caught that is not the user's to mend.
+    it names the log that says where; 2 the command line was wrong; 130 stopped with Ctrl-C; 143
+    stopped by a signal, and the same command goes on. With ABHINAYA_DEBUG=1 nothing is caught that
+    is not the user's to mend.
 
     Args:
         args: what follows the program's name; by default the process' own arguments.
@@ -72,27 +79,35 @@ def main(args: Sequence[str] | None = None) -> None:
     Raises:
         SystemExit: always.
     """
-    try:
-        set_up_logging()
-        app(args=args, prog_name="abhinaya")
-    except AbhinayaError as err:
-        typer.echo(f"Error: {err}", err=True)
-        raise SystemExit(1) from err
-    except OSError as err:
-        # The file system's own refusals, such as a full disk or a missing permission.
-        typer.echo(f"Error: {err.strerror or err}{_on_file(err)}.", err=True)
-        raise SystemExit(1) from err
-    except KeyboardInterrupt as err:
-        raise SystemExit(130) from err
-    except Exception as err:
-        if os.environ.get("ABHINAYA_DEBUG", "0") not in ("", "0"):
-            raise
-        given = list(sys.argv[1:] if args is None else args)
-        typer.echo(f"Error: {_log_internal_error(err, given)}", err=True)
-        raise SystemExit(1) from err
+    with heeding_signals():
+        try:
+            set_up_logging()
+            app(args=args, prog_name="abhinaya")
+        except KeyboardInterrupt as err:
+            raise SystemExit(130) from err
+        except (Interruption, Exception) as err:
+            is_known = isinstance(err, Interruption | AbhinayaError | OSError)
+            is_shown = os.environ.get("ABHINAYA_DEBUG", "0") not in ("", "0")
+            if is_shown and not is_known and not is_asked_to_stop():
+                raise
+            code, message = _explain(err, sys.argv[1:] if args is None else args)
+            typer.echo(message, err=True)
+            raise SystemExit(code) from err
 
 
-def _log_internal_error(err: Exception, args: Sequence[str]) -> str:
+def _explain(err: BaseException, args: Sequence[str]) -> tuple[int, str]:
+    """Return the exit code for what ended a command, and the line that says what it was."""
+    if isinstance(err, AbhinayaError):
+        return 1, f"Error: {err}"
+    if is_asked_to_stop():  # whatever it was then, such as a reader of audio that was stopped too
+        return EXIT_CODE, "Stopped by a signal. Run the same command again to go on."
+    if isinstance(err, OSError):
+        # The file system's own refusals, such as a missing permission.
+        return 1, f"Error: {err.strerror or err}{_on_file(err)}."
+    return 1, f"Error: {_log_internal_error(err, args)}"
+
+
+def _log_internal_error(err: BaseException, args: Sequence[str]) -> str:
     """Write what somebody needs who mends it to a file of its own, and return one line about it."""
     text = " ".join(str(err).split())
     what = shorten(text)[1:-1] if text else "no reason given"

@@ -7,6 +7,7 @@ import logging
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from abhinaya.files import digest_of
 from abhinaya.loading.clips import Clip
 from abhinaya.loading.dataset import SegmentLoader, usable_workers
 from abhinaya.member import PredictRequest
-from abhinaya.processes import join_launch, meet
+from abhinaya.processes import is_main_process, join_launch, meet
 from abhinaya.progress import progress
 
 __all__ = [
@@ -129,7 +130,18 @@ def find_table(plan: TablePlan) -> PredictionTable | None:
     if table.meta.get("digest") != plan.meta["digest"]:
         return None
     _logger.info("%s is there already", out)
+    if is_main_process():
+        _drop_shards(out)  # a kill may have come right behind the table
     return table
+
+
+def _shards_of(out: Path) -> Path:
+    return out.with_name(f".{out.name}.parts")
+
+
+def _drop_shards(out: Path) -> None:
+    # There are no shards where the manifest names no audio at all.
+    shutil.rmtree(_shards_of(out), ignore_errors=True)
 
 
 def cut(clips: Sequence[Clip]) -> list[list[Clip]]:
@@ -218,7 +230,7 @@ def predict_in_shards(
     """
     state = join_launch()
     request = plan.request
-    shards = request.out.with_name(f".{request.out.name}.parts") / str(plan.meta["digest"])
+    shards = _shards_of(request.out) / str(plan.meta["digest"])
     mine = range(state.process_index, len(chunks), state.num_processes)
     n_mine = sum(len(chunks[number]) for number in mine)
     files = {number: shards / f"part-{number:05d}.parquet" for number in range(len(chunks))}
@@ -240,8 +252,7 @@ def predict_in_shards(
         ]
         write_problems(problems_beside(request.out), unusable)
         write_table(table, request.out)
-        # There are no shards where the manifest names no audio at all.
-        shutil.rmtree(shards.parent, ignore_errors=True)
+        _drop_shards(request.out)
     meet()
     return table
 

@@ -11,7 +11,7 @@ from typing import Any
 from abhinaya.errors import BadValueError, CheckpointError
 from abhinaya.files import read_json_object, write_json, write_text
 
-__all__ = ["RunDirectory"]
+__all__ = ["RunDirectory", "is_complete"]
 
 _logger = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ class RunDirectory:
         write_json(self.path / "digest.json", {"digest": self.digest})
         write_text(self.path / "config.yaml", config_yaml)
         for folder in self._checkpoints():
-            if not _is_complete(folder):
+            if not is_complete(folder):
                 shutil.rmtree(folder)
         if self.is_finished:
             return
@@ -86,7 +86,7 @@ class RunDirectory:
 
     def last_checkpoint(self) -> Path | None:
         """Find the newest complete checkpoint of the Trainer."""
-        complete = [folder for folder in self._checkpoints() if _is_complete(folder)]
+        complete = [folder for folder in self._checkpoints() if is_complete(folder)]
         return max(complete, key=_step, default=None)
 
     def _stored(self) -> dict[str, Any] | None:
@@ -104,7 +104,7 @@ def _step(folder: Path) -> int:
     return int(folder.name.rpartition("-")[2])
 
 
-def _is_complete(folder: Path) -> bool:
+def is_complete(folder: Path) -> bool:
     """Tell if a folder is whole: the Trainer writes its state last."""
     try:
         read_json_object(folder / "trainer_state.json")

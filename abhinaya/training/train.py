@@ -36,6 +36,7 @@ from abhinaya.nn.classifier_config import ClassifierConfig
 from abhinaya.nn.loss_config import absorbed_prior
 from abhinaya.nn.losses import AdaptiveFocalLoss
 from abhinaya.processes import join_launch, meet
+from abhinaya.stopping.interruptions import deferred
 from abhinaya.training.arguments import training_arguments, warn_of_split_batches
 from abhinaya.training.run_directory import RunDirectory
 from abhinaya.training.trainer import EmotionTrainer
@@ -182,14 +183,16 @@ def train_classifier(
         compute_metrics=_metrics(validation, model) if validation else None,
     )
     last = run.last_checkpoint()
-    trainer.train(
-        resume_from_checkpoint=str(last) if last else None, ignore_keys_for_eval=["embeddings"]
-    )
+    with deferred():
+        trainer.train(
+            resume_from_checkpoint=str(last) if last else None, ignore_keys_for_eval=["embeddings"]
+        )
     if validation is not None and model.calibrates:
         held_out: Any = trainer.eval_dataset
         found = trainer.predict(held_out, ignore_keys=["embeddings"])
         model.calibrate(np.asarray(found.predictions), validation.truth)
     if state.is_main_process:
+        trainer.drop_old_checkpoints()
         _write_log(run.path / "log.csv", trainer.state.log_history)
         rows = [clip.utterance for clip in train.clips]
         _write_best(run, model, config, manifest.emotions, trainer, counts.tolist(), rows)

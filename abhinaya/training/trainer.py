@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -12,7 +13,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
-from torch.utils.data import Sampler
+from torch.utils.data import DataLoader, Sampler
 from transformers import (
     PrinterCallback,
     Trainer,
@@ -21,11 +22,14 @@ from transformers import (
     TrainerState,
     TrainingArguments,
 )
+from transformers.trainer_utils import rotate_checkpoints
 
 from abhinaya.errors import CheckpointError, list_some
 from abhinaya.loading.sampling import LengthGroupedSampler
 from abhinaya.nn.classifier import EmotionClassifier
 from abhinaya.progress import progress
+from abhinaya.stopping.interruptions import ignore_signals
+from abhinaya.training.interruptions import Watch, whole_checkpoint
 
 __all__ = ["EmotionTrainer"]
 
@@ -126,9 +130,23 @@ class EmotionTrainer(Trainer):
         self.add_callback(_SetEpoch(self._sampler))
         self.remove_callback(PrinterCallback)
         self.add_callback(_EpochLog(name))
+        self._watch = Watch(self, self._sampler)
+        self.add_callback(self._watch)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[Any]:
         return self._sampler
+
+    def _get_dataloader(self, *args: Any, **kwargs: Any) -> DataLoader[Any]:
+        """Return what reads clips, also while a signal lets the last step be finished."""
+        loader: DataLoader[Any] = super()._get_dataloader(*args, **kwargs)
+        loader.worker_init_fn = functools.partial(_start_reader, loader.worker_init_fn)
+        return loader
+
+    def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
+        """Return the loss of one micro-batch, which is watched."""
+        loss: Tensor = super().training_step(*args, **kwargs)
+        self._watch.add_loss(loss)
+        return loss
 
     def prediction_step(self, *args: Any, **kwargs: Any) -> tuple[Tensor | None, Any, Any]:
         """Return no loss: the Trainer would average those of batches, not of rows.
@@ -137,6 +155,20 @@ class EmotionTrainer(Trainer):
         """
         _, logits, labels = super().prediction_step(*args, **kwargs)
         return None, logits, labels
+
+    def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        """Write a checkpoint whole or not at all."""
+        name = f"checkpoint-{self.state.global_step}"
+        with whole_checkpoint(Path(str(self.args.output_dir)) / name):
+            super()._save_checkpoint(*args, **kwargs)
+
+    def drop_old_checkpoints(self) -> None:
+        """Delete those over `save_total_limit` that a kill has left while they were deleted."""
+        rotate_checkpoints(
+            str(self.args.output_dir),
+            self.args.save_total_limit,
+            self.state.best_model_checkpoint,
+        )
 
     def _save(
         self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None
@@ -181,6 +213,12 @@ class EmotionTrainer(Trainer):
                 f"unexpected {list_some(load_result.unexpected_keys) or 'nothing'}. "
                 "Delete the checkpoint to go on from an earlier one."
             )
+
+
+def _start_reader(seed: Callable[[int], None] | None, number: int) -> None:
+    ignore_signals()
+    if seed is not None:
+        seed(number)
 
 
 @contextmanager

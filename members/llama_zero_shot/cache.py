@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from abhinaya.errors import list_some
+from abhinaya.files import telling_full_disks
 from members.llama_zero_shot.engine import Answer, Question
 
 __all__ = ["AnswerStore", "key_of"]
@@ -105,10 +106,11 @@ class AnswerStore:
             self._open()
         assert self._descriptor is not None
         rest = f"{line}\n".encode()
-        while rest:  # one write is one piece, unless the disk is full
-            rest = rest[os.write(self._descriptor, rest) :]
-        if time.monotonic() - self._synced > _SYNC_S:
-            self._sync()
+        with telling_full_disks(self.folder):
+            while rest:  # one write is one piece, unless the disk is full
+                rest = rest[os.write(self._descriptor, rest) :]
+            if time.monotonic() - self._synced > _SYNC_S:
+                self._sync()
 
     def refresh(self) -> None:
         """Read what other processes have added since, their failures too."""

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import subprocess
 import sys
 
@@ -10,6 +11,7 @@ import pytest
 import abhinaya
 import abhinaya.cli as cli
 from abhinaya.errors import BadValueError
+from abhinaya.stopping.interruptions import deferred
 
 
 def test_help_lists_every_command_in_order(run_cli):
@@ -157,3 +159,25 @@ def test_python_m_abhinaya_ends_a_mistake_of_ours_alike(tmp_path, debug, n_trace
     assert done.stderr.count("Traceback") == n_tracebacks
     assert len(list(tmp_path.glob("abhinaya-*.log"))) == 1 - n_tracebacks
     assert "ZeroDivisionError: division by zero" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("fault", "code", "said"),
+    [
+        (None, 143, "Stopped by a signal. Run the same command again to go on.\n"),
+        # A reader of audio, or a neighbour in the launch, that was stopped first.
+        (RuntimeError("worker killed"), 143, "Stopped by a signal. Run the same command again"),
+        (BadValueError("The value 3 is bad."), 1, "Error: The value 3 is bad.\n"),
+    ],
+)
+def test_command_that_is_stopped_exits_143(run_cli, monkeypatch, fault, code, said):
+    def stop(*_args, **_options):
+        with deferred():
+            os.kill(os.getpid(), signal.SIGTERM)
+            if fault is not None:
+                raise fault
+
+    monkeypatch.setattr("abhinaya.data.predictions.read_tables", stop)
+    result = run_cli("vote", "a.parquet", "--out", "b.parquet")
+    assert (result.code, result.out) == (code, "")
+    assert said in result.err

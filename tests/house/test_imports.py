@@ -27,6 +27,7 @@ FLOORS = {
     "abhinaya": 0,  # the package itself: its version
     "abhinaya.errors": 0,
     "abhinaya.files": 0,
+    "abhinaya.stopping": 0,
     "abhinaya.processes": 0,
     "abhinaya.weight_places": 0,
     "abhinaya.progress": 0,

@@ -1,0 +1,1 @@
+"""Reasons to stop before the end: signals, and neighbours in a launch that are gone."""
