@@ -99,7 +99,8 @@ def _explain(err: BaseException, args: Sequence[str]) -> tuple[int, str]:
     """Return the exit code for what ended a command, and the line that says what it was."""
     if isinstance(err, AbhinayaError):
         return 1, f"Error: {err}"
-    if is_asked_to_stop():  # whatever it was then, such as a reader of audio that was stopped too
+    # After a signal whatever it was, such as a reader of audio that was stopped too.
+    if isinstance(err, Interruption) or is_asked_to_stop():
         return EXIT_CODE, "Stopped by a signal. Run the same command again to go on."
     if isinstance(err, OSError):
         # The file system's own refusals, such as a missing permission.

@@ -73,11 +73,13 @@ class StepJob:
     Args:
         child: the step.
         grace_s: how long it may take to write its checkpoint.
+        devices: that it may use; None for all of the job.
     """
 
-    def __init__(self, child: ChildStep, grace_s: float) -> None:
+    def __init__(self, child: ChildStep, grace_s: float, devices: Sequence[str] | None) -> None:
         self.child = child
         self.grace_s = grace_s
+        self.devices = devices
         self._process: subprocess.Popen[bytes] | None = None
 
     def __call__(self) -> None:
@@ -89,7 +91,7 @@ class StepJob:
         """
         node = os.environ.get("SLURM_NODEID", "0")
         log = self.child.log if node == "0" else self.child.log.with_suffix(f".node{node}.log")
-        process = ChildStep(self.child.chain, self.child.name, log).start()
+        process = ChildStep(self.child.chain, self.child.name, log).start(self.devices)
         self._process = process
         # submitit only takes note of it; a cluster that preempts sends it before its own signal.
         before = signal.signal(signal.SIGTERM, lambda *_: process.send_signal(signal.SIGTERM))
@@ -113,7 +115,7 @@ class StepJob:
 
         if self._process is not None:
             stop([self._process], self.grace_s)
-        return DelayedSubmission(StepJob(self.child, self.grace_s))
+        return DelayedSubmission(StepJob(self.child, self.grace_s, self.devices))
 
 
 def submit(
@@ -123,9 +125,9 @@ def submit(
     slurm: Mapping[str, Any],
     *,
     after: Sequence[str],
-    devices: Sequence[str],
+    devices: Sequence[str] | None,
 ) -> list[Job[None]]:
-    """Submit one job, or several as an array.
+    """Put one job, or several as an array, into the queue.
 
     Args:
         executor: of submitit.
@@ -133,14 +135,14 @@ def submit(
         children: the steps, which need alike.
         slurm: parameters of each job.
         after: ids of the jobs that must have succeeded before.
-        devices: of this machine, for the executor `local`.
+        devices: that they may use; None for all of their job.
     """
     import submitit
 
     given = dict(slurm)
     n_timeouts = given.pop(_TIMEOUTS, _N_TIMEOUTS)
     delay_s = given.get("signal_delay_s", _SIGNAL_DELAY_S)
-    jobs = [StepJob(child, grace_s=max(5, delay_s - 10)) for child in children]
+    jobs = [StepJob(child, max(5, delay_s - 10), devices) for child in children]
     made: Any
     if executor == "slurm":
         name = children[0].name if len(children) == 1 else children[0].name.partition(":")[0]
@@ -157,8 +159,6 @@ def submit(
         made.update_parameters(
             timeout_min=given.get("time", _A_WEEK_MIN),
             signal_delay_s=delay_s,
-            gpus_per_node=len(devices),
-            visible_gpus=[int(name) for name in devices],
             setup=given.get("setup", ()),
         )
     else:

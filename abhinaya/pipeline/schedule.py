@@ -208,7 +208,7 @@ class _Schedule:
             [self._child(name) for name in names],
             start.slurm,
             after=[self.jobs[other].job_id for other in before],
-            devices=[] if self.is_cluster else self._take(names[0]) or [],
+            devices=None if self.is_cluster else self._take(names[0]),
         )
         for name, job in zip(names, submitted, strict=True):
             self.jobs[name] = job

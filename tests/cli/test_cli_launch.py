@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 from pathlib import Path
 
 import fake_slurm
@@ -11,6 +12,7 @@ import pytest
 import yaml
 
 from abhinaya.files import sole_writer
+from abhinaya.resources import configs_dir
 
 CHAIN = {
     "name": "tiny",
@@ -81,6 +83,35 @@ def test_job_has_a_process_for_each_gpu_that_it_asks_for(run_cli, folder, monkey
     assert launcher.endswith("configs/accelerate/fsdp2.yaml")
     assert (devices, after) == ("4", "prepare")
     assert plan["vote:test"][0] == "slurm"
+
+
+@pytest.mark.parametrize(
+    ("name", "step", "launcher", "devices"),
+    [
+        ("abhinaya", "train:salmonn-13b", r"slurm, 8 processes, .*/accelerate/fsdp2\.yaml", "8"),
+        (
+            "abhinaya",
+            "predict:test:llama-70b-zero-shot",
+            "slurm, one process, which asks a .*",
+            "0",
+        ),
+        ("abhinaya", "vote:test", "slurm", "0"),
+        ("msp-podcast", "train:wavlm", "accelerate, 4 processes", "4"),
+        ("msp-podcast", "predict:test:wavlm", "here", "1"),
+    ],
+)
+def test_launch_that_a_shipped_chain_suggests_works(
+    run_cli, folder, monkeypatch, tmp_path, name, step, launcher, devices
+):
+    fake_slurm.install(monkeypatch, tmp_path / "slurm")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3,4,5,6,7")
+    lines = (configs_dir() / "ensemble" / f"{name}.yaml").read_text().splitlines()
+    at = next(number for number, line in enumerate(lines) if line.startswith("# launch:"))
+    with_launch = [*lines[:at], *(line.removeprefix("# ") for line in lines[at:])]
+    Path("chain.yaml").write_text("\n".join(with_launch))
+    plan = planned(run_cli, "prepare.source=corpus", "set.base=weights")
+    assert re.fullmatch(launcher, plan[step][0])
+    assert plan[step][1] == devices
 
 
 def test_detached_jobs_are_arrays_that_wait_for_those_they_need(

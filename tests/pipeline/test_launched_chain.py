@@ -148,7 +148,8 @@ def test_jobs_of_slurm_are_waited_for_by_the_next_run(
     titles = run_chain(jobs)
     assert titles[0] == "predicted test with mel: out/tables/test/mel.parquet"
     assert len(fake_slurm.scripts(slurm)) == 4
-    assert {file.read_text() for file in slurm.glob("*.state")} == {"COMPLETED"}
+    states = {file.read_text() for file in slurm.glob("*.state")}
+    assert states <= {"COMPLETED", "RUNNING"}  # the last one has its result, but not yet ended
     assert results() == before
     assert run_chain() == []
     assert not Path("out/.steps/jobs.json").exists()
