@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import pickle
+import shlex
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
     from abhinaya.pipeline.config import Pipeline
 
 __all__ = [
+    "BEGINNING",
     "ChildStep",
     "StepError",
     "freeze",
@@ -33,6 +37,10 @@ __all__ = [
     "stop",
     "take_report",
 ]
+
+
+BEGINNING = "# "
+"""How the line of a log begins that says when and where its step was started."""
 
 
 class StepError(AbhinayaError, RuntimeError):
@@ -106,9 +114,15 @@ class ChildStep:
         if devices is not None:
             environment["CUDA_VISIBLE_DEVICES"] = ",".join(devices)
         self.log.parent.mkdir(parents=True, exist_ok=True)
+        command = ["abhinaya", "run", str(self.chain), "--only", self.name]
         with self.log.open("ab") as log:
+            now = datetime.now().isoformat(timespec="seconds")
+            log.write(
+                f"{BEGINNING}{shlex.join(command)} on {socket.gethostname()} {now}\n".encode()
+            )
+            log.flush()
             return subprocess.Popen(
-                [sys.executable, "-m", "abhinaya", "run", str(self.chain), "--only", self.name],
+                [sys.executable, "-m", *command],
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,

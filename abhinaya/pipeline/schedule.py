@@ -15,7 +15,7 @@ from abhinaya.errors import BadValueError, list_some
 from abhinaya.files import digest_of, read_json_object, write_json
 from abhinaya.pipeline import jobs
 from abhinaya.pipeline.config import Pipeline
-from abhinaya.pipeline.launch import ChildStep, StepError, freeze, stop, take_report
+from abhinaya.pipeline.launch import BEGINNING, ChildStep, StepError, freeze, stop, take_report
 from abhinaya.pipeline.launch_config import LaunchConfig, Start, find_devices, find_start
 from abhinaya.pipeline.report import Report
 from abhinaya.pipeline.steps import Step
@@ -292,13 +292,15 @@ class _Schedule:
         raise Interruption(message)
 
     def _last_words(self, name: str) -> str:
-        """Return the error in a step's log, if it is one of ours."""
+        """Return the error that ended a step, if it is one of ours."""
+        said = ""
         with suppress(OSError):
-            lines = self._log(name).read_text(encoding="utf-8", errors="replace").splitlines()
-            errors = [line for line in lines if line.startswith("Error: ")]
-            if errors:
-                return f": {errors[-1].removeprefix('Error: ').rstrip('.')}"
-        return ""
+            for line in self._log(name).read_text("utf-8", errors="replace").splitlines():
+                if line.startswith("Error: "):
+                    said = f": {line.removeprefix('Error: ').rstrip('.')}"
+                elif line.startswith(BEGINNING):  # of an earlier run
+                    said = ""
+        return said
 
     # What outlives this process.
 

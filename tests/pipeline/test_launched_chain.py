@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import datetime
 from pathlib import Path
 
 import fake_slurm
@@ -153,6 +154,23 @@ def test_jobs_of_slurm_are_waited_for_by_the_next_run(
     assert results() == before
     assert run_chain() == []
     assert not Path("out/.steps/jobs.json").exists()
+
+
+@pytest.mark.slow
+def test_two_launches_on_one_machine_at_once_do_not_meet(fresh, run_chain, importable):
+    run_chain(only=["prepare"])
+    file = "{launcher: accelerate, config_file: accelerate/two-cpu-processes.yaml}"
+    titles = run_chain(f"launch={{parallel: 2, steps: {{train: {file}}}}}", only=["train"])
+    assert sorted(titles) == [f"trained {name}: out/runs/{name}/best" for name in ("mel", "wave")]
+    began, ended = zip(*(_times(name) for name in ("train.mel", "train.wave")), strict=True)
+    assert max(began) < min(ended)
+
+
+def _times(name):
+    """When a step began, by its log, and when it was done, by its note."""
+    first = Path(f"out/logs/{name}.log").read_text().splitlines()[0]
+    began = datetime.fromisoformat(first.split()[-1]).timestamp()
+    return began, Path(f"out/.steps/{name}.json").stat().st_mtime
 
 
 def start(*arguments):

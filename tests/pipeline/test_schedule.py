@@ -104,7 +104,8 @@ def test_failures_are_told_together_with_what_was_not_begun(run):
     def log(name):
         path = Path(f"out/logs/{name.replace(':', '.')}.log")
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("epoch 1\nError: The disk is full.\n" if name == "train:one" else "")
+        old = "# abhinaya run\nError: It is old.\n# abhinaya run\n"
+        path.write_text(old + ("Error: The disk is full.\n" if name == "train:one" else ""))
 
     with pytest.raises(StepError) as caught:
         run("{parallel: 3}", codes, on_begin=log)
@@ -132,6 +133,15 @@ def test_signal_stops_every_step_and_waits_for_it(run, signal):
     with pytest.raises(signal):
         run("{parallel: 3}", looks={"train:one": 10**6, "train:two": 10**6}, on_begin=interrupt)
     assert run.events[-4:] == ["stop train:one", "stop train:two", "end train:one", "end train:two"]
+
+
+def test_debug_jobs_run_in_this_process(run):
+    block = "{default: slurm, executor: debug}"
+    with pytest.raises(StepError, match=r"train:two failed .*Not begun: predict:test:two, vote"):
+        run(block, {"train:two": "failed"})
+    order = [event.removeprefix("end ") for event in run.events if event.startswith("end")]
+    assert order[0] == "prepare"
+    assert set(order[4:]) == {"predict:test:one", "predict:test:three"}
 
 
 def test_step_that_does_not_stop_in_time_is_killed():
