@@ -170,9 +170,12 @@ def find_start(pipeline: Pipeline, name: str) -> Start:
         n_devices = entry.devices
     elif not works_on_devices:
         n_devices = 0
+    elif launcher == "slurm":
+        n_devices = _gpus_of_node(slurm)
+    elif server == "own":
+        n_devices = len(devices)
     else:
-        n_devices = n_processes // n_machines if is_launched else min(1, len(devices))
-        n_devices = len(devices) if server == "own" else n_devices
+        n_devices = n_processes if is_launched else min(1, len(devices))
     return Start(
         launcher="here" if launcher == "accelerate" and not is_launched else launcher,
         n_processes=n_processes,

@@ -166,7 +166,9 @@ class LlamaZeroShotConfig(MemberConfig):
 
     @property
     def server(self) -> Literal["running", "own"] | None:
-        """What does the work of predicting: a server that runs, or the process."""
+        """What does the work of predicting: a server that runs, one of its own, or the process."""
+        if self.engine == "vllm" and getattr(self.vllm, "server", False):
+            return "own"
         return "running" if self.engine == "openai" else None
 
     @model_validator(mode="after")

@@ -207,7 +207,7 @@ def test_interrupted_run_and_preempted_job_go_on_to_the_same_bytes(
     fresh, write_chain, run_chain, importable, monkeypatch
 ):
     file = Path("wave.yaml")
-    file.write_text(file.read_text().replace("num_train_epochs: 2", "num_train_epochs: 40"))
+    file.write_text(file.read_text().replace("num_train_epochs: 2", "num_train_epochs: 20"))
     longer = file.read_text()
     run_chain(only=["prepare"])
     process = start("launch={parallel: 2}", "--only", "train:wave")
