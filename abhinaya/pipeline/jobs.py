@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from abhinaya.errors import BadValueError, MissingPackageError, UnknownNameError
+from abhinaya.errors import BadValueError, MissingPackageError, UnknownNameError, list_some
 from abhinaya.pipeline.launch import ChildStep, StepError, stop
 from abhinaya.stopping.interruptions import EXIT_CODE
 
@@ -136,6 +136,9 @@ def submit(
         slurm: parameters of each job.
         after: ids of the jobs that must have succeeded before.
         devices: that they may use; None for all of their job.
+
+    Raises:
+        StepError: if they are not taken.
     """
     import submitit
 
@@ -163,7 +166,13 @@ def submit(
         )
     else:
         made = submitit.DebugExecutor(folder)
-    submitted: list[Job[None]] = made.submit_array(jobs)
+    try:
+        submitted: list[Job[None]] = made.submit_array(jobs)
+    except RuntimeError as err:  # what sbatch says
+        raise StepError(
+            f"{list_some(child.name for child in children)} could not be submitted: "
+            f"{' '.join(str(err).split())}. Correct the block launch and run again."
+        ) from err
     return submitted
 
 

@@ -32,6 +32,7 @@ STARTED = ("launcher", "devices", "after")
 """Headings of what `describe_starts` returns."""
 
 _POLL_S = 0.1
+_CLUSTER_POLL_S = 2.0
 
 Outcome = Literal["done", "failed", "interrupted"]
 
@@ -107,7 +108,7 @@ def run_beside(
         schedule.check_detachable()
     try:
         schedule.run(detach)
-    except (KeyboardInterrupt, Interruption):
+    except BaseException:
         schedule.stop()
         raise
 
@@ -137,6 +138,7 @@ class _Schedule:
         self.jobs: dict[str, Job[None]] = {}
         self.ended: dict[str, Outcome] = {}
         self.not_begun: list[str] = []
+        self.look_at = 0.0  # when the jobs of a cluster are looked at again
 
     # What is started.
 
@@ -146,7 +148,7 @@ class _Schedule:
             self._begin_all()
             if detach and not self.waiting and not self.processes:
                 self._report_jobs()
-                return
+                break
             self._end_all()
             time.sleep(_POLL_S)
         self._conclude()
@@ -229,6 +231,9 @@ class _Schedule:
             if code is not None:
                 del self.processes[name]
                 self._end(name, "done" if code == 0 else _why(code))
+        if self.is_cluster and time.monotonic() < self.look_at:
+            return
+        self.look_at = time.monotonic() + _CLUSTER_POLL_S
         for name, job in list(self.jobs.items()):
             outcome = jobs.find_outcome(job)
             if outcome is not None:
@@ -243,7 +248,7 @@ class _Schedule:
         if outcome == "done" and found is not None:
             self.report(found)
         if outcome != "done":
-            _logger.info("%s has %s: %s", name, _PAST[outcome], self._log(name))
+            _logger.info("%s %s: %s", name, _PAST[outcome], self._log(name))
             self._cancel_after(name)
 
     def _cancel_after(self, name: str) -> None:
@@ -273,8 +278,8 @@ class _Schedule:
             )
 
     def _conclude(self) -> None:
-        with suppress(FileNotFoundError):
-            self._record.unlink()
+        if not self.jobs:
+            self._record.unlink(missing_ok=True)
         bad = {name: outcome for name, outcome in self.ended.items() if outcome != "done"}
         if not bad:
             return
@@ -355,6 +360,8 @@ class _Schedule:
             _logger.info("%s is job %s already: %s", name, job.job_id, self._log(name))
 
     def _report_jobs(self) -> None:
+        if not self.jobs:
+            return
         self.report(
             Report(
                 f"{len(self.jobs)} jobs are left to the cluster",

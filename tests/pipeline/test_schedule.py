@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
+import fake_slurm
 import pytest
 import yaml
 
@@ -63,7 +64,7 @@ def run(tmp_path, monkeypatch):
     monkeypatch.setattr("abhinaya.pipeline.run.check_ready", lambda *_: None, raising=False)
     events = []
 
-    def run(block, codes=None, looks=None, on_begin=lambda name: None):
+    def run(block, codes=None, looks=None, on_begin=lambda name: None, **options):
         def start(child, devices=None):
             events.append(f"begin {child.name}" + (f" on {devices}" if devices else ""))
             on_begin(child.name)
@@ -71,7 +72,9 @@ def run(tmp_path, monkeypatch):
             return Stand(child.name, events, code, (looks or {}).get(child.name, 2))
 
         monkeypatch.setattr(ChildStep, "start", start)
-        run_pipeline(load_pipeline("chain.yaml", [f"launch={block}"]), lambda report: None)
+        run_pipeline(
+            load_pipeline("chain.yaml", [f"launch={block}"]), lambda report: None, **options
+        )
 
     run.events = events
     return run
@@ -161,8 +164,6 @@ def test_step_that_does_not_stop_in_time_is_killed():
 
 
 def test_unreadable_note_of_jobs_is_told(run, monkeypatch, tmp_path):
-    import fake_slurm
-
     fake_slurm.install(monkeypatch, tmp_path / "slurm", hold=True)
     Path("out/.steps").mkdir(parents=True)
     Path("out/.steps/jobs.json").write_text("[")
@@ -204,3 +205,21 @@ def test_other_machines_of_a_job_leave_a_step_of_one_process_alone(run, monkeypa
     pipeline = load_pipeline("chain.yaml")
     run_pipeline(pipeline, lambda report: None, only=["vote:test"])  # its tables are not there
     assert not Path("out").exists()
+
+
+def test_refusal_of_sbatch_stops_what_has_begun(run, monkeypatch, tmp_path):
+    fake_slurm.install(monkeypatch, tmp_path / "slurm")
+    sbatch = tmp_path / "slurm" / "bin" / "sbatch"
+    sbatch.write_text("#!/bin/sh\necho 'sbatch: error: invalid partition: gpus' >&2; exit 1\n")
+    jobs = "{launcher: slurm, slurm: {time: 9, partition: gpus}}"
+    with pytest.raises(StepError, match=r"^'train:two' could not be submitted: .*partition: gpus"):
+        run(f"{{parallel: 3, steps: {{train:two: {jobs}}}}}", looks={"train:one": 10**6})
+    assert {"stop train:one", "end train:one"} <= set(run.events)
+
+
+def test_failure_before_the_jobs_is_told_with_detach_too(run, monkeypatch, tmp_path):
+    fake_slurm.install(monkeypatch, tmp_path / "slurm", hold=True)
+    block = "{default: {launcher: slurm, slurm: {time: 9}}, steps: {prepare: here}}"
+    with pytest.raises(StepError, match=r"^prepare failed .*Not begun: train:one, train:two"):
+        run(block, {"prepare": "failed"}, detach=True)
+    assert fake_slurm.scripts(tmp_path / "slurm") == []
