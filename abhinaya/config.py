@@ -8,7 +8,7 @@ import types
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -130,6 +130,11 @@ class MemberConfig(Config):
     seed: int = Field(default=0, ge=0, lt=2**32)
     """Seed of initial weights, data order, crops and dropout."""
     data: DataConfig
+
+    @property
+    def server(self) -> Literal["running", "own"] | None:
+        """What does the work of predicting: a server that runs, one of its own, or the process."""
+        return None
 
 
 class TrainedConfig(MemberConfig):

@@ -29,6 +29,9 @@ def run(
             help="Do this step and all after it again; trained runs are kept under another name.",
         ),
     ] = None,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="Submit all jobs of launch to the cluster and return.")
+    ] = False,
     as_json: AsJson = False,
     table_format: Format = TableFormat.TEXT,
 ) -> None:
@@ -46,17 +49,20 @@ def run(
     from abhinaya.pipeline.report import Report
     from abhinaya.pipeline.run import plan as plan_steps
     from abhinaya.pipeline.run import run_pipeline
+    from abhinaya.pipeline.schedule import STARTED, describe_starts
 
     pipeline = load_pipeline(config, overrides or [])
     chosen = only or []
     if plan:
         planned = plan_steps(pipeline, only=chosen, start=start)
+        starts = describe_starts(pipeline, [entry.step for entry in planned])
         show_table(
-            ["step", "status", "needs", "makes"],
+            ["step", "status", *(STARTED if starts else ()), "needs", "makes"],
             [
                 [
                     entry.step.name,
                     entry.status,
+                    *starts.get(entry.step.name, ()),
                     *(", ".join(map(str, files)) for files in (entry.step.needs, entry.step.makes)),
                 ]
                 for entry in planned
@@ -80,7 +86,7 @@ def run(
             typer.echo("")
 
     quiet_libraries()
-    run_pipeline(pipeline, show, only=chosen, start=start)
+    run_pipeline(pipeline, show, only=chosen, start=start, detach=detach)
     if as_json:
         show_json(
             [
@@ -92,7 +98,7 @@ def run(
                 for r in reports
             ]
         )
-    elif not chosen:
+    elif not chosen and not detach:
         typer.echo(f"{pipeline.config.name} is done: {pipeline.config.out}")
     elif not reports:
         typer.echo(f"{', '.join(chosen)} is done already; --from does it again.", err=True)

@@ -22,6 +22,7 @@ from abhinaya.config import (
 )
 from abhinaya.errors import AbhinayaError, ProblemsError, list_some
 from abhinaya.member_config import find_config_class, read_member_yaml
+from abhinaya.pipeline.launch_config import LaunchConfig
 from abhinaya.pipeline.stages.fit import FitSettings
 from abhinaya.pipeline.stages.fuse import ApplySettings, VoteSettings
 from abhinaya.pipeline.stages.prepare import PrepareSettings
@@ -133,6 +134,8 @@ class PipelineConfig(Config):
     submit: SubmitEntry | None = None
     gpus: int = Field(default=0, ge=0)
     """Devices: 0 or 1 works in this process, more start `accelerate launch` for each step."""
+    launch: LaunchConfig | None = None
+    """How each step is started, where `gpus` does not say enough."""
 
     @field_validator("predict", mode="before")
     @classmethod

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,11 @@ from typing import Literal
 from abhinaya.errors import BadValueError, MissingFileError, UnknownNameError, list_some
 from abhinaya.files import digest_of, hash_file, read_json_object, sole_writer, write_json
 from abhinaya.pipeline.config import Pipeline
+from abhinaya.pipeline.launch import leave_report
+from abhinaya.pipeline.launch_checks import check_launch
+from abhinaya.pipeline.launch_config import STEP_VARIABLE, find_start
 from abhinaya.pipeline.preflight import check_ready
+from abhinaya.pipeline.schedule import is_scheduled, run_beside
 from abhinaya.pipeline.stages.transcribe import TRANSCRIPTS
 from abhinaya.pipeline.steps import Report, Step, build_steps
 
@@ -65,6 +70,7 @@ def plan(
         if not done:
             unmade.update(step.makes)
         planned.append(PlannedStep(step, "done" if done else "to do"))
+    check_launch(pipeline, steps, [entry.step for entry in planned if entry.status == "to do"])
     return planned
 
 
@@ -74,6 +80,7 @@ def run_pipeline(
     *,
     only: Sequence[str] = (),
     start: str | None = None,
+    detach: bool = False,
 ) -> None:
     """Do every step that is to do.
 
@@ -82,40 +89,83 @@ def run_pipeline(
         report: called with a short table after each step.
         only: names or kinds of steps to do; nothing else runs.
         start: name or kind of the step to begin with, even if it is done.
+        detach: return once everything is submitted to the cluster.
 
     Raises:
         MissingFileError: before anything is done, if a step needs a file that no step makes.
         BadValueError: if a step of `only` needs a file that an earlier step has yet to make, or
             another process runs a chain with the same `out` now.
+        StepError: if steps failed that ran beside others.
     """
+    if os.environ.get(STEP_VARIABLE) in only:
+        _do_own_step(pipeline, report, os.environ[STEP_VARIABLE])
+        return
     with sole_writer(pipeline.config.out / ".steps", "out"):
-        _do_steps(pipeline, report, only, start)
+        _do_steps(pipeline, report, only, start, detach)
+
+
+def _do_own_step(pipeline: Pipeline, report: Callable[[Report], None], name: str) -> None:
+    """Do the step that this process was started for, by a run that keeps others away."""
+    step = next(step for step in build_steps(pipeline) if step.name == name)
+    if os.environ.get("SLURM_NODEID", "0") != "0":  # the first machine of the job takes note
+        if find_start(pipeline, name).n_machines > 1:
+            step.work()
+        return
+    with sole_writer(_stamp_path(pipeline, step), "out"):
+        if not _stamped(pipeline, step):
+            _check_needs(step)
+            found = _do(pipeline, step)
+            leave_report(pipeline.config.out, name, found)
+            report(found)
 
 
 def _do_steps(
-    pipeline: Pipeline, report: Callable[[Report], None], only: Sequence[str], start: str | None
+    pipeline: Pipeline,
+    report: Callable[[Report], None],
+    only: Sequence[str],
+    start: str | None,
+    detach: bool,
 ) -> None:
     planned = plan(pipeline, only=only, start=start)
     steps = build_steps(pipeline)
     _check_inputs(pipeline, steps, [entry.step for entry in planned])
     check_ready(pipeline, [entry.step for entry in planned if entry.status == "to do"])
     again = _steps_from(steps, start)
-    for entry in planned:
-        step = entry.step
+
+    def is_done(step: Step) -> bool:
         # Asked again: an earlier step may have made the very file that was there before.
-        if step.name not in again and _stamped(pipeline, step):
-            continue
-        missing = [path for path in step.needs if not path.is_file()]
-        if missing:
-            raise BadValueError(
-                f"The step {step.name!r} needs {str(missing[0])!r}, which is not there. "
-                "Run the steps before it first: abhinaya run without --only or --from."
-            )
-        _stamp_path(pipeline, step).unlink(missing_ok=True)
+        return step.name not in again and _stamped(pipeline, step)
+
+    def put_away(step: Step) -> None:
         if step.name in again:
+            _stamp_path(pipeline, step).unlink(missing_ok=True)
             _forget(step)
-        report(step.work())
-        write_json(_stamp_path(pipeline, step), {"digest": _digest(step)})
+
+    to_do = [entry.step for entry in planned if entry.status == "to do"]
+    if detach or is_scheduled(pipeline, to_do):
+        run_beside(pipeline, to_do, is_done, put_away, report, detach=detach)
+        return
+    for entry in planned:
+        if not is_done(entry.step):
+            _check_needs(entry.step)
+            put_away(entry.step)
+            report(_do(pipeline, entry.step))
+
+
+def _check_needs(step: Step) -> None:
+    missing = [path for path in step.needs if not path.is_file()]
+    if missing:
+        raise BadValueError(
+            f"The step {step.name!r} needs {str(missing[0])!r}, which is not there. "
+            "Run the steps before it first: abhinaya run without --only or --from."
+        )
+
+
+def _do(pipeline: Pipeline, step: Step) -> Report:
+    _stamp_path(pipeline, step).unlink(missing_ok=True)
+    report = step.work()
+    write_json(_stamp_path(pipeline, step), {"digest": _digest(step)})
+    return report
 
 
 def _steps_from(steps: Sequence[Step], start: str | None) -> set[str]:

@@ -11,11 +11,12 @@ from abhinaya.config import MemberConfig, TrainedConfig, config_digest, dump_yam
 from abhinaya.files import write_json, write_text
 from abhinaya.pipeline.config import Pipeline, ScoreEntry
 from abhinaya.pipeline.launch import launch
+from abhinaya.pipeline.launch_config import find_start
 from abhinaya.pipeline.report import Report
 from abhinaya.pipeline.stages.fuse import ApplySettings
 from abhinaya.pipeline.stages.transcribe import TRANSCRIPTS
 
-__all__ = ["Report", "Step", "build_steps"]
+__all__ = ["Report", "Step", "build_steps", "write_config"]
 
 _WITHOUT_EFFECT = {
     "transcribe": {"batch_size", "num_workers", "download", "replace"},
@@ -119,9 +120,10 @@ def _transcribe_step(pipeline: Pipeline) -> Step:
     assert settings is not None
 
     def work() -> Report:
-        if config.gpus > 1:
+        start = find_start(pipeline, "transcribe")
+        if start.is_launched:
             command = ["transcribe", str(config.manifest_path), *settings.arguments()]
-            launch(config.gpus, [*command, *_audio_root(pipeline)])
+            launch(start, [*command, *_audio_root(pipeline)])
             report = count_transcripts(config.manifest_path, settings)
         else:
             report = run_transcribe(config.manifest_path, settings, audio_root=config.audio_root)
@@ -150,8 +152,9 @@ def _train_step(pipeline: Pipeline, member: TrainedConfig) -> Step:
     best = member.run_dir / "best"
 
     def work() -> Report:
-        if config.gpus > 1:
-            launch(config.gpus, ["train", str(_write_config(pipeline, member))])
+        start = find_start(pipeline, f"train:{member.name}")
+        if start.is_launched:
+            launch(start, ["train", str(write_config(pipeline, member))])
         else:
             run_train(member)
         return replace(
@@ -183,13 +186,14 @@ def _predict_step(pipeline: Pipeline, member: MemberConfig, selection: str) -> S
     def work() -> Report:
         from abhinaya.data.predictions import read_table
 
-        source = run_dir or _write_config(pipeline, member)
+        source = run_dir or write_config(pipeline, member)
         wanted = config.predict[selection]
-        if config.gpus > 1:
+        start = find_start(pipeline, f"predict:{selection}:{member.name}")
+        if start.is_launched:
             command = ["predict", str(source), "--manifest", str(config.manifest_path)]
             command += [part for name in wanted for part in ("--select", name)]
             command += [*_audio_root(pipeline), *(["--with", "embedding"] * with_embedding)]
-            launch(config.gpus, [*command, "--out", str(out)])
+            launch(start, [*command, "--out", str(out)])
             table = read_table(out)
         else:
             table = run_predict(
@@ -382,7 +386,7 @@ def _submit_step(pipeline: Pipeline) -> Step:
     )
 
 
-def _write_config(pipeline: Pipeline, member: MemberConfig) -> Path:
+def write_config(pipeline: Pipeline, member: MemberConfig) -> Path:
     """Write a member's resolved config where commands and launches can read it."""
     path = pipeline.config.out / "configs" / f"{member.name}.yaml"
     write_text(path, dump_yaml(member))

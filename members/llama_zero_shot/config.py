@@ -183,6 +183,13 @@ class LlamaZeroShotConfig(MemberConfig):
             return data
         return {**data, "vllm": {"tensor_parallel": None, **vllm}}
 
+    @property
+    def server(self) -> Literal["running", "own"] | None:
+        """What does the work of predicting: a server that runs, one of its own, or the process."""
+        if self.engine == "vllm" and self.vllm.server:
+            return "own"
+        return "running" if self.engine == "openai" else None
+
     @model_validator(mode="after")
     def _check_engine(self) -> Self:
         if self.engine == "transformers" and self.decoding.constrained:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -211,11 +210,11 @@ def test_two_devices_launch_transcribe_with_all_settings(chain, run_chain, monke
     run_chain(TRANSCRIBE, only=["transcribe"])
     Path("out/.steps/transcribe.json").unlink()
 
-    def launch(command, *, env, check):
+    def launch(command):
         commands.append(command)
-        return subprocess.CompletedProcess(command, 0)
+        return 0
 
-    monkeypatch.setattr(subprocess, "run", launch)
+    monkeypatch.setattr("abhinaya.pipeline.launch.run_and_pass_on", launch)
     settings = ("transcribe.timestamps=false", "transcribe.fp16=false", "transcribe.batch_size=2")
     run_chain(TRANSCRIBE, *settings, "gpus=2", only=["transcribe"])
     (command,) = commands
