@@ -50,6 +50,7 @@ def training_arguments(config: ClassifierConfig, folder: Path) -> TrainingArgume
         config.training.global_batch_size, given.get("per_device_train_batch_size"), n_processes
     )
     validates = config.data.validation is not None
+    n_workers = usable_workers(given.get("dataloader_num_workers", 0))
     strategy = given.get("save_strategy", "epoch")
     arguments = {
         **_DEFAULTS,
@@ -61,10 +62,13 @@ def training_arguments(config: ClassifierConfig, folder: Path) -> TrainingArgume
         "eval_steps": given.get("save_steps"),
         "per_device_eval_batch_size": config.inference.batch_size,
         "use_cpu": not torch.accelerator.is_available(),
+        # Workers that end with each epoch would start again for the next one, and for each
+        # validation, while the device waits.
+        **({"dataloader_persistent_workers": True, "dataloader_prefetch_factor": 4} if n_workers else {}),
         **given,
         "per_device_train_batch_size": per_device,
         "gradient_accumulation_steps": n_steps,
-        "dataloader_num_workers": usable_workers(given.get("dataloader_num_workers", 0)),
+        "dataloader_num_workers": n_workers,
         "output_dir": str(folder),
         "seed": config.seed,
         "data_seed": config.seed,

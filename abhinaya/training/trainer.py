@@ -130,6 +130,15 @@ class EmotionTrainer(Trainer):
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[Any]:
         return self._sampler
 
+    def _get_dataloader(self, *args: Any, **kwargs: Any) -> Any:
+        """Give a loader random numbers of its own, so that it takes none that dropout uses.
+
+        Otherwise a run with workers that live on, or a resumed one, would draw others.
+        """
+        loader: Any = super()._get_dataloader(*args, **kwargs)
+        loader.base_dataloader.generator = torch.Generator()
+        return loader
+
     def prediction_step(self, *args: Any, **kwargs: Any) -> tuple[Tensor | None, Any, Any]:
         """Return no loss: the Trainer would average those of batches, not of rows.
 
