@@ -130,7 +130,7 @@ def test_killed_training_may_resume_with_other_workers(
     kill_in_step: Callable[[int], None],
     workers: tuple[int, int],
 ) -> None:
-    """Workers live on from epoch to epoch; one that started anew drew a number that dropout uses."""
+    """Whenever workers started, they took a random number that dropout would have used."""
     run = tmp_path / "run"
     before, after = (f"training.dataloader_num_workers={number}" for number in workers)
     kill_in_step(8)
