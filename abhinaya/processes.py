@@ -20,7 +20,15 @@ from abhinaya.stopping.neighbours import check_neighbours, watch_neighbours
 if TYPE_CHECKING:
     from accelerate import PartialState
 
-__all__ = ["asks_for", "is_main_process", "join_launch", "map_in_shares", "meet", "splits_weights"]
+__all__ = [
+    "asks_for",
+    "gather",
+    "is_main_process",
+    "join_launch",
+    "map_in_shares",
+    "meet",
+    "splits_weights",
+]
 
 _logger = logging.getLogger(__name__)
 
@@ -104,6 +112,21 @@ def meet() -> None:
     state.wait_for_everyone()
 
 
+def gather(mine: _Item) -> list[_Item]:
+    """Return what every process of a launch has, in their order.
+
+    Args:
+        mine: what this process has; it can be pickled, and its tensors are on the CPU.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return [mine]
+    from accelerate.utils import gather_object
+
+    join_launch()
+    found: list[_Item] = gather_object([mine])
+    return found
+
+
 def map_in_shares(
     function: Callable[[_Item], _Result],
     items: Sequence[_Item],
@@ -135,7 +158,5 @@ def map_in_shares(
             advance(1)
     if n_processes == 1:
         return share
-    from accelerate.utils import gather_object
-
-    shares: list[list[_Result]] = gather_object([share])
+    shares = gather(share)
     return [shares[idx % n_processes][idx // n_processes] for idx in range(len(items))]

@@ -34,7 +34,9 @@ def test_two_processes_look_at_each_clip_once_and_name_who_is_late(tmp_path):
             from pathlib import Path
             from abhinaya import processes
             from abhinaya.loading import clips as module
+            import torch
             from abhinaya.loading.clips import Clip, digest_clips, split_readable
+            from abhinaya.nn.backbone import LayerMix
 
             logging.basicConfig(level=logging.INFO)
             processes._PATIENCE_S = 0.2
@@ -54,6 +56,10 @@ def test_two_processes_look_at_each_clip_once_and_name_who_is_late(tmp_path):
             readable, problems = split_readable(clips)
             found = [[c.utterance, c.duration_s] for c in readable], [p.utterance for p in problems]
             result = {"found": found, "digests": digest_clips(clips), "seen": seen}
+            mix = LayerMix(1, 1, standardize=True)
+            frames = torch.tensor([2.0, 4.0] if rank == 0 else [9.0]).reshape(1, 1, -1, 1)
+            mix.fit([(frames, torch.ones(1, frames.shape[2], dtype=torch.bool))])
+            result["standardized"] = [mix.mean.item(), mix.std.item()]
             (folder / f"{rank}.json").write_text(json.dumps(result))
             processes.meet()
         """)
@@ -77,6 +83,9 @@ def test_two_processes_look_at_each_clip_once_and_name_who_is_late(tmp_path):
     assert [entry[0] for entry in first["digests"]] == names
     assert len({entry[2] for entry in first["digests"]}) == 5
     assert (first["found"], first["digests"]) == (second["found"], second["digests"])
+    # Mean of 2, 4, 9 is 5; variance is (9 + 1 + 16) / 3.
+    for result in (first, second):
+        assert result["standardized"] == pytest.approx([5.0, (26 / 3) ** 0.5])
     looks = ("audio_digest", "audio_duration_s", "read_audio")
     seen = sorted(first["seen"] + second["seen"])
     assert seen == [[look, name] for look in looks for name in names]

@@ -130,7 +130,12 @@ def predict_classifier(
     chunks = cut(clips)
     if config.cache is not None:
         store = FeatureStore(config.cache, model.backbone, inputs, cropping)
-        unread = store.fill(clips, batch_size=config.inference.batch_size, device=state.device)
+        unread = store.fill(
+            clips,
+            batch_size=config.inference.batch_size,
+            device=state.device,
+            num_workers=config.inference.num_workers,
+        )
         bad = {problem.utterance for problem in unread}
         problems += unread
         chunks = [[clip for clip in chunk if clip.utterance not in bad] for chunk in chunks]

@@ -13,18 +13,21 @@ import logging
 import os
 import time
 from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from abhinaya.data.audio import audio_digest, read_audio
 from abhinaya.data.problems import Problem
 from abhinaya.errors import AudioError, BadValueError
 from abhinaya.files import atomic_path, digest_of, drop_lock, take_lock
 from abhinaya.loading.clips import Clip, Cropping, draw_segment, load_segments
+from abhinaya.loading.dataset import usable_workers
 from abhinaya.member import ContextBuilder, InputBuilder, Utterance
 from abhinaya.nn.backbone import Backbone
 from abhinaya.nn.classifier_config import CacheConfig
@@ -128,6 +131,7 @@ class FeatureStore:
         batch_size: int,
         device: torch.device,
         keep: Collection[Path] = (),
+        num_workers: int = 0,
     ) -> list[Problem]:
         """Compute what is missing; each process of a launch takes its share.
 
@@ -136,6 +140,7 @@ class FeatureStore:
             batch_size: clips per pass of the encoder.
             device: where the backbone is.
             keep: files of other stores that the same run needs; they count and are not deleted.
+            num_workers: processes that read audio beside this one.
 
         Returns:
             Problems of clips that cannot be used; these cannot be loaded later.
@@ -169,9 +174,15 @@ class FeatureStore:
         mine = [batch for batch in share if not all([self._touch(file) for _, file in batch])]
         n_clips = sum(len(batch) for batch in mine)
         is_checked = False
+        heard = DataLoader(
+            cast("Any", mine),
+            batch_size=None,
+            num_workers=usable_workers(num_workers),
+            collate_fn=partial(_hear, inputs=self.inputs, cropping=self.cropping),
+        )
         with progress("encoding", n_clips, shown=state.is_main_process) as advance:
-            for batch in mine:
-                self._encode(batch, device)
+            for batch, (inputs, places) in zip(mine, heard, strict=True):
+                self._encode(inputs, places, device)
                 is_checked = is_checked or self._check_size(batch, clips, keep)
                 advance(len(batch))
         meet()
@@ -212,19 +223,15 @@ class FeatureStore:
         return self.folder / key[:2] / f"{key}.npy"
 
     @torch.no_grad()
-    def _encode(self, entries: Sequence[tuple[Clip, Path]], device: torch.device) -> None:
-        segments: list[dict[str, Any]] = []
-        places: list[tuple[Path, int]] = []
-        for clip, file in entries:
-            try:
-                heard = load_segments(clip, self.cropping)
-            except AudioError:
-                continue  # `fill` reports every clip that has no file in the end
-            segments += [self.inputs.encode(segment) for segment in heard]
-            places.append((file, len(heard)))
-        if not segments:
+    def _encode(
+        self,
+        inputs: Mapping[str, Tensor],
+        places: Sequence[tuple[Path, int]],
+        device: torch.device,
+    ) -> None:
+        if not places:
             return
-        batch = {key: value.to(device) for key, value in self.inputs.collate(segments).items()}
+        batch = {key: value.to(device) for key, value in inputs.items()}
         was_training = self.backbone.training
         self.backbone.eval()
         states, mask = self.backbone.find_states(batch)
@@ -303,6 +310,25 @@ class FeatureStore:
             if file not in needed:
                 file.unlink(missing_ok=True)
                 excess -= size
+
+
+def _hear(
+    entries: Sequence[tuple[Clip, Path]], inputs: InputBuilder, cropping: Cropping
+) -> tuple[dict[str, Any], list[tuple[Path, int]]]:
+    """Return a batch of the segments of clips, and the file and number of those of each clip.
+
+    Clips that cannot be read are left out: `FeatureStore.fill` reports every one without a file.
+    """
+    segments: list[dict[str, Any]] = []
+    places: list[tuple[Path, int]] = []
+    for clip, file in entries:
+        try:
+            heard = load_segments(clip, cropping)
+        except AudioError:
+            continue
+        segments += [inputs.encode(segment) for segment in heard]
+        places.append((file, len(heard)))
+    return dict(inputs.collate(segments)) if segments else {}, places
 
 
 _held: dict[Path, int] = {}

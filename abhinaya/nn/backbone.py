@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from abhinaya.errors import BadValueError
+from abhinaya.processes import gather
 
 __all__ = ["Backbone", "LayerMix", "freeze"]
 
@@ -184,17 +185,20 @@ class LayerMix(nn.Module):
         """Take mean and standard deviation from training data, in float64.
 
         Args:
-            batches: iterable of (states (B, N, T, D), mask (B, T)).
+            batches: iterable of (states (B, N, T, D), mask (B, T)); in a launch each process has
+                its share of them, and all get the same numbers.
         """
         count = 0
-        total: Tensor | None = None
-        squares: Tensor | None = None
+        total = torch.zeros_like(self.mean, dtype=torch.float64).squeeze(1)  # (N, D)
+        squares = total.clone()
         for states, mask in batches:
             frames = states.double() * mask[:, None, :, None]
-            total = frames.sum((0, 2)) + (0 if total is None else total)
-            squares = frames.square().sum((0, 2)) + (0 if squares is None else squares)
+            total += frames.sum((0, 2))
+            squares += frames.square().sum((0, 2))
             count += int(mask.sum())
-        if total is None or squares is None or count < 2:
+        shares = gather((count, total.cpu(), squares.cpu()))
+        count, total, squares = (sum(parts[1:], parts[0]) for parts in zip(*shares, strict=True))
+        if count < 2:
             raise BadValueError(f"Standardising needs at least two frames, got {count}.")
         mean = total / count
         variance = (squares / count - mean.square()).clamp_min(0)

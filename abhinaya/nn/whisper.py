@@ -11,7 +11,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from transformers import WhisperConfig, WhisperFeatureExtractor
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
@@ -37,6 +39,7 @@ __all__ = [
     "hub_name",
     "load_encoder",
     "load_feature_extractor",
+    "log_mel",
     "openai_name",
     "read_openai",
 ]
@@ -191,6 +194,29 @@ def load_feature_extractor(base: str) -> WhisperFeatureExtractor:
     # Cropped models (SAILER's hears 15 s) often come with the file of the full one.
     extractor.n_samples = config.max_source_positions * SAMPLES_PER_FRAME
     return extractor
+
+
+def log_mel(extractor: WhisperFeatureExtractor, waveform: NDArray[np.float32]) -> NDArray[Any]:
+    """Return the log-mel spectrogram of a waveform in the model's window, shape (n_mels, F).
+
+    Only frames that hear the waveform are computed. Those of the silence behind it are all alike,
+    and the lowest of all, so they change none of the others.
+
+    Args:
+        extractor: from `load_feature_extractor`; its `n_samples` is the window.
+        waveform: 16 kHz samples, shape (S,), S at most the window.
+    """
+    n_frames = extractor.n_samples // extractor.hop_length
+    # Half a transform reaches back to the last sample. Two frames more: the last one is silent, and
+    # so is what is mirrored at the end for it.
+    n_heard = -(-(len(waveform) + extractor.n_fft // 2) // extractor.hop_length) + 2
+    found = extractor(
+        waveform,
+        sampling_rate=SAMPLE_RATE_HZ,
+        max_length=min(n_heard, n_frames) * extractor.hop_length,
+        return_tensors="np",
+    )["input_features"][0]
+    return np.pad(found, ((0, 0), (0, n_frames - found.shape[1])), mode="edge")
 
 
 def _locate(base: str) -> Path:

@@ -12,6 +12,8 @@ import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -286,13 +288,16 @@ def _fill(
 ) -> None:
     """Embed chunks of clips into the store; `reasons` gets why a digest has no embedding."""
     saved_at, is_saved = time.monotonic(), True
+    read = partial(_read_clip, model=model)
     try:
         with (
             progress("embedding voices", sum(map(len, chunks))) as advance,
             ThreadPoolExecutor(_N_READERS) as pool,
         ):
-            for chunk in chunks:
-                heard = list(pool.map(lambda entry: _embed_clip(entry[0], model), chunk))
+            reading = [pool.map(read, chunk) for chunk in chunks[:1]]
+            for chunk, following in zip_longest(chunks, chunks[1:], fillvalue=()):
+                heard = list(reading.pop())
+                reading.append(pool.map(read, following))  # while this chunk is embedded
                 waveforms: dict[str, FloatArray] = {}
                 for (_, digest), sound in zip(chunk, heard, strict=True):
                     if isinstance(sound, _Unusable):
@@ -313,8 +318,9 @@ def _fill(
             store.save()
 
 
-def _embed_clip(clip: Clip, model: SpeakerModel) -> FloatArray | _Unusable:
+def _read_clip(entry: tuple[Clip, str], model: SpeakerModel) -> FloatArray | _Unusable:
     """Return the middle of a clip as the model's input, shape (S,)."""
+    clip, _ = entry
     assert clip.path is not None
     try:
         waveform = read_audio(clip.path)

@@ -29,6 +29,9 @@ _DEFAULTS: dict[str, Any] = {
     # and a kill in that moment would leave half of it as the newest.
     "save_total_limit": 2,
 }
+# Workers that ended with each epoch would start again for the next one and for each validation,
+# while the device waits.
+_WITH_WORKERS = {"dataloader_persistent_workers": True, "dataloader_prefetch_factor": 4}
 _LOGGERS = ("tensorboard", "wandb")
 
 
@@ -54,7 +57,13 @@ def training_arguments(config: ClassifierConfig, folder: Path) -> TrainingArgume
         config.training.global_batch_size, given.get("per_device_train_batch_size"), n_processes
     )
     validates = config.data.validation is not None
+    n_workers = usable_workers(given.get("dataloader_num_workers", 0))
     strategy = given.get("save_strategy", "epoch")
+    if given.get("dataloader_persistent_workers") and not n_workers:
+        raise BadValueError(
+            "training.dataloader_persistent_workers is true, but training.dataloader_num_workers "
+            "is 0, so nothing could live on. Set the number of workers, or remove the former."
+        )
     arguments = {
         **_DEFAULTS,
         # So that a loss is there to be told whenever the model is evaluated.
@@ -65,10 +74,15 @@ def training_arguments(config: ClassifierConfig, folder: Path) -> TrainingArgume
         "eval_steps": given.get("save_steps"),
         "per_device_eval_batch_size": config.inference.batch_size,
         "use_cpu": not torch.accelerator.is_available(),
+        **(
+            {"dataloader_persistent_workers": True, "dataloader_prefetch_factor": 4}
+            if n_workers
+            else {}
+        ),
         **given,
         "per_device_train_batch_size": per_device,
         "gradient_accumulation_steps": n_steps,
-        "dataloader_num_workers": usable_workers(given.get("dataloader_num_workers", 0)),
+        "dataloader_num_workers": n_workers,
         "output_dir": str(folder),
         "seed": config.seed,
         "data_seed": config.seed,

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 import transformers
 from numpy.typing import NDArray
-from transformers import EvalPrediction, set_seed
+from torch.utils.data import DataLoader
+from transformers import EvalPrediction, TrainingArguments, set_seed
 
 import abhinaya
 from abhinaya.config import config_digest, dump_yaml
@@ -151,7 +152,7 @@ def train_classifier(
     set_seed(config.seed)
     model = build_classifier(member, config, len(manifest.emotions), counts.tolist())
     load_train, load_validation, collate = _loaders(
-        config, inputs, model, train, validation, arguments.device
+        config, inputs, model, train, validation, arguments
     )
     # Only now: weights or a config that do not work leave no folder behind.
     if state.is_main_process:
@@ -272,7 +273,7 @@ def _loaders(
     model: EmotionClassifier,
     train: _Rows,
     validation: _Rows | None,
-    device: torch.device,
+    arguments: TrainingArguments,
 ) -> tuple[SegmentLoader, SegmentLoader, Any]:
     """Return loaders of training and validation clips, and what makes their segments a batch."""
     audio = config.audio
@@ -282,6 +283,7 @@ def _loaders(
     crop_eval = Cropping(audio.eval_crop, audio.max_audio_s, audio.normalize)
     load_train, load_eval = fresh_loader(inputs, crop_train), fresh_loader(inputs, crop_eval)
     collate: Any = inputs.collate
+    device, num_workers = arguments.device, arguments.dataloader_num_workers
     if config.cache is not None:
         model.backbone.to(device)
         stores = [
@@ -291,7 +293,10 @@ def _loaders(
         size = config.inference.batch_size
         for store, clips in every:
             # The training features must survive the filling of the validation store.
-            unread = store.fill(clips, batch_size=size, device=device, keep=stores[0].files)
+            keep = stores[0].files
+            unread = store.fill(
+                clips, batch_size=size, device=device, keep=keep, num_workers=num_workers
+            )
             if unread:  # all of them could be read a moment ago
                 raise AudioError(
                     f"{len(unread)} clips can no longer be read for the cache, such as "
@@ -302,28 +307,31 @@ def _loaders(
     for module in model.backbone.modules():
         if isinstance(module, LayerMix) and module.standardize:
             model.backbone.to(device)
-            module.fit(_training_states(train, load_train, collate, model, config, device))
+            rows = ClipDataset(train.clips, load_train, train.targets)
+            size = config.inference.batch_size
+            module.fit(_training_states(rows, collate, model, size, arguments))
     return load_train, load_eval, collate
 
 
 def _training_states(
-    train: _Rows,
-    load: SegmentLoader,
-    collate: Any,
-    model: EmotionClassifier,
-    config: ClassifierConfig,
-    device: torch.device,
+    rows: ClipDataset, collate: Any, model: EmotionClassifier, size: int, args: TrainingArguments
 ) -> Any:
-    """Yield hidden states and masks of all training clips, in evaluation mode."""
+    """Yield hidden states and masks of this process' share of the rows, in evaluation mode."""
     model.eval()
-    size = config.inference.batch_size
+    batches = [
+        [(idx, 0) for idx in range(at, min(at + size, len(rows)))]  # of the first epoch
+        for at in range(0, len(rows), size)
+    ]
+    loader = DataLoader(
+        rows,
+        batch_sampler=batches[args.process_index :: args.world_size],
+        num_workers=args.dataloader_num_workers,
+        collate_fn=Collator(collate),
+    )
     with torch.no_grad():
-        for start in range(0, len(train.clips), size):
-            segments = [
-                segment for clip in train.clips[start : start + size] for segment in load(clip, 0)
-            ]
-            batch = {key: value.to(device) for key, value in collate(segments).items()}
-            yield model.backbone.find_states(batch)
+        for batch in loader:
+            inputs = {key: value.to(args.device) for key, value in batch["inputs"].items()}
+            yield model.backbone.find_states(inputs)
 
 
 def _metrics(validation: _Rows, model: EmotionClassifier, device: torch.device) -> Any:

@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors.torch import save_file
@@ -53,6 +53,7 @@ class _SetEpoch(TrainerCallback):
         **kwargs: Any,
     ) -> None:
         self.sampler.set_epoch(math.floor((state.epoch or 0) + 1e-6))
+        _draw_as_loaders_do()
 
 
 class _EpochLog(TrainerCallback):
@@ -135,9 +136,21 @@ class EmotionTrainer(ZeroTrainer, ShardedTrainer):
         return self._sampler
 
     def _get_dataloader(self, *args: Any, **kwargs: Any) -> DataLoader[Any]:
-        """Return what reads clips, also while a signal lets the last step be finished."""
-        loader: DataLoader[Any] = super()._get_dataloader(*args, **kwargs)
-        loader.worker_init_fn = functools.partial(_start_reader, loader.worker_init_fn)
+        """Return what reads clips, also while a signal lets the last step be finished.
+
+        Readers live on from epoch to epoch, so the loader draws a seed for them once, and where a
+        run is resumed once more. `_draw_as_loaders_do` keeps that from moving dropout.
+        """
+        loader: Any = super()._get_dataloader(*args, **kwargs)
+        own = loader.base_dataloader
+        own.worker_init_fn = functools.partial(_start_reader, own.worker_init_fn)
+        own.generator = torch.Generator()
+        return cast("DataLoader[Any]", loader)
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[Any]:
+        """Return what reads the clips of one validation."""
+        _draw_as_loaders_do()
+        loader: DataLoader[Any] = super().get_eval_dataloader(eval_dataset)
         return loader
 
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
@@ -206,6 +219,14 @@ class EmotionTrainer(ZeroTrainer, ShardedTrainer):
                 f"unexpected {list_some(load_result.unexpected_keys) or 'nothing'}. "
                 "Delete the checkpoint to go on from an earlier one."
             )
+
+
+def _draw_as_loaders_do() -> None:
+    """Take the number that a loader of torch draws for its readers, whether or not this one does.
+
+    So dropout is the same with any number of readers, and as it was before they lived on.
+    """
+    torch.empty((), dtype=torch.int64).random_()
 
 
 def _start_reader(seed: Callable[[int], None] | None, number: int) -> None:

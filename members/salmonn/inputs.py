@@ -56,6 +56,8 @@ class SalmonnInputs:
         Raises:
             BadValueError: if the waveform is missing or longer than the window.
         """
+        from abhinaya.nn.whisper import log_mel
+
         waveform = utterance.waveform
         if waveform is None:
             raise BadValueError(
@@ -68,9 +70,8 @@ class SalmonnInputs:
                 f"{self.window_s:g} s at once. Set audio.max_audio_s to {self.window_s:g} or less "
                 "and the crops to anything but full."
             )
-        features = self.extractor(waveform, sampling_rate=SAMPLE_RATE_HZ, return_tensors="np")
         encoded: dict[str, Any] = {
-            "input_features": features["input_features"][0],
+            "input_features": log_mel(self.extractor, waveform),
             "n_samples": len(waveform),
         }
         if self.published:

@@ -12,7 +12,7 @@ from abhinaya.errors import BadValueError
 from abhinaya.member import InputBuilder, Utterance
 from abhinaya.nn.backbone import Backbone, freeze
 from abhinaya.nn.lora import add_lora
-from abhinaya.nn.whisper import SAMPLES_PER_FRAME, load_encoder, load_feature_extractor
+from abhinaya.nn.whisper import SAMPLES_PER_FRAME, load_encoder, load_feature_extractor, log_mel
 from abhinaya.training.classifier_member import ClassifierMember
 from members.whisper_encoder.config import WhisperEncoderConfig
 from members.whisper_encoder.model import LogMelFrontEnd, WhisperBackbone, upper_half
@@ -59,9 +59,8 @@ class LogMelInputs:
                 f"{self.window_s:g} s at once. Set audio.max_audio_s to {self.window_s:g} and the "
                 "crops to anything but full."
             )
-        features = self.extractor(waveform, sampling_rate=SAMPLE_RATE_HZ, return_tensors="np")
         n_frames = max(1, -(-len(waveform) // SAMPLES_PER_FRAME))
-        return {"input_features": features["input_features"][0], "n_frames": n_frames}
+        return {"input_features": log_mel(self.extractor, waveform), "n_frames": n_frames}
 
     def collate(self, encoded: list[dict[str, Any]]) -> dict[str, Any]:
         """Return `input_features`, shape (B, n_mels, F), and `n_frames`, shape (B,)."""

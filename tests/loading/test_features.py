@@ -51,9 +51,9 @@ def clips(corpus: Path) -> list[Clip]:
     return [Clip(f"n{idx}.wav", corpus / f"n{idx}.wav", None, 0.5 + 0.1 * idx) for idx in range(10)]
 
 
-def fill(store: FeatureStore, clips: list[Clip], batch_size: int = 3) -> set[Path]:
+def fill(store: FeatureStore, clips: list[Clip], batch_size: int = 3, **options: Any) -> set[Path]:
     """Files of the store after it was filled without problems."""
-    assert store.fill(clips, batch_size=batch_size, device=CPU) == []
+    assert store.fill(clips, batch_size=batch_size, device=CPU, **options) == []
     return files_of(store)
 
 
@@ -184,6 +184,16 @@ def test_key_changes_with_crop_and_settings(
 ) -> None:
     before = fill(make_store(), clips)
     assert len(fill(make_store(**change), clips)) == 2 * len(before)
+
+
+def test_workers_that_read_the_audio_change_no_byte(
+    make_store: MakeStore, clips: list[Clip], tmp_path: Path
+) -> None:
+    stores = [make_store(tmp_path / name) for name in ("alone", "helped")]
+    alone, helped = (fill(store, clips, num_workers=n) for n, store in enumerate(stores))
+    assert len(alone) == len(clips)
+    for one, other in zip(sorted(alone), sorted(helped), strict=True):
+        assert one.read_bytes() == other.read_bytes()
 
 
 def test_key_changes_with_any_weight_of_the_encoder_alone(make_store: MakeStore) -> None:

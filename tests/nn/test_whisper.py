@@ -4,16 +4,17 @@ import json
 from pathlib import Path
 
 import huggingface_hub
+import numpy as np
 import pytest
 import torch
 import whisper
 from safetensors.torch import load_file, save_file
-from transformers import BertConfig
+from transformers import BertConfig, WhisperFeatureExtractor
 from whisper.model import ModelDimensions, Whisper
 
 from abhinaya.demo.checkpoints.encoders import write_whisper, write_whisper_openai
 from abhinaya.errors import CheckpointError, MissingFileError
-from abhinaya.nn.whisper import load_encoder, load_feature_extractor
+from abhinaya.nn.whisper import load_encoder, load_feature_extractor, log_mel
 
 Tensors = dict[str, torch.Tensor]
 
@@ -233,3 +234,22 @@ def test_preprocessor_window_follows_the_model(folder: Path) -> None:
     settings.update(chunk_length=30, n_samples=480000, nb_max_frames=3000)
     file.write_text(json.dumps(settings))
     assert load_feature_extractor(str(folder)).n_samples == 16000
+
+
+@pytest.mark.parametrize("n_mels", [80, 128])
+@pytest.mark.parametrize("n_samples", [1, 400, 4_000, 16_001, 31_201, 31_679, 31_840, 32_000])
+def test_log_mel_of_a_clip_is_that_of_its_whole_window(n_samples: int, n_mels: int) -> None:
+    """The silence behind a clip cost twice as much as the clip itself."""
+    extractor = WhisperFeatureExtractor(feature_size=n_mels)
+    extractor.n_samples = 32_000
+    for scale in (1e-4, 0.3):  # a quiet clip is cut at 1e-10, a loud one 80 dB below its peak
+        clip = np.random.default_rng(0).normal(0, scale, n_samples).astype(np.float32)
+        ours = log_mel(extractor, clip)
+        theirs = extractor(clip, sampling_rate=16_000, return_tensors="np")["input_features"][0]
+        assert ours.shape == (n_mels, 200)
+        assert ours.dtype == np.float32
+        # The matrix product sums in another order where there are fewer frames.
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=2e-6)
+        np.testing.assert_array_equal(
+            ours[:, -2:] == ours[:, -1:], theirs[:, -2:] == theirs[:, -1:]
+        )

@@ -253,3 +253,17 @@ def test_arguments_precision_is_that_of_the_config_whatever_the_launcher_says(
     assert built.mixed_precision == expected
     assert os.environ.get("ACCELERATE_MIXED_PRECISION", "no") == expected
     assert ("but the config decides" in caplog.text) == warns
+
+
+def test_arguments_workers_live_on_and_read_ahead(arguments_of: ArgumentsOf) -> None:
+    alone, built = arguments_of(), arguments_of("training.dataloader_num_workers=1")
+    assert (alone.dataloader_persistent_workers, alone.dataloader_prefetch_factor) == (False, None)
+    assert (built.dataloader_persistent_workers, built.dataloader_prefetch_factor) == (True, 4)
+    own = ("training.dataloader_persistent_workers=false", "training.dataloader_prefetch_factor=2")
+    built = arguments_of("training.dataloader_num_workers=1", *own)
+    assert (built.dataloader_persistent_workers, built.dataloader_prefetch_factor) == (False, 2)
+
+
+def test_arguments_persistent_workers_without_workers_raise(arguments_of: ArgumentsOf) -> None:
+    with pytest.raises(BadValueError, match=r"persistent_workers is true, but .*num_workers is 0"):
+        arguments_of("training.dataloader_persistent_workers=true")

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import textwrap
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -113,6 +114,58 @@ def test_two_processes_go_on_where_one_was_killed(
     assert (run / "checkpoint-4" / "model.safetensors").stat().st_mtime_ns == before
     for name in CHECKPOINTS:
         assert largest_difference(run / name, alone / name) < 1e-5
+
+
+@pytest.mark.slow
+def test_two_processes_decode_each_clip_once_before_training_and_once_to_standardise(
+    make_config: MakeConfig, trained: Train, wavlm_without_dropout: str, tmp_path: Path
+) -> None:
+    """Each process standardised over all clips."""
+    settings = (*SETTINGS, f"base={wavlm_without_dropout}", "freeze=encoder", "layer_weights=true")
+    settings += ("standardize=true", "audio.train_crop=first", "inference.batch_size=4")
+    run, file = tmp_path / "run", tmp_path / "config.yaml"
+    file.write_text(dump_yaml(make_config(run, *settings)))
+    script = tmp_path / "counting.py"
+    script.write_text(
+        textwrap.dedent("""
+            import os
+            from pathlib import Path
+            from abhinaya.cli import main
+            from abhinaya.loading import clips
+            from abhinaya.training.trainer import EmotionTrainer
+
+            read, train, seen = clips.read_audio, EmotionTrainer.train, []
+
+            def counting(path):
+                seen.append(path.name)
+                return read(path)
+
+            def begin(self, **options):
+                Path(f"seen-{os.environ['RANK']}.txt").write_text("\\n".join(seen))
+                return train(self, **options)
+
+            clips.read_audio, EmotionTrainer.train = counting, begin
+            main()
+        """)
+    )
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    command = ["train", str(file), "--json", "training.per_device_train_batch_size=2"]
+    done = subprocess.run(
+        [sys.executable, *launcher, str(script), *command],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    seen = Counter(
+        name for rank in range(2) for name in (tmp_path / f"seen-{rank}.txt").read_text().split()
+    )
+    # 34 clips to train on, and 9 for validation, which need no standardising.
+    assert Counter(seen.values()) == {2: 34, 1: 9}
+    for name in CHECKPOINTS:
+        assert largest_difference(run / name, trained(*settings) / name) < 1e-5
 
 
 @pytest.mark.slow

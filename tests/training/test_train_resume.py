@@ -122,15 +122,22 @@ def test_killed_training_resumes_to_the_same_bytes(
     assert {path.name for path in run.iterdir()} == {path.name for path in undisturbed.iterdir()}
 
 
+@pytest.mark.parametrize("workers", [(0, 1), (1, 0)])
 def test_killed_training_may_resume_with_other_workers(
-    train: Train, trained: Train, tmp_path: Path, kill_in_step: Callable[[int], None]
+    train: Train,
+    trained: Train,
+    tmp_path: Path,
+    kill_in_step: Callable[[int], None],
+    workers: tuple[int, int],
 ) -> None:
+    """Whenever workers started, they took a random number that dropout would have used."""
     run = tmp_path / "run"
+    before, after = (f"training.dataloader_num_workers={number}" for number in workers)
     kill_in_step(8)
     with pytest.raises(KilledError):
-        train(*SETTINGS, run_dir=run)
+        train(*SETTINGS, before, run_dir=run)
     kill_in_step(0)
-    train(*SETTINGS, "training.dataloader_num_workers=1", run_dir=run)
+    train(*SETTINGS, after, run_dir=run)
     assert weights_of(run) == weights_of(trained(*SETTINGS))
 
 

@@ -4,9 +4,16 @@ import numpy as np
 import pytest
 import soundfile as sf
 from golden_set import LENGTHS, ROWS, WAVS, golden
+from transformers.audio_utils import spectrogram
 
 from abhinaya.errors import BadShapeError
-from members.salmonn.beats.fbank import MIN_SAMPLES, N_MELS, kaldi_fbank, n_fbank_frames
+from members.salmonn.beats.fbank import (
+    MIN_SAMPLES,
+    N_MELS,
+    _window_and_filters,
+    kaldi_fbank,
+    n_fbank_frames,
+)
 
 GOLDEN = golden("salmonn")
 
@@ -61,6 +68,28 @@ def test_clip_of_a_tenth_of_a_second_is_padded_with_silence():
 def test_silence_is_the_floor():
     # (ln(2 ** -23) - 15.41663) / 13.11164 = (-15.94238 - 15.41663) / 13.11164
     np.testing.assert_allclose(kaldi_fbank(np.zeros(4000)), -2.391692, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("n_samples", [2800, 16_319, 16_320, 50_001])  # 100 frames are a block
+def test_frames_are_those_of_transformers_one_by_one(n_samples):
+    window, filters = _window_and_filters()
+    waveform = noise(n_samples)
+    theirs = spectrogram(
+        waveform * 2.0**15,
+        window,
+        frame_length=400,
+        hop_length=160,
+        fft_length=512,
+        power=2.0,
+        center=False,
+        preemphasis=0.97,
+        remove_dc_offset=True,
+        mel_filters=filters,
+        mel_floor=2.0**-23,
+        log_mel="log",
+    )
+    expected = (theirs.T - 15.41663) / (2 * 6.55582)
+    np.testing.assert_allclose(kaldi_fbank(waveform), expected, rtol=0, atol=5e-7)
 
 
 def test_constant_offset_is_silence():
