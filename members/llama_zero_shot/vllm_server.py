@@ -142,6 +142,8 @@ class VllmServerEngine:
         MissingPackageError: if vLLM or openai is missing.
     """
 
+    batch_size = 1  # the server makes its own, which nobody can have again
+
     def __init__(
         self,
         base: str,
