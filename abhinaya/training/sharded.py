@@ -56,6 +56,7 @@ _NOT_POSSIBLE = (
         ("", "transformer_based_wrap", "no_wrap"),
         "Set TRANSFORMER_BASED_WRAP; members name their layers themselves",
     ),
+    ("ACCELERATE_DYNAMO_BACKEND", _NO, "Compiled members have not been tried with FSDP"),
     ("ACCELERATE_USE_PARALLELISM_CONFIG", _NO, "Batches are split over all processes"),
 )
 

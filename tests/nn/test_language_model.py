@@ -12,6 +12,7 @@ import torch
 from golden_set import CONFIG, LLAMA, LLAMA3, SALMONN, TOKENS, classifier_of, golden, read_json
 from peft import LoraConfig, inject_adapter_in_model
 from transformers import (
+    AutoModel,
     GPT2Config,
     GPT2LMHeadModel,
     LlamaConfig,
@@ -265,3 +266,20 @@ def test_demo_tokenizers_need_nothing_but_their_own_files(tiny: str, tmp_path: P
     ids = load_tokenizer(str(tmp_path))(text).input_ids
     assert ids == load_tokenizer(tiny)(text).input_ids
     assert len(ids) > 5
+
+
+def test_weights_that_a_launch_splits_are_not_placed_first(
+    tiny: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On its own device each process would hold all of them before they are split."""
+    load, placed = AutoModel.from_pretrained, []
+
+    def spy(*args: Any, **options: Any) -> Any:
+        placed.append("device_map" in options)
+        return load(*args, **options)
+
+    monkeypatch.setattr(AutoModel, "from_pretrained", spy)
+    load_language_model(tiny, device=torch.device("cpu"))
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    load_language_model(tiny, device=torch.device("cpu"))
+    assert placed == [True, False]

@@ -64,6 +64,10 @@ def settle(make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPa
             r"FSDP_AUTO_WRAP_POLICY is 'SIZE_BASED_WRAP'.*Set TRANSFORMER_BASED_WRAP",
         ),
         (
+            {"ACCELERATE_DYNAMO_BACKEND": "INDUCTOR"},
+            r"BACKEND is 'INDUCTOR', .*Compiled mem",
+        ),
+        (
             {"ACCELERATE_USE_PARALLELISM_CONFIG": "true"},
             r"ACCELERATE_USE_PARALLELISM_CONFIG is 'true'.*Batches are split over all processes\.",
         ),
