@@ -96,8 +96,10 @@ def test_two_processes_under_deepspeed_train_what_one_does(
     runs: Runs, alone: dict[str, Path], member: str
 ) -> None:
     ours, theirs = alone[member], runs.folder / member
-    # In bf16 the last digit of a float32 decides now and then which way a weight is rounded.
-    noise, largest = (1e-3, 1e-4) if member.endswith("-bare") else (1e-4, 1e-6)
+    # In bf16 the last digit of a float32 decides now and then which way a weight is rounded, and
+    # one bit of bf16 is 0.4 %. The first step is still the same.
+    noise, largest = (4e-3, 5e-4) if member.endswith("-bare") else (1e-4, 1e-6)
+    assert losses(theirs)[0] == pytest.approx(losses(ours)[0], rel=1e-6)
     assert len(losses(ours)) == 6
     assert losses(theirs) == pytest.approx(losses(ours), rel=noise)
     assert losses(theirs, "eval_loss") == pytest.approx(losses(ours, "eval_loss"), rel=noise)

@@ -11,6 +11,7 @@ import torch
 from transformers import TrainingArguments
 
 from abhinaya.errors import BadValueError, CheckpointError
+from abhinaya.processes import join_launch, splits_weights
 from abhinaya.training.zero import ZeroTrainer, check_deepspeed
 
 
@@ -64,3 +65,19 @@ def test_launch_file_that_contradicts_the_config_is_refused(tmp_path: Path) -> N
         BadValueError, match=r"contradicts .*: gradient_accumulation_steps=3 vs hf .*=2\. Remove"
     ):
         check_deepspeed(arguments)
+
+
+@pytest.mark.parametrize(
+    ("stage", "expected"), [("1", False), ("2", False), ("3", True), (None, True)]
+)
+def test_zero3_splits_weights_and_what_does_not_train_splits_none(
+    monkeypatch: pytest.MonkeyPatch, stage: str | None, expected: bool
+) -> None:
+    """Without a stage, it stands in a file of DeepSpeed's own."""
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    monkeypatch.delenv("ACCELERATE_DEEPSPEED_ZERO_STAGE", raising=False)
+    if stage is not None:
+        monkeypatch.setenv("ACCELERATE_DEEPSPEED_ZERO_STAGE", stage)
+    assert splits_weights() == expected
+    join_launch()
+    assert not splits_weights()
