@@ -107,9 +107,8 @@ def _explain(err: BaseException, args: Sequence[str]) -> tuple[int, str]:
             err = found
     if isinstance(err, AbhinayaError):
         return 1, f"Error: {err}"
-    if (
-        isinstance(err, Interruption) or is_asked_to_stop()
-    ):  # whatever it was then, such as a reader of audio that was stopped too
+    # Asked to stop, whatever it is then, such as a reader of audio that was stopped as well.
+    if isinstance(err, Interruption) or is_asked_to_stop():
         return EXIT_CODE, "Stopped by a signal. Run the same command again to go on."
     if isinstance(err, OSError):
         # The file system's own refusals, such as a missing permission.
