@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import os
 import random
-import re
 import shutil
 import signal
 import subprocess
@@ -33,7 +32,24 @@ from abhinaya.demo.checkpoints.encoders import write_wavlm
 from abhinaya.demo.checkpoints.llama import write_llama
 from abhinaya.demo.corpus.release import write_corpus
 
-SAVE_STEPS = 10
+SAVE_STEPS = 5
+
+COUNTING = """
+import sys
+from abhinaya.cli import main
+from abhinaya.training.trainer import EmotionTrainer
+
+train = EmotionTrainer.training_step
+
+def training_step(self, *args, **kwargs):
+    with open(sys.argv[1], "a") as file:
+        file.write(f"{self.state.global_step}\\n")
+    return train(self, *args, **kwargs)
+
+EmotionTrainer.training_step = training_step
+main(sys.argv[2:])
+"""
+"""The command itself, which also notes every optimizer step that it begins."""
 
 
 class Ended(NamedTuple):
@@ -49,12 +65,12 @@ class Ended(NamedTuple):
 
 def write_inputs(root: Path) -> None:
     """Write corpus, weights and configs below a folder."""
-    release = write_corpus(root / "source", n_clips=192, n_speakers=8).release
+    release = write_corpus(root / "source", n_clips=96, n_speakers=8).release
     prepare_corpus("msp-podcast", release, root / "corpus")
     write_wavlm(root / "wavlm", n_layers=1, n_features=16, n_conv_features=8)
     write_llama(root / "llama", layout="llama3", chat_template=True)
     data = {"manifest": str(root / "corpus" / "manifest.parquet")}
-    training = {"global_batch_size": 8, "num_train_epochs": 12, "use_cpu": True}
+    training = {"global_batch_size": 8, "num_train_epochs": 6, "use_cpu": True}
     training |= {"save_strategy": "steps", "save_steps": SAVE_STEPS, "learning_rate": 0.001}
     speech = {"member": "wavlm", "name": "speech", "base": str(root / "wavlm"), "data": data}
     speech |= {"run_dir": "run", "audio": {"max_audio_s": 0.4}, "training": training}
@@ -70,7 +86,10 @@ def run(command: list[str], folder: Path, kill_after_s: float | None, number: in
     folder.mkdir(exist_ok=True)
     with (folder.parent / f"{folder.name}.log").open("ab") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "abhinaya", *command], cwd=folder, stdout=log, stderr=log
+            [sys.executable, "-c", COUNTING, f"{folder}.steps", *command],
+            cwd=folder,
+            stdout=log,
+            stderr=log,
         )
         try:
             return process.wait(kill_after_s)
@@ -91,12 +110,6 @@ def listing(folder: Path) -> set[str]:
     return {name for name in found if not name.endswith(".jsonl")}
 
 
-def newest_step(folder: Path) -> int:
-    """Return the step of the newest whole checkpoint."""
-    found = folder.glob("run/checkpoint-*/trainer_state.json")
-    return max((int(file.parent.name.rpartition("-")[2]) for file in found), default=0)
-
-
 def try_kills(
     command: list[str], start: Path | None, reference: Path, seconds: float, root: Path, seed: int
 ) -> Ended:
@@ -105,18 +118,17 @@ def try_kills(
     folder = root / f"{command[0]}-{Path(command[1]).stem}-{seed}"
     if start is not None:
         shutil.copytree(start, folder)
-    codes, n_twice = [], 0
+    codes = []
     for _ in range(1 + seed % 2):
         number = (signal.SIGKILL, signal.SIGTERM)[rng.randrange(2)]
         codes.append(run(command, folder, rng.uniform(0.3, 1) * seconds, number))
-        if command[0] == "train":
-            log = (folder.parent / f"{folder.name}.log").read_text(errors="replace")
-            seen = [int(step) for step in re.findall(r"training \S+: (\d+) of", log)]
-            n_twice += max(0, max(seen, default=0) - newest_step(folder))
     codes.append(run(command, folder, None, 0))
     ours, theirs = results(folder), results(reference)
     tables = [file for file in reference.glob("*.parquet") if file.name in ours]
     lost = sum(len(read_table(file)) - len(read_table(folder / file.name)) for file in tables)
+    steps = root / f"{folder.name}.steps"
+    done = steps.read_text().splitlines() if steps.is_file() else []
+    n_twice = len(done) - len(set(done))
     left = listing(folder) ^ listing(reference)
     return Ended(len(codes) - 1, ours == theirs, lost, n_twice, len(left), codes)
 
@@ -144,8 +156,10 @@ def main() -> None:
                 None,
             ),
         ]
-        print("| killed | runs | kills | equal bytes | rows lost | exit codes | left over |")
-        print("|---|---|---|---|---|---|---|")
+        print(
+            "| killed | runs | kills | equal bytes | rows lost | steps twice | codes | left over |"
+        )
+        print("|---|---|---|---|---|---|---|---|")
         for title, count, command, start in cases:
             if command[0] == "predict":
                 command += ["--out", "table.parquet"]
@@ -163,7 +177,8 @@ def main() -> None:
             print(
                 f"| {title} | {count} | {sum(end.n_kills for end in ends)} "
                 f"| {sum(end.is_equal for end in ends)} of {count} "
-                f"| {sum(end.n_rows_lost for end in ends)} | {', '.join(map(str, codes))} "
+                f"| {sum(end.n_rows_lost for end in ends)} "
+                f"| {sum(end.n_steps_twice for end in ends)} | {', '.join(map(str, codes))} "
                 f"| {sum(end.n_left for end in ends)} |",
                 flush=True,
             )

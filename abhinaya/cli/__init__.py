@@ -107,7 +107,7 @@ def _explain(err: BaseException, args: Sequence[str]) -> tuple[int, str]:
             err = found
     if isinstance(err, AbhinayaError):
         return 1, f"Error: {err}"
-    # After a signal whatever it was, such as a reader of audio that was stopped too.
+    # Asked to stop, whatever it is then, such as a reader of audio that was stopped as well.
     if isinstance(err, Interruption) or is_asked_to_stop():
         return EXIT_CODE, "Stopped by a signal. Run the same command again to go on."
     if isinstance(err, OSError):

@@ -52,23 +52,19 @@ def write_predictions(path):
     write_table(PredictionTable("t", MSP_PODCAST, names, probs.argmax(1), probs=probs), path)
 
 
+def write_texts(path):
+    texts = [np.random.default_rng(n).bytes(9).hex() for n in range(500)]
+    rows = [{"utterance": f"{n}.wav", "source": "s", "text": text} for n, text in enumerate(texts)]
+    write_transcripts(rows, path)
+
+
 WRITERS = {
     "text": lambda path: write_text(path, "x" * 9_000),
     "json": lambda path: write_json(path, ["x" * 9_000]),
     "csv": lambda path: write_csv(path, ["x"], [("x" * 9_000,)]),
     "table.parquet": write_predictions,
     "table.csv": write_predictions,
-    "transcripts.parquet": lambda path: write_transcripts(
-        [
-            {
-                "utterance": f"{n}.wav",
-                "source": "s",
-                "text": np.random.default_rng(n).bytes(9).hex(),
-            }
-            for n in range(500)
-        ],
-        path,
-    ),
+    "transcripts.parquet": write_texts,
     "weights": write_weights,
     "safetensors": write_safetensors,
     "ledger": lambda path: submission._write_ledger(path.parent, [{"note": "x" * 9_000}]),

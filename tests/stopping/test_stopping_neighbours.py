@@ -117,7 +117,9 @@ def test_process_killed_anywhere_stops_its_neighbour(tmp_path, victim, where, co
     assert (printed == "finished\n") == (where == "early")
 
 
-def test_process_killed_in_training_stops_its_neighbour(make_config, tmp_path):
+@pytest.fixture
+def both_training(make_config, tmp_path):
+    """Two processes that train together and have a checkpoint."""
     (tmp_path / "config.yaml").write_text(
         dump_yaml(make_config(tmp_path / "run", "training.num_train_epochs=300"))
     )
@@ -127,7 +129,23 @@ def test_process_killed_in_training_stops_its_neighbour(make_config, tmp_path):
         assert both[0].poll() is None, end_of(both[0])
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    both[1].send_signal(signal.SIGKILL)
-    code, _, said = end_of(both[0])
+    return both
+
+
+def test_signal_to_one_process_stops_both_behind_the_same_checkpoint(both_training, tmp_path):
+    both_training[1].send_signal(signal.SIGTERM)
+    ends = [end_of(process) for process in both_training]
+    assert [code for code, _, _ in ends] == [143, 143], ends
+    for _, _, said in ends:
+        assert said.endswith("Stopped by a signal. Run the same command again to go on.\n")
+        assert "Traceback" not in said
+    checkpoints = sorted(tmp_path.glob("run/checkpoint-*"), key=lambda path: path.stat().st_mtime)
+    names = {path.name for path in checkpoints[-1].iterdir()}
+    assert {"trainer_state.json", "rng_state_0.pth", "rng_state_1.pth"} <= names
+
+
+def test_process_killed_in_training_stops_its_neighbour(both_training):
+    both_training[1].send_signal(signal.SIGKILL)
+    code, _, said = end_of(both_training[0])
     assert code == 1, said
     assert "Error: Process 1 of 0 to 1 has ended before its work was done" in said
