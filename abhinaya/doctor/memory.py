@@ -200,7 +200,7 @@ def _measure(model: Any) -> Needs:
 
 def _build_skeleton(member: ClassifierBuilder, config: ClassifierConfig) -> Any:
     from abhinaya.nn.build import build_classifier
-    from abhinaya.nn.skeleton import skeletons
+    from abhinaya.nn.weight_files import skeletons
 
     if hasattr(config, "classifier"):  # its weights have the same shapes
         config = config.model_copy(update={"classifier": None})
