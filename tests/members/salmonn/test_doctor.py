@@ -361,8 +361,7 @@ def test_hub_ids_that_are_not_here_are_notes(parts, monkeypatch):
 
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(parts.folder / "hub"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    hub = {"base": "lmsys/vicuna-13b", "whisper": "openai/whisper-large-v2"}
-    findings = parts.findings(with_memory=True, **hub)
+    findings = parts.findings(with_memory=True, base="lmsys/vicuna-13b", whisper="openai/whisper")
     notes = {found.what for found in findings if "fetched when it is first used" in found.details}
     assert notes == {"base", "whisper"}
     assert "memory" in {found.what for found in findings}
