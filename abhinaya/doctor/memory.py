@@ -159,32 +159,29 @@ def find_needs(config: ClassifierConfig, n_processes: int = 1) -> Needs:
     waveform = rng.normal(size=round(config.audio.max_audio_s * SAMPLE_RATE_HZ))
     encoded = inputs.encode(Utterance("clip", waveform.astype("float32"), _LONG_TEXT))
 
-    def trace(n_rows: int, *, trains: bool, autocast: bool) -> int:
-        model = _build_skeleton(member, config)
-        if trains and is_checkpointed(config.training):
-            model.activation_checkpointing_enable()
-        batch = inputs.collate([encoded] * n_rows)
-        return activation_bytes(model, batch, n_rows, trains=trains, autocast=autocast)
-
+    model = _build_skeleton(member, config)
+    sizes = _measure(model)
     training, crop = config.training.arguments, config.audio.eval_crop
-    batch = trace(
-        config.inference.batch_size * (crop if isinstance(crop, int) else 1),
-        trains=False,
-        autocast=config.inference.precision != "float32",
-    )
-    step = trace(
-        rows_per_step(config.training, n_processes),
-        trains=True,
-        autocast=bool(training.get("bf16") or training.get("fp16")),
-    )
-    sizes = find_sizes(config)
-    step, batch = (n_bytes + sizes.unpacked for n_bytes in (step, batch))
-    return replace(sizes, training=max(step, batch), prediction=batch)
+    n_rows = config.inference.batch_size * (crop if isinstance(crop, int) else 1)
+    autocast = config.inference.precision != "float32"
+    batch = inputs.collate([encoded] * n_rows)
+    prediction = activation_bytes(model, batch, n_rows, trains=False, autocast=autocast)
+    if is_checkpointed(config.training):
+        model.activation_checkpointing_enable()
+    n_rows = rows_per_step(config.training, n_processes)
+    autocast = bool(training.get("bf16") or training.get("fp16"))
+    batch = inputs.collate([encoded] * n_rows)
+    step = activation_bytes(model, batch, n_rows, trains=True, autocast=autocast)
+    step, prediction = (n_bytes + sizes.unpacked for n_bytes in (step, prediction))
+    return replace(sizes, training=max(step, prediction), prediction=prediction)
 
 
 def find_sizes(config: ClassifierConfig) -> Needs:
     """Compute what a member's weights need, without running it."""
-    model = _build_skeleton(cast("ClassifierBuilder", load_member(config.member)), config)
+    return _measure(_build_skeleton(cast("ClassifierBuilder", load_member(config.member)), config))
+
+
+def _measure(model: Any) -> Needs:
     frozen = n_trained = unpacked = 0
     layers: Counter[str] = Counter()
     for name, value in model.named_parameters():
@@ -203,7 +200,7 @@ def find_sizes(config: ClassifierConfig) -> Needs:
 
 def _build_skeleton(member: ClassifierBuilder, config: ClassifierConfig) -> Any:
     from abhinaya.nn.build import build_classifier
-    from abhinaya.nn.skeleton import skeletons
+    from abhinaya.nn.weight_files import skeletons
 
     if hasattr(config, "classifier"):  # its weights have the same shapes
         config = config.model_copy(update={"classifier": None})

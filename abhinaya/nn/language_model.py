@@ -31,8 +31,8 @@ from abhinaya.errors import (
     MissingPackageError,
     list_some,
 )
-from abhinaya.nn.skeleton import builds_skeletons
 from abhinaya.nn.weight_files import (
+    builds_skeletons,
     check_loading_report,
     read_model_config,
     read_shapes,

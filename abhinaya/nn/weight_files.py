@@ -7,6 +7,7 @@ import re
 import zipfile
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 __all__ = [
+    "builds_skeletons",
     "check_fit",
     "check_loading_report",
     "open_safetensors",
@@ -28,9 +30,12 @@ __all__ = [
     "read_pickle",
     "read_shapes",
     "read_tensors",
+    "skeletons",
     "unusable",
     "weight_files",
 ]
+
+_is_skeleton = ContextVar("skeletons", default=False)
 
 # How torch's restricted unpickler says that a pickle asks for more than tensors and containers.
 _WANTS_CODE = re.compile(
@@ -254,6 +259,24 @@ def check_loading_report(
         where=base,
         advice=advice,
     )
+
+
+@contextmanager
+def skeletons() -> Iterator[None]:
+    """Make loaders of published weights build their models on the meta device within the block.
+
+    The files' config is read, and none of their weights. What is small may be loaded all the same.
+    """
+    token = _is_skeleton.set(True)
+    try:
+        yield
+    finally:
+        _is_skeleton.reset(token)
+
+
+def builds_skeletons() -> bool:
+    """Tell whether models are to be built without memory for their weights."""
+    return _is_skeleton.get()
 
 
 def refuse_misfit(

@@ -20,8 +20,8 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from abhinaya.data.audio import SAMPLE_RATE_HZ
 from abhinaya.errors import CheckpointError, MissingFileError
-from abhinaya.nn.skeleton import builds_skeletons
 from abhinaya.nn.weight_files import (
+    builds_skeletons,
     check_fit,
     open_safetensors,
     read_model_config,

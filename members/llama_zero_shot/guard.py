@@ -15,10 +15,18 @@ import subprocess
 import sys
 from contextlib import suppress
 
+__all__ = ["guard"]
+
 _POLL_S = 0.2
 
 
-def _guard(grace_s: float, command: list[str]) -> int:
+def guard(grace_s: float, command: list[str]) -> int:
+    """Run a command until standard input is closed, and return its exit code.
+
+    Args:
+        grace_s: between SIGTERM and SIGKILL.
+        command: with its arguments.
+    """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     child = subprocess.Popen(command, stdin=subprocess.DEVNULL, process_group=0)
     try:
@@ -36,4 +44,4 @@ def _guard(grace_s: float, command: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(_guard(float(sys.argv[1]), sys.argv[2:]))
+    sys.exit(guard(float(sys.argv[1]), sys.argv[2:]))

@@ -82,7 +82,7 @@ class OwnServer:
             raise
 
     def stop(self) -> None:
-        """End it and all its processes, and wait for that; calling it again does nothing."""
+        """Wait for the end of it and all its processes, once they are told; does nothing again."""
         self._stop()
 
     def check(self) -> None:

@@ -14,8 +14,12 @@ from abhinaya.errors import CheckpointError, MissingFileError, UnknownNameError
 from abhinaya.export.graph import MaskedExtractor
 from abhinaya.nn.backbone import Backbone, LayerMix
 from abhinaya.nn.backbone import freeze as freeze_module
-from abhinaya.nn.skeleton import builds_skeletons
-from abhinaya.nn.weight_files import check_loading_report, read_model_config, read_shapes
+from abhinaya.nn.weight_files import (
+    builds_skeletons,
+    check_loading_report,
+    read_model_config,
+    read_shapes,
+)
 
 __all__ = ["Freeze", "WavLMBackbone", "load_encoder"]
 

@@ -56,7 +56,7 @@ def write_encoder(folder: Path) -> dict[str, str]:
 
 
 def write_middle_s1(folder: Path) -> dict[str, str]:
-    write_wavlm(folder, n_layers=6, n_features=768, n_heads=12, n_conv_features=8)
+    write_wavlm(folder, n_layers=6, n_features=768, n_conv_features=8)
     return {"base": str(folder)}
 
 

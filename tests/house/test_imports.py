@@ -78,6 +78,7 @@ HEAVY = {"torch", "transformers", "peft", "accelerate", "whisper", "bitsandbytes
 
 MAY_IMPORT_HEAVY = re.compile(
     r"abhinaya/(asr|export|inference|loading|nn|speakers|training)/.*"
+    r"|abhinaya/doctor/trace\.py"
     r"|members/[a-z0-9_]+/(model|member)\.py"
     r"|members/gen_ser/(estimator|transport)\.py"
     r"|members/salmonn/(beats/[a-z]+|encoders|qformer|sequence)\.py"

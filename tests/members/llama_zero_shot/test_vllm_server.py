@@ -83,7 +83,7 @@ def test_table_comes_from_a_server_that_is_gone_afterwards(tmp_path):
         (
             "--never-ready",
             {"start_timeout_s": 0.7},
-            r"did not answer within 0.7 s \(vllm.start_timeout_s\)\. Its log is .*started with",
+            r"did not answer within 0.7 s \(vllm.start_timeout_s\)\. Its log is '.*t1\.vllm\.log'",
         ),
         ("--die-when-asked", {}, r"ended with exit code 3\. .*broken while it worked"),
     ],

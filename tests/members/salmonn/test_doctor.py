@@ -361,8 +361,7 @@ def test_hub_ids_that_are_not_here_are_notes(parts, monkeypatch):
 
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(parts.folder / "hub"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    hub = {"base": "lmsys/vicuna-13b-v1.1", "whisper": "openai/whisper-large-v2"}
-    findings = parts.findings(with_memory=True, **hub)
+    findings = parts.findings(with_memory=True, base="lmsys/vicuna-13b", whisper="openai/whisper")
     notes = {found.what for found in findings if "fetched when it is first used" in found.details}
     assert notes == {"base", "whisper"}
     assert "memory" in {found.what for found in findings}
@@ -372,8 +371,7 @@ def test_hub_ids_that_are_not_here_are_notes(parts, monkeypatch):
 def test_memory_is_compared_with_the_smallest_device(parts, monkeypatch):
     devices = (Device("cuda:0", "Large", 2**40), Device("cuda:1", "Small", 2**29))
     monkeypatch.setattr(memory, "find_devices", lambda: devices)
-    problems = dict(parts.problems(with_memory=True))
-    # The context alone takes 0.75 GiB; 0.85 of it is more than half a GiB.
+    problems = dict(parts.problems(with_memory=True))  # the context alone takes 0.75 GiB
     assert problems.keys() == {"memory for training", "memory for prediction"}
     assert "Small has 512.0 MiB. Choose a smaller batch" in problems["memory for training"]
 
