@@ -125,7 +125,7 @@ def read_csv_table(path: Path, required: Sequence[str] = (FILE_COLUMN, LABEL_COL
 
 
 def _read_plain(path: Path, required: Sequence[str]) -> pa.Table | None:
-    """Let Arrow read the file; None where it might read it otherwise than Python, or is faulty."""
+    """Read the file by Arrow; None where Python might read it otherwise, or would refuse it."""
     from pyarrow import csv as arrow_csv
 
     content = path.read_bytes()
