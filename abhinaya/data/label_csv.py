@@ -125,7 +125,7 @@ def read_csv_table(path: Path, required: Sequence[str] = (FILE_COLUMN, LABEL_COL
 
 
 def _read_plain(path: Path, required: Sequence[str]) -> pa.Table | None:
-    """Let Arrow read the file; None where it might read it otherwise than Python, or is faulty."""
+    """Read the file by Arrow; None where Python might read it otherwise, or would refuse it."""
     from pyarrow import csv as arrow_csv
 
     content = path.read_bytes()
@@ -142,12 +142,13 @@ def _read_plain(path: Path, required: Sequence[str]) -> pa.Table | None:
         )
     except (BadValueError, pa.ArrowException):
         return None
-    if table.column_names != header or not set(required) <= set(header):
+    is_repeated = len(set(header)) < len(header)
+    if table.column_names != header or is_repeated or not set(required) <= set(header):
         return None
     longest = [pc.max(pc.binary_length(column)).as_py() or 0 for column in table.columns]
     is_unnamed = pc.equal(pc.utf8_trim_whitespace(table.column(required[0])), "")
-    is_odd = len(set(header)) < len(header) or max(longest) > csv.field_size_limit()
-    return None if is_odd or pc.any(is_unnamed).as_py() else table
+    is_too_long = max(longest) > csv.field_size_limit()
+    return None if is_too_long or pc.any(is_unnamed).as_py() else table
 
 
 def write_labels(path: Path, names: Texts, labels: Texts) -> None:

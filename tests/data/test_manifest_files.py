@@ -162,3 +162,32 @@ def test_absent_audio_root_raises(tmp_path: Path) -> None:
     (tmp_path / "m.csv").write_text("utterance\na.wav\n")
     with pytest.raises(MissingFileError, match=r"audio root '.*nowhere' is not a folder"):
         read_manifest(tmp_path / "m.csv", audio_root=tmp_path / "nowhere")
+
+
+def lists_file(path: Path, lists: list[list[int] | None], kind: pa.DataType) -> Path:
+    """A manifest of another writer, with lists of votes of some type."""
+    rows = [{"utterance": f"{idx}.wav"} for idx in range(len(lists))]
+    write_manifest(make_manifest(rows, WORDS, path), path / "m.parquet")
+    table = pq.read_table(path / "m.parquet")
+    place = table.schema.get_field_index("votes")
+    table = table.set_column(place, "votes", pa.array(lists, type=kind))
+    pq.write_table(table, path / "m.parquet", row_group_size=2)
+    return path / "m.parquet"
+
+
+@pytest.mark.parametrize(
+    "kind", [pa.list_(pa.int32(), 3), pa.list_(pa.int64(), 3), pa.list_(pa.int32())]
+)
+def test_lists_of_votes_of_any_type_are_read_alike(tmp_path: Path, kind: pa.DataType) -> None:
+    lists = [[1, 0, 2], None, [0, 0, 0], [0, 5, 0], None]
+    votes = read_manifest(lists_file(tmp_path, lists, kind)).rows["votes"]
+    found = [None if counts is None else counts.tolist() for counts in votes]
+    assert found == [[1, 0, 2], None, None, [0, 5, 0], None]
+
+
+@pytest.mark.parametrize("width", [2, 3])
+def test_lists_of_votes_that_are_none_raise(tmp_path: Path, width: int) -> None:
+    wrong = [[0, 1], None] if width == 2 else [[0, -1, 0], None]
+    path = lists_file(tmp_path, wrong, pa.list_(pa.int32(), width))
+    with pytest.raises(ProblemsError, match=r"votes of 1 rows cannot be read, such as .*0\.wav"):
+        read_manifest(path)

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from abhinaya.data.labels import EmotionSet
+from abhinaya.data.labels import ABSTAIN, MSP_PODCAST, EmotionSet
 from abhinaya.data.predictions import PredictionTable
 from abhinaya.errors import BadValueError, UnknownNameError
 from ensembling.voting.vote_tables import vote_tables
@@ -101,3 +103,26 @@ def test_weights_that_do_not_fit_raise():
 def test_unknown_vote_rule_raises():
     with pytest.raises(UnknownNameError, match=r"vote rule 'sotf'. Did you mean 'soft'\?"):
         vote_tables([table("p", "A")], rule="sotf")
+
+
+@pytest.mark.parametrize("rule", ["plurality", "strict", "soft", "geometric", "weighted"])
+def test_a_vote_in_small_blocks_is_that_over_all_rows(monkeypatch, rule):
+    rng = np.random.default_rng(0)
+    tables = []
+    for name in "abcde":
+        probs = rng.dirichlet(np.ones(8), 11).astype(np.float32)
+        labels = np.where(rng.random(11) < 0.2, ABSTAIN, probs.argmax(axis=1))
+        utterances = [f"u{number}" for number in rng.permutation(11)]
+        tables.append(PredictionTable(name, MSP_PODCAST, utterances, labels, probs=probs))
+    weights = dict(zip("abcde", (1.0, 2.0, 1.0, 3.0, 0.5), strict=True))
+    options = {"rule": rule, "fallback": "N", "weights": weights if rule == "weighted" else None}
+    whole = vote_tables(tables, **options)
+    monkeypatch.setattr("ensembling.voting.vote_tables._BLOCK_SIZE", 3)
+    blocks = vote_tables(tables, **options)
+    assert blocks.labels.tolist() == whole.labels.tolist()
+    np.testing.assert_array_equal(blocks.probs, whole.probs)
+    assert blocks.decided_by == whole.decided_by
+    if rule in ("soft", "geometric"):
+        bare = replace(tables[0], probs=None, labels=np.zeros(11, dtype=np.int64))
+        with pytest.raises(BadValueError, match="only labels from 'a' on 11 of 11 utterances"):
+            vote_tables([bare, *tables[1:]], **options)
