@@ -293,7 +293,11 @@ def _run_all(plan: _Plan, speakers: Sequence[_Speaker], n_jobs: int) -> list[_Re
 
 
 def _run_some(plan: _Plan, speakers: Sequence[_Speaker]) -> list[_Result]:
-    return [_smooth_speaker(plan, speaker) for speaker in speakers]
+    from sklearn import config_context
+
+    # With a dozen points, checks of arguments take longer than the work.
+    with config_context(skip_parameter_validation=True, assume_finite=True):
+        return [_smooth_speaker(plan, speaker) for speaker in speakers]
 
 
 def _smooth_speaker(plan: _Plan, speaker: _Speaker) -> _Result:
