@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+import torch
 from torch.utils.data import Sampler
 
 __all__ = ["LengthGroupedSampler"]
@@ -48,6 +49,9 @@ class LengthGroupedSampler(Sampler[tuple[int, int]]):
         return n_batches * self.batch_size
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
+        # A loader draws such a number whenever its readers start. Drawn here, it is drawn once an
+        # epoch however long they live, and dropout is the same with any number of them.
+        torch.empty((), dtype=torch.int64).random_()
         rng = np.random.default_rng([self.seed, self.epoch])
         # Fills up from the start, as often as it takes.
         order = np.resize(rng.permutation(len(self.lengths)), len(self))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pickle
 import shlex
 import signal
 import socket
@@ -16,6 +15,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from pydantic import TypeAdapter
 
 from abhinaya.config import TrainedConfig
 from abhinaya.errors import AbhinayaError
@@ -169,7 +170,7 @@ def _report_path(out: Path, name: str) -> Path:
 def leave_report(out: Path, name: str, report: Report) -> None:
     """Write what a step says where the process that started it finds it."""
     with atomic_path(_report_path(out, name)) as temporary:
-        temporary.write_bytes(pickle.dumps(report))
+        temporary.write_bytes(TypeAdapter(Report).dump_json(report))
 
 
 def take_report(out: Path, name: str) -> Report | None:
@@ -177,6 +178,6 @@ def take_report(out: Path, name: str) -> Report | None:
     path = _report_path(out, name)
     if not path.is_file():
         return None
-    report: Report = pickle.loads(path.read_bytes())
+    report = TypeAdapter(Report).validate_json(path.read_bytes())
     path.unlink()
     return report

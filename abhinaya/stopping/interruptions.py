@@ -21,8 +21,8 @@ __all__ = [
     "Interruption",
     "deferred",
     "heeding_signals",
-    "ignore_signals",
     "is_asked_to_stop",
+    "outlast_signals",
     "run_and_pass_on",
 ]
 
@@ -71,7 +71,7 @@ def _stop(number: int, frame: FrameType | None) -> None:
     now = time.monotonic()
     if _asked_at is not None:
         if now - _asked_at > _ECHO_S:
-            os._exit(EXIT_CODE)
+            os._exit(0)  # torch would complain of any other code
         return
     _asked_at = now
     if not _actions:
@@ -96,10 +96,20 @@ def deferred(action: Callable[[], object] = lambda: None) -> Iterator[None]:
         raise Interruption
 
 
-def ignore_signals(*_: object) -> None:
-    """Keep a process that works for another one, such as a reader of audio, from stopping."""
+def outlast_signals(is_left: Callable[[], bool]) -> None:
+    """Keep a process that works for another one, such as a reader of audio, from stopping first.
+
+    Args:
+        is_left: returns True once the other one leaves; SIGTERM, by which Python ends the processes
+            that it leaves behind, then ends this one.
+    """
+
+    def heed(*_: object) -> None:
+        if is_left():
+            os._exit(0)  # torch would complain of any other code
+
     for number in _SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
+        signal.signal(number, heed if number == signal.SIGTERM else signal.SIG_IGN)
 
 
 def run_and_pass_on(command: Sequence[str], env: Mapping[str, str] | None = None) -> int:

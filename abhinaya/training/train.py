@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,8 +11,7 @@ import numpy as np
 import torch
 import transformers
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader
-from transformers import EvalPrediction, TrainingArguments, set_seed
+from transformers import EvalPrediction, set_seed
 
 import abhinaya
 from abhinaya.config import config_digest, dump_yaml
@@ -21,15 +19,13 @@ from abhinaya.data.labels import ABSTAIN, EmotionSet
 from abhinaya.data.manifest import Manifest
 from abhinaya.data.problems import PROBLEMS, Problem, write_problems
 from abhinaya.data.transcripts import read_transcripts, transcripts_path
-from abhinaya.errors import AudioError, BadValueError, list_some
+from abhinaya.errors import BadValueError, list_some
 from abhinaya.evaluation.metrics import scores
 from abhinaya.files import atomic_folder, digest_of, write_csv
-from abhinaya.loading.clips import Clip, Cropping, collect_clips, split_readable, split_short
-from abhinaya.loading.dataset import ClipDataset, Collator, SegmentLoader, fresh_loader
-from abhinaya.loading.features import FeatureStore
+from abhinaya.loading.clips import collect_clips, split_readable, split_short
+from abhinaya.loading.dataset import ClipDataset, Collator
 from abhinaya.loading.targets import hard_targets, soft_targets
 from abhinaya.member import InputBuilder
-from abhinaya.nn.backbone import LayerMix
 from abhinaya.nn.build import ClassifierBuilder, build_classifier
 from abhinaya.nn.checkpoint import save_checkpoint, write_training_rows
 from abhinaya.nn.classifier import EmotionClassifier
@@ -39,6 +35,7 @@ from abhinaya.nn.losses import AdaptiveFocalLoss
 from abhinaya.processes import join_launch, meet
 from abhinaya.stopping.interruptions import deferred
 from abhinaya.training.arguments import training_arguments, warn_of_split_batches
+from abhinaya.training.loaders import Rows, make_loaders
 from abhinaya.training.run_directory import RunDirectory
 from abhinaya.training.sharded import make_whole
 from abhinaya.training.trainer import EmotionTrainer
@@ -71,15 +68,6 @@ _NOT_IN_DIGEST = (
     "training.gradient_checkpointing",
     "training.activation_checkpointing",
 )
-
-
-@dataclass(frozen=True)
-class _Rows:
-    """Usable rows of a selection: clips, targets for the loss, and true class indices (U,)."""
-
-    clips: list[Clip]
-    targets: NDArray[Any]
-    truth: NDArray[np.int64]
 
 
 def training_digest(config: ClassifierConfig, manifest: Manifest) -> str:
@@ -151,7 +139,7 @@ def train_classifier(
 
     set_seed(config.seed)
     model = build_classifier(member, config, len(manifest.emotions), counts.tolist())
-    load_train, load_validation, collate = _loaders(
+    load_train, load_validation, collate = make_loaders(
         config, inputs, model, train, validation, arguments
     )
     # Only now: weights or a config that do not work leave no folder behind.
@@ -211,7 +199,7 @@ def _usable_rows(
     manifest: Manifest,
     inputs: InputBuilder,
     use: Literal["train", "validation"],
-) -> tuple[_Rows, list[Problem]]:
+) -> tuple[Rows, list[Problem]]:
     """Collect rows with target and readable input, longest first; and why others are not."""
     selection = config.data.train if use == "train" else config.data.validation or ()
     rows = manifest.select(selection)
@@ -253,10 +241,10 @@ def _usable_rows(
     # Sorted, so that validation batches hold clips of similar length.
     clips.sort(key=lambda clip: (-clip.size, clip.utterance))
     order = [place[clip.utterance] for clip in clips]
-    return _Rows(clips, targets[order], truth[order]), problems + unreadable
+    return Rows(clips, targets[order], truth[order]), problems + unreadable
 
 
-def _only_with_truth(rows: _Rows, config: ClassifierConfig) -> _Rows:
+def _only_with_truth(rows: Rows, config: ClassifierConfig) -> Rows:
     """Return the true classes of rows; macro-F1 needs one, and votes alone are none."""
     kept = np.flatnonzero(rows.truth != ABSTAIN)
     if len(kept) == 0:
@@ -264,77 +252,10 @@ def _only_with_truth(rows: _Rows, config: ClassifierConfig) -> _Rows:
             f"No row of data.validation {', '.join(config.data.validation or ())!r} has a label of "
             "the emotion set. Choose another selection, or null to keep the last checkpoint."
         )
-    return _Rows([rows.clips[idx] for idx in kept], rows.targets[kept], rows.truth[kept])
+    return Rows([rows.clips[idx] for idx in kept], rows.targets[kept], rows.truth[kept])
 
 
-def _loaders(
-    config: ClassifierConfig,
-    inputs: InputBuilder,
-    model: EmotionClassifier,
-    train: _Rows,
-    validation: _Rows | None,
-    arguments: TrainingArguments,
-) -> tuple[SegmentLoader, SegmentLoader, Any]:
-    """Return loaders of training and validation clips, and what makes their segments a batch."""
-    audio = config.audio
-    crop_train = Cropping(
-        audio.train_crop, audio.max_audio_s, audio.normalize, config.seed, audio.augment
-    )
-    crop_eval = Cropping(audio.eval_crop, audio.max_audio_s, audio.normalize)
-    load_train, load_eval = fresh_loader(inputs, crop_train), fresh_loader(inputs, crop_eval)
-    collate: Any = inputs.collate
-    device, num_workers = arguments.device, arguments.dataloader_num_workers
-    if config.cache is not None:
-        model.backbone.to(device)
-        stores = [
-            FeatureStore(config.cache, model.backbone, inputs, c) for c in (crop_train, crop_eval)
-        ]
-        every = [(stores[0], train.clips)] + ([(stores[1], validation.clips)] if validation else [])
-        size = config.inference.batch_size
-        for store, clips in every:
-            # The training features must survive the filling of the validation store.
-            keep = stores[0].files
-            unread = store.fill(
-                clips, batch_size=size, device=device, keep=keep, num_workers=num_workers
-            )
-            if unread:  # all of them could be read a moment ago
-                raise AudioError(
-                    f"{len(unread)} clips can no longer be read for the cache, such as "
-                    f"{unread[0].utterance!r}: {unread[0].reason} Run again to leave them out."
-                )
-        load_train, load_eval = stores[0].load, stores[1].load
-        collate = stores[0].collate
-    for module in model.backbone.modules():
-        if isinstance(module, LayerMix) and module.standardize:
-            model.backbone.to(device)
-            rows = ClipDataset(train.clips, load_train, train.targets)
-            size = config.inference.batch_size
-            module.fit(_training_states(rows, collate, model, size, arguments))
-    return load_train, load_eval, collate
-
-
-def _training_states(
-    rows: ClipDataset, collate: Any, model: EmotionClassifier, size: int, args: TrainingArguments
-) -> Any:
-    """Yield hidden states and masks of this process' share of the rows, in evaluation mode."""
-    model.eval()
-    batches = [
-        [(idx, 0) for idx in range(at, min(at + size, len(rows)))]  # of the first epoch
-        for at in range(0, len(rows), size)
-    ]
-    loader = DataLoader(
-        rows,
-        batch_sampler=batches[args.process_index :: args.world_size],
-        num_workers=args.dataloader_num_workers,
-        collate_fn=Collator(collate),
-    )
-    with torch.no_grad():
-        for batch in loader:
-            inputs = {key: value.to(args.device) for key, value in batch["inputs"].items()}
-            yield model.backbone.find_states(inputs)
-
-
-def _metrics(validation: _Rows, model: EmotionClassifier, device: torch.device) -> Any:
+def _metrics(validation: Rows, model: EmotionClassifier, device: torch.device) -> Any:
     """Return what scores the logits of all validation rows, in their order and once each.
 
     The loss is that of one batch of all rows: `loss.reduction` divides by their number, or by the

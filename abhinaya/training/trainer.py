@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
 import logging
 import math
@@ -26,7 +27,7 @@ from transformers.trainer_utils import rotate_checkpoints
 from abhinaya.errors import CheckpointError, list_some
 from abhinaya.loading.sampling import LengthGroupedSampler
 from abhinaya.progress import progress
-from abhinaya.stopping.interruptions import ignore_signals
+from abhinaya.stopping.interruptions import outlast_signals
 from abhinaya.training.interruptions import Watch, whole_checkpoint
 from abhinaya.training.sharded import ShardedTrainer
 from abhinaya.training.zero import ZeroTrainer
@@ -53,7 +54,6 @@ class _SetEpoch(TrainerCallback):
         **kwargs: Any,
     ) -> None:
         self.sampler.set_epoch(math.floor((state.epoch or 0) + 1e-6))
-        _draw_as_loaders_do()
 
 
 class _EpochLog(TrainerCallback):
@@ -139,17 +139,22 @@ class EmotionTrainer(ZeroTrainer, ShardedTrainer):
         """Return what reads clips, also while a signal lets the last step be finished.
 
         Readers live on from epoch to epoch, so the loader draws a seed for them once, and where a
-        run is resumed once more. `_draw_as_loaders_do` keeps that from moving dropout.
+        run is resumed once more: not out of the numbers that dropout uses.
         """
         loader: Any = super()._get_dataloader(*args, **kwargs)
         own = loader.base_dataloader
-        own.worker_init_fn = functools.partial(_start_reader, own.worker_init_fn)
+        is_left = torch.zeros(1, dtype=torch.bool).share_memory_()
+        atexit.register(is_left.fill_, True)
+        own.worker_init_fn = functools.partial(_start_reader, own.worker_init_fn, is_left)
         own.generator = torch.Generator()
         return cast("DataLoader[Any]", loader)
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[Any]:
-        """Return what reads the clips of one validation."""
-        _draw_as_loaders_do()
+        """Return what reads the clips of one validation.
+
+        It draws the number that the sampler of training draws for an epoch.
+        """
+        torch.empty((), dtype=torch.int64).random_()
         loader: DataLoader[Any] = super().get_eval_dataloader(eval_dataset)
         return loader
 
@@ -221,16 +226,8 @@ class EmotionTrainer(ZeroTrainer, ShardedTrainer):
             )
 
 
-def _draw_as_loaders_do() -> None:
-    """Take the number that a loader of torch draws for its readers, whether or not this one does.
-
-    So dropout is the same with any number of readers, and as it was before they lived on.
-    """
-    torch.empty((), dtype=torch.int64).random_()
-
-
-def _start_reader(seed: Callable[[int], None] | None, number: int) -> None:
-    ignore_signals()
+def _start_reader(seed: Callable[[int], None] | None, is_left: Tensor, number: int) -> None:
+    outlast_signals(lambda: bool(is_left))
     if seed is not None:
         seed(number)
 

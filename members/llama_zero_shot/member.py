@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,7 @@ from abhinaya.data.predictions import PredictionTable
 from abhinaya.data.problems import Problem
 from abhinaya.data.transcripts import read_transcripts, transcripts_path
 from abhinaya.doctor.findings import Findings
-from abhinaya.errors import AudioError, BadValueError
+from abhinaya.errors import AbhinayaError, AudioError, BadValueError
 from abhinaya.files import read_json, write_json
 from abhinaya.inference.zero_shot import Outcome, ZeroShotMember, predict_outcomes
 from abhinaya.loading.clips import Clip
@@ -266,15 +267,13 @@ def _ask(
     that a kill interrupted is asked again as it was: among other neighbours it would be rounded
     otherwise.
     """
-    from abhinaya.inference.sharding import shards_of
-
     missing = [key for key in questions if key not in store]
     missing.sort(key=lambda key: (-questions[key].n_chars, key))
     # Nobody writes before all have looked, or the shares would overlap and miss.
     meet()
     size = engine.batch_size
     if size > 1 and missing:
-        file = shards_of(plan) / "asked.json"
+        file = _batches_of(plan)
         asked = read_json(file) if file.is_file() else []
         meet()
         if not set(missing) <= set(asked):  # at the first start
@@ -292,10 +291,30 @@ def _ask(
                 store.add(mine[idx], answer)
             advance(1)
 
-        engine.ask([questions[key] for key in mine], keep)
+        try:
+            engine.ask([questions[key] for key in mine], keep)
+        except AbhinayaError:
+            if state.is_main_process and not any(key in store for key in missing):
+                _forget_batches(plan)
+            raise
     store.close()
     meet()
     store.refresh()
+
+
+def _batches_of(plan: TablePlan) -> Path:
+    """Return the file that keeps what is asked in which batch until the table is there."""
+    from abhinaya.inference.sharding import shards_of
+
+    return shards_of(plan) / "asked.json"
+
+
+def _forget_batches(plan: TablePlan) -> None:
+    file = _batches_of(plan)
+    file.unlink(missing_ok=True)
+    with suppress(OSError):  # shards of the same table may lie there
+        file.parent.rmdir()
+        file.parent.parent.rmdir()
 
 
 def _total(counts: Sequence[int | None]) -> int | None:

@@ -8,12 +8,11 @@ of one machine's processes, which needs a compiler, is off.
 
 import sys
 
-import deepspeed.ops
-
-from abhinaya.cli import app
-
-deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-
 if __name__ == "__main__":
+    import deepspeed.ops
+
+    from abhinaya.cli import app
+
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     for command in " ".join(sys.argv[1:]).split(" then "):
         app(command.split(), standalone_mode=False)

@@ -35,9 +35,8 @@ def _prepare_and_tell(*args: Any) -> Any:
     return model
 
 
-AcceleratorState.__init__ = _start_with_fsdp  # type: ignore[method-assign]
-accelerator.fsdp2_prepare_model = _prepare_and_tell
-
 if __name__ == "__main__":
+    AcceleratorState.__init__ = _start_with_fsdp  # type: ignore[method-assign]
+    accelerator.fsdp2_prepare_model = _prepare_and_tell
     for command in " ".join(sys.argv[1:]).split(" then "):
         app(command.split(), standalone_mode=False)

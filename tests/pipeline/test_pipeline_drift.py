@@ -51,7 +51,7 @@ NOT_APPLICABLE = {
     ("predict", "--audio-root"): "audio_root of the whole chain",
     ("predict", "--select"): "predict names the selections",
     ("predict", "--out"): "tables/SELECTION/MEMBER.parquet",
-    ("predict", "overrides"): "set of the chain and of the member",
+    ("predict", "others"): "set of the chain and of the member; a chain has a corpus",
     ("predict", "--with"): "with_embedding, and smooth.embeddings",
     ("vote", "--out"): "tables/SELECTION/NAME.parquet",
     ("fit", "--out"): "adaptation.json",
