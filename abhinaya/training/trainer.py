@@ -143,7 +143,8 @@ class EmotionTrainer(ZeroTrainer, ShardedTrainer):
         """
         loader: Any = super()._get_dataloader(*args, **kwargs)
         own = loader.base_dataloader
-        is_left = torch.zeros(1, dtype=torch.bool).share_memory_()
+        is_left: Any = torch.zeros(1, dtype=torch.bool)
+        is_left.share_memory_()
         atexit.register(is_left.fill_, True)
         own.worker_init_fn = functools.partial(_start_reader, own.worker_init_fn, is_left)
         own.generator = torch.Generator()

@@ -19,7 +19,7 @@ from abhinaya.data.predictions import PredictionTable
 from abhinaya.data.problems import Problem
 from abhinaya.data.transcripts import read_transcripts, transcripts_path
 from abhinaya.doctor.findings import Findings
-from abhinaya.errors import AbhinayaError, AudioError, BadValueError
+from abhinaya.errors import AudioError, BadValueError
 from abhinaya.files import read_json, write_json
 from abhinaya.inference.zero_shot import Outcome, ZeroShotMember, predict_outcomes
 from abhinaya.loading.clips import Clip
@@ -293,7 +293,7 @@ def _ask(
 
         try:
             engine.ask([questions[key] for key in mine], keep)
-        except AbhinayaError:
+        except Exception:
             if state.is_main_process and not any(key in store for key in missing):
                 _forget_batches(plan)
             raise
