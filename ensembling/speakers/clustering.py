@@ -94,7 +94,13 @@ def _k_means(points: FloatArray, n_clusters: int, seed: int) -> NDArray[np.int64
     A speaker has few points: seven tenths of the time of `KMeans.fit` goes into checks and into
     drawing one start after the other. Tests hold the two to each other.
     """
-    from sklearn.cluster._kmeans import _is_same_clustering, _kmeans_single_lloyd
+    from sklearn.cluster import KMeans
+
+    try:
+        from sklearn.cluster._kmeans import _is_same_clustering, _kmeans_single_lloyd
+    except ImportError:  # a private part, which another version may have renamed
+        model = KMeans(n_clusters, n_init=_N_STARTS, random_state=seed)
+        return np.asarray(model.fit_predict(points))
 
     tolerance = 1e-4 * np.mean(np.var(points, axis=0))
     points = np.ascontiguousarray(points - points.mean(axis=0))

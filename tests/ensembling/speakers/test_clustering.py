@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import sys
+from types import ModuleType
+
 import numpy as np
 import pytest
 from sklearn.cluster import KMeans
@@ -23,3 +26,10 @@ def test_k_means_equals_scikit_learn(width, n_steps):
             theirs = KMeans(n_clusters, n_init=10, random_state=seed).fit_predict(points)
             numbered = {old: new for new, old in enumerate(dict.fromkeys(theirs.tolist()))}
             assert ours.tolist() == [numbered[old] for old in theirs.tolist()]
+
+
+def test_k_means_is_that_of_the_class_where_its_parts_have_other_names(monkeypatch):
+    points = np.random.default_rng(1).normal(size=(30, 3))
+    quick = cluster_points(points, 4)
+    monkeypatch.setitem(sys.modules, "sklearn.cluster._kmeans", ModuleType("other"))
+    assert cluster_points(points, 4).tolist() == quick.tolist()
