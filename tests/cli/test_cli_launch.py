@@ -165,12 +165,12 @@ def test_second_run_is_refused_and_a_step_of_the_first_is_not(run_cli, folder, m
     ("launch", "said"),
     [
         (
-            "{default: acelerate}",
-            "launch.default.launcher: there is no launcher 'acelerate', expected here, "
+            "{default: accelerat}",
+            "launch.default.launcher: there is no launcher 'accelerat', expected here, "
             "accelerate, slurm. Did you mean 'accelerate'?",
         ),
         ("{steps: {trian: here}}", "Unknown step in launch.steps 'trian'. Did you mean 'train'?"),
-        ("{defualt: here}", "launch.defualt is unknown, did you mean launch.default?"),
+        ("{deflt: here}", "launch.deflt is unknown, did you mean launch.default?"),
         (
             "{default: {launcher: here, config_file: accelerate/fsdp2.yaml}}",
             "config_file has no effect with the launcher 'here'; remove one of the two",
@@ -198,8 +198,8 @@ def test_second_run_is_refused_and_a_step_of_the_first_is_not(run_cli, folder, m
             "The job of the step 'prepare' has slurm.time None. Say in launch how many minutes",
         ),
         (
-            "{default: {launcher: slurm, slurm: {partiton: gpu}}}",
-            "Unknown SLURM parameter of the step 'prepare' 'partiton'. Did you mean 'partition'?",
+            "{default: {launcher: slurm, slurm: {partitin: gpu}}}",
+            "Unknown SLURM parameter of the step 'prepare' 'partitin'. Did you mean 'partition'?",
         ),
         (
             "{default: {launcher: slurm, slurm: {time: 60}}}",
