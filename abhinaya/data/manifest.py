@@ -236,9 +236,13 @@ def make_manifest(
             where,
             [f"the column 'utterance' is missing, got {list(frame.columns)!r}.{near}".rstrip(".")],
         )
+    kinds: dict[str, Any] = dict.fromkeys(TEXT_COLUMNS, "str") | dict.fromkeys(
+        NUMBER_COLUMNS, float
+    )
     for column in _COLUMNS:
         if column not in frame:
-            frame[column] = None
+            # Of its type from the beginning, so that no cell of it is looked at.
+            frame[column] = pd.Series(None, index=frame.index, dtype=kinds.get(column, object))
     for column in TEXT_COLUMNS:
         frame[column] = clean(frame[column], _CLEANERS.get(column, text_or_none))
     for column in NUMBER_COLUMNS:
