@@ -8,6 +8,7 @@ because models decide by it.
 from __future__ import annotations
 
 import functools
+import gc
 import weakref
 from collections.abc import Mapping
 from typing import Any
@@ -38,6 +39,9 @@ def activation_bytes(
         model.loss = nn.CrossEntropyLoss()  # ours look at numbers, and all take next to nothing
     known = _fill(model.train(trains), fakes)
     labels = torch.zeros(n_rows, dtype=torch.long) if trains else None
+    freezes = gc.get_freeze_count() == 0
+    if freezes:
+        gc.freeze()  # what is there already need not be looked through again and again
     with (
         _Peak(fakes, known) as peak,
         torch.set_grad_enabled(trains),
@@ -46,6 +50,8 @@ def activation_bytes(
         output = model(batch, labels)
         if trains:
             output.loss.backward()
+    if freezes:
+        gc.unfreeze()
     inputs = [value for value in batch.values() if isinstance(value, Tensor)]
     most: int = peak.most
     return most + sum(value.nbytes for value in inputs)
@@ -76,6 +82,9 @@ def _fill(model: nn.Module, fakes: FakeTensorMode) -> list[Tensor]:
     grads = [value.grad for value in model.parameters() if value.grad is not None]
     return [*model.parameters(), *model.buffers(), *grads]
 
+
+_LEEWAY = 1.05
+"""By how much live tensors may grow before those in circles are looked for."""
 
 _INDEXING = {
     torch.ops.aten.index.Tensor,
@@ -109,6 +118,7 @@ class _Peak(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.fakes = fakes
         self.sizes = {tensor.untyped_storage()._cdata: 0 for tensor in known}
         self.live = 0
+        self.looked_at = 0
         self.most = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -136,6 +146,10 @@ class _Peak(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if key not in self.sizes:
             self.sizes[key] = storage.nbytes()
             self.live += storage.nbytes()
+            if self.live > _LEEWAY * max(self.looked_at, self.most / 2):
+                # Tensors in a circle live until they are looked for, which may be now or never.
+                gc.collect()
+                self.looked_at = self.live
             self.most = max(self.most, self.live)
             weakref.finalize(storage, functools.partial(self._forget, key))
 
