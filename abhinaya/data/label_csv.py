@@ -152,7 +152,13 @@ def _read_plain(path: Path, required: Sequence[str]) -> pa.Table | None:
 
 
 def write_labels(path: Path, names: Texts, labels: Texts) -> None:
-    """Write the two columns that every challenge takes."""
+    """Write the two columns that every challenge takes.
+
+    Args:
+        path: of the CSV.
+        names: U file names.
+        labels: U classes.
+    """
     from pyarrow import csv as arrow_csv
 
     plain = arrow_csv.WriteOptions(include_header=False, quoting_style="none")

@@ -236,9 +236,8 @@ def make_manifest(
             where,
             [f"the column 'utterance' is missing, got {list(frame.columns)!r}.{near}".rstrip(".")],
         )
-    kinds: dict[str, Any] = dict.fromkeys(TEXT_COLUMNS, "str") | dict.fromkeys(
-        NUMBER_COLUMNS, float
-    )
+    kinds: dict[str, Any] = dict.fromkeys(TEXT_COLUMNS, "str")
+    kinds |= dict.fromkeys(NUMBER_COLUMNS, float)
     for column in _COLUMNS:
         if column not in frame:
             # Of its type from the beginning, so that no cell of it is looked at.

@@ -285,20 +285,20 @@ def read_tables(
     if not sources:
         raise BadValueError("No tables were given. Name at least one prediction table.")
     named = [_split_name(source) for source in sources]
-    parquet, first = None, None
+    read: dict[Path, PredictionTable] = {}
+    first: PredictionTable | None = None
     if emotions is None:
         paths = [path for _, path in named]
         parquet = next((path for path in paths if path.suffix != ".csv"), None)
-        first = read_table(parquet) if parquet else None
+        if parquet is not None:
+            first = read[parquet] = read_table(parquet)
         emotions = first.emotions if first is not None else classes_in_headers(paths)
     tables = []
     for name, path in named:
-        if first is None or path != parquet:
-            table = read_table(path, emotions=emotions, beside=first)
-        else:
-            table = first
-        first = table if first is None else first
-        tables.append(replace(table, name=name) if name else table)
+        if path not in read:
+            read[path] = read_table(path, emotions=emotions, beside=first)
+        first = read[path] if first is None else first
+        tables.append(replace(read[path], name=name) if name else read[path])
     names = [table.name for table in tables]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:

@@ -62,8 +62,6 @@ class Texts(Sequence[Any]):
             return len(self) == len(other) and self.tolist() == list(other)
         return NotImplemented
 
-    __hash__ = None  # type: ignore[assignment]
-
     def __radd__(self, other: tuple[Any, ...]) -> tuple[Any, ...]:
         return (*other, *self)
 

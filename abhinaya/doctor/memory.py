@@ -94,15 +94,14 @@ class Share:
         return self.weights + self.gradients + self.optimizer + self.activations + self.context
 
 
-def _alone(needs: Needs, n_devices: int) -> Share:
-    del n_devices
+def _alone(needs: Needs) -> Share:
     trained = needs.n_trained
     return Share(needs.weights, 4 * trained, 8 * trained, needs.training)
 
 
 def _ddp(needs: Needs, n_devices: int) -> Share:
     """Return everything on each device, and gradients a second time, in buckets to be sent."""
-    alone = _alone(needs, n_devices)
+    alone = _alone(needs)
     buckets = 4 * needs.n_trained * (n_devices > 1)
     return Share(needs.weights, alone.gradients + buckets, alone.optimizer, needs.training)
 
@@ -260,7 +259,7 @@ def check_memory(config: ClassifierConfig, findings: Findings) -> None:
     smaller = [f"{name}: bf16" for name in ("whisper_weights",) if hasattr(config, name)]
     savings = ", ".join([*smaller, "or " + (f"{key}: nf4" if key else "audio.max_audio_s")])
     what = "memory for training"
-    needed = _alone(needs, 1).sum
+    needed = _alone(needs).sum
     findings.append(compare_with_device(what, needed, details, device, savings))
     details = f"{frozen}, {format_bytes(needs.prediction)} for batches of {batch}, {context}"
     what = "memory for prediction"

@@ -71,10 +71,10 @@ def _fill(model: nn.Module, fakes: FakeTensorMode) -> list[Tensor]:
 
     for module in model.modules():
         for values in (module._parameters, module._buffers):
-            for name, value in values.items():
+            for name, value in list(values.items()):
                 # Models may decide by small buffers that are real.
                 if isinstance(value, nn.Parameter) or (value is not None and value.is_meta):
-                    values[name] = fake(value)  # type: ignore[assignment]
+                    setattr(module, name, fake(value))
     for value in model.parameters():
         if value.requires_grad:
             with fakes:

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import atexit
 import os
+import secrets
 import selectors
 import socket
 import struct
 import sys
 import threading
 import time
+from contextlib import suppress
 from typing import Any
 
 from abhinaya.errors import LostProcessError
@@ -24,6 +26,9 @@ __all__ = ["check_neighbours", "forsake_neighbours", "watch_neighbours"]
 
 _KEY = "abhinaya/neighbours"
 _NUMBER = struct.Struct("!i")
+_TOKEN_BYTES = 16
+# How long somebody who connects may take to say who it is.
+_GREETING_S = 5.0
 _GOODBYE = -1
 
 # How long a process whose neighbour is gone may take to end by itself, with its own message.
@@ -52,16 +57,19 @@ def watch_neighbours(store: Any, rank: int, n_processes: int) -> None:
         family = socket.AF_INET6 if dual else socket.AF_INET
         server = socket.create_server(("", 0), family=family, dualstack_ipv6=dual)
         selector.register(server, selectors.EVENT_READ)
-        store.set(_KEY, str(server.getsockname()[1]))
+        token = secrets.token_bytes(_TOKEN_BYTES)
+        store.set(_KEY, f"{server.getsockname()[1]} {token.hex()}")
     else:
+        port, told = store.get(_KEY).decode().split()
+        token = bytes.fromhex(told)
         try:
-            link = socket.create_connection((os.environ["MASTER_ADDR"], int(store.get(_KEY))))
+            link = socket.create_connection((os.environ["MASTER_ADDR"], int(port)))
         except OSError as err:  # as if there were nobody to watch; most launchers do so, too
             print(f"Process {rank} cannot watch its neighbours: {err}.", file=sys.stderr)
             return
-        link.sendall(_NUMBER.pack(rank))
+        link.sendall(token + _NUMBER.pack(rank))
         _keep(link, 0, selector)
-    args = (n_processes, server, selector)
+    args = (n_processes, server, token, selector)
     threading.Thread(target=_watch, args=args, daemon=True).start()
 
 
@@ -89,10 +97,13 @@ def forsake_neighbours() -> None:
 
 
 def _watch(
-    n_processes: int, server: socket.socket | None, selector: selectors.BaseSelector
+    n_processes: int,
+    server: socket.socket | None,
+    token: bytes,
+    selector: selectors.BaseSelector,
 ) -> None:
     global _lost
-    while (gone := _next_lost(selector, server)) is None:
+    while (gone := _next_lost(selector, server, token)) is None:
         pass
     _lost = LostProcessError(gone, n_processes)
     for link in list(_sockets):
@@ -103,13 +114,14 @@ def _watch(
     os._exit(EXIT_CODE if is_asked_to_stop() else 1)
 
 
-def _next_lost(selector: selectors.BaseSelector, server: socket.socket | None) -> int | None:
+def _next_lost(
+    selector: selectors.BaseSelector, server: socket.socket | None, token: bytes
+) -> int | None:
     """Wait for news and return the rank of a process that is gone, if that is what it was."""
     for key, _ in selector.select():
         link: Any = key.fileobj
         if server is not None and link is server:
-            new, _ = server.accept()
-            _keep(new, _NUMBER.unpack(new.recv(_NUMBER.size, socket.MSG_WAITALL))[0], selector)
+            _welcome(server.accept()[0], token, selector)
             continue
         try:
             heard = link.recv(_NUMBER.size, socket.MSG_WAITALL)
@@ -120,6 +132,20 @@ def _next_lost(selector: selectors.BaseSelector, server: socket.socket | None) -
             return int(number)
         selector.unregister(link)
     return None
+
+
+def _welcome(link: socket.socket, token: bytes, selector: selectors.BaseSelector) -> None:
+    """Keep the connection of a process of this launch; others that find the port are sent away."""
+    link.settimeout(_GREETING_S)
+    said, n_bytes = b"", _TOKEN_BYTES + _NUMBER.size
+    with suppress(OSError):
+        while len(said) < n_bytes and (more := link.recv(n_bytes - len(said))):
+            said += more
+    if said[: -_NUMBER.size] != token:
+        link.close()
+        return
+    link.settimeout(None)
+    _keep(link, _NUMBER.unpack(said[-_NUMBER.size :])[0], selector)
 
 
 def _keep(link: socket.socket, rank: int, selector: selectors.BaseSelector) -> None:

@@ -32,6 +32,7 @@ __all__ = [
     "ShardedTrainer",
     "check_model",
     "check_sharding",
+    "first_quantised",
     "gather",
     "make_whole",
     "scatter",
@@ -104,16 +105,21 @@ def check_sharding(given: dict[str, Any]) -> None:
             )
 
 
+def first_quantised(model: nn.Module) -> str | None:
+    """Return the name of a parameter whose numbers are packed, so that it cannot be split."""
+    return next((n for n, p in model.named_parameters() if not p.is_floating_point()), None)
+
+
 def check_model(model: EmotionClassifier) -> None:
     """Refuse weights that FSDP cannot split, and say what it leaves out.
 
     Raises:
         BadValueError: if weights are quantised, or the launch file names other layers.
     """
-    whole = next((n for n, p in model.named_parameters() if not p.is_floating_point()), None)
-    if whole is not None:
+    quantised = first_quantised(model)
+    if quantised is not None:
         raise BadValueError(
-            f"The weights of {whole!r} are quantised, and FSDP cannot split such weights. Set "
+            f"The weights of {quantised!r} are quantised, and FSDP cannot split such weights. Set "
             "weights (or llm_weights) to bf16, or launch without FSDP."
         )
     asked = os.environ.get("FSDP_TRANSFORMER_CLS_TO_WRAP", "")

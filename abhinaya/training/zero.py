@@ -14,6 +14,7 @@ hands DeepSpeed the config's batch, accumulation, clipping and optimizer. What e
 from __future__ import annotations
 
 import copy
+import importlib
 import importlib.util
 import logging
 import os
@@ -31,6 +32,7 @@ from transformers import Trainer, TrainingArguments
 from abhinaya.errors import BadValueError, CheckpointError, MissingPackageError
 from abhinaya.nn.classifier import EmotionClassifier
 from abhinaya.processes import asks_for
+from abhinaya.training.sharded import first_quantised
 
 __all__ = ["ZeroTrainer", "check_deepspeed", "settle_deepspeed"]
 
@@ -101,7 +103,7 @@ def _quiet() -> None:
     """Put what DeepSpeed says on stderr: stdout is for the command's own result."""
     logger = logging.getLogger("DeepSpeed")
     logger.setLevel(logging.WARNING)
-    import deepspeed  # noqa: F401
+    importlib.import_module("deepspeed")  # it sets its logger up
 
     for handler in logger.handlers:
         if isinstance(handler, logging.StreamHandler) and handler.stream is sys.stdout:
@@ -127,8 +129,8 @@ class ZeroTrainer(Trainer):
             if plugin.zero_stage == 3:
                 _share_out(model, args)
             if bf16:
-                # As accelerate does without DeepSpeed. A cast copy of a weight that was gathered
-                # for its layer must not be kept.
+                # Another `forward` of this one object, as accelerate gives it without DeepSpeed. A
+                # cast copy of a weight that was gathered for its layer must not be kept.
                 context = torch.autocast(args.device.type, torch.bfloat16, cache_enabled=False)
                 run = convert_outputs_to_fp32(context(model.forward))
                 model.forward = run  # type: ignore[method-assign]
@@ -221,7 +223,7 @@ def _share_out(model: EmotionClassifier, args: TrainingArguments) -> None:
     Raises:
         BadValueError: if the model cannot be run with weights that are shared out.
     """
-    quantised = next((n for n, p in model.named_parameters() if not p.is_floating_point()), None)
+    quantised = first_quantised(model)
     if quantised is not None:
         raise BadValueError(
             f"The weights of {quantised!r} are quantised, and ZeRO-3 cannot share out such "

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from abhinaya.errors import BadValueError, MissingPackageError
 from abhinaya.evaluation.metrics import scores
 from ensembling.aligned import AlignedTables
-from ensembling.learned.opinions import member_opinions, weigh_opinions
-from ensembling.learned.recipes import Fused, LearnedRule, fuse, read_choice, read_options
+from ensembling.learned.opinions import WeighedOpinions, member_opinions, weigh_opinions
+from ensembling.learned.recipes import LearnedRule, fuse, read_choice, read_options
 
 __all__ = ["CMA"]
 
@@ -26,7 +26,7 @@ _SPREAD = 0.3
 _DEFAULTS = {"per": "member", "generations": 60, "penalty": 0.01, "seed": 0}
 
 
-class _Cma:
+class _Cma(WeighedOpinions):
     """The weighted mean of the members, weights chosen for the highest macro-F1.
 
     What is maximised is macro-F1 less a penalty on the mean square of the logarithms of the
@@ -85,12 +85,6 @@ class _Cma:
                     best, least = one, value
         weights[spoke] = np.exp(best).reshape(shape)
         return {"weights": weights.tolist()}
-
-    def apply(
-        self, parameters: Mapping[str, Any], aligned: AlignedTables, speakers: Sequence[str | None]
-    ) -> Fused:
-        weights = np.array(parameters["weights"])
-        return fuse(weigh_opinions(member_opinions(aligned), weights), aligned)
 
 
 CMA: LearnedRule = _Cma()

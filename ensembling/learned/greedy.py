@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from abhinaya.errors import BadValueError
 from abhinaya.evaluation.metrics import scores
 from ensembling.aligned import AlignedTables
-from ensembling.learned.opinions import member_opinions, weigh_opinions
-from ensembling.learned.recipes import Fused, LearnedRule, fuse, read_options
+from ensembling.learned.opinions import WeighedOpinions, member_opinions
+from ensembling.learned.recipes import LearnedRule, fuse, read_options
 
 __all__ = ["GREEDY", "select_members"]
 
@@ -56,7 +56,7 @@ def select_members(
     return np.bincount(added[:n_best], minlength=len(aligned.names))
 
 
-class _Greedy:
+class _Greedy(WeighedOpinions):
     """The mean of the members that forward selection chose, each as often as it was chosen.
 
     Members without probabilities take part with their labels.
@@ -95,12 +95,6 @@ class _Greedy:
             candidates = np.sort(rng.permutation(n_members)[:n_candidates]).tolist()
             counts += select_members(aligned, truth, candidates, n_steps)
         return {"weights": (counts / counts.sum()).tolist()}
-
-    def apply(
-        self, parameters: Mapping[str, Any], aligned: AlignedTables, speakers: Sequence[str | None]
-    ) -> Fused:
-        weights = np.array(parameters["weights"])
-        return fuse(weigh_opinions(member_opinions(aligned), weights), aligned)
 
 
 GREEDY: LearnedRule = _Greedy()

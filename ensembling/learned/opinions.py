@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 from ensembling.aligned import AlignedTables
+from ensembling.learned.recipes import Fused, fuse
 
-__all__ = ["member_opinions", "weigh_opinions"]
+__all__ = ["WeighedOpinions", "member_opinions", "weigh_opinions"]
+
+
+class WeighedOpinions:
+    """A rule whose only parameters are `weights`, of members or of their classes."""
+
+    def apply(
+        self, parameters: Mapping[str, Any], aligned: AlignedTables, speakers: Sequence[str | None]
+    ) -> Fused:
+        """Add up the members' opinions by weight; see `LearnedRule.apply`."""
+        weights = np.array(parameters["weights"])
+        return fuse(weigh_opinions(member_opinions(aligned), weights), aligned)
 
 
 def member_opinions(aligned: AlignedTables) -> NDArray[np.float64]:

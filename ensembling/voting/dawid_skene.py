@@ -82,7 +82,7 @@ def dawid_skene(
     shares = said.sum(axis=0) / np.maximum(said.sum(axis=(0, 2))[:, None], 1)
     base = np.zeros((n_members, n_classes, n_classes)) if known is None else known
 
-    def maximise(posterior: FloatArray, counts: FloatArray) -> tuple[FloatArray, FloatArray]:
+    def maximize(posterior: FloatArray, counts: FloatArray) -> tuple[FloatArray, FloatArray]:
         totals = weights @ posterior + base.sum(axis=(0, 2)) / n_members
         return smoothed(counts, smoothing), (totals + smoothing) / (totals + smoothing).sum()
 
@@ -92,11 +92,11 @@ def dawid_skene(
 
     posterior = shares
     start = counted(shares) if known is None else base
-    confusions, prior = maximise(shares, start)
+    confusions, prior = maximize(shares, start)
     for _ in range(max_rounds):
         before = posterior
         posterior = softmax(log_likelihoods(patterns, confusions) + np.log(prior))
-        confusions, prior = maximise(posterior, counted(posterior))
+        confusions, prior = maximize(posterior, counted(posterior))
         if np.abs(posterior - before)[has_voted].max(initial=0) <= tolerance:
             break
     return DawidSkene(posterior[where.reshape(-1)], confusions, prior)

@@ -190,12 +190,13 @@ class VllmServerEngine:
         server = load_once(" ".join([self.identity, *self._command]), self._start)
         try:
             self._connect(server).ask(questions, keep)
-        except EngineError:
-            server.check()  # what it said at its end tells more than that it is silent
-            raise
-        finally:
-            if sys.exc_info()[0] is not None:
+        except BaseException as err:
+            try:
+                if isinstance(err, EngineError):
+                    server.check()  # what it said at its end tells more than that it is silent
+            finally:
                 server.stop()
+            raise
 
     def _start(self) -> OwnServer:
         return OwnServer(self._command, self._log, self._settings.start_timeout_s)

@@ -14,6 +14,7 @@ from pathlib import Path
 import fake_slurm
 import psutil
 import pytest
+from chain_files import results
 
 from abhinaya.pipeline.config import load_pipeline
 from abhinaya.pipeline.launch import StepError, freeze
@@ -30,19 +31,6 @@ STEPS = 12
 def importable(monkeypatch):
     """Let processes that a step starts find the package of this checkout."""
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-
-
-def results():
-    """Bytes of everything that others may build on."""
-    patterns = (
-        "corpus/manifest.parquet",
-        "runs/*/best/*",
-        "tables/*/*",
-        "scores-*.json",
-        "submission.csv",
-    )
-    files = [file for pattern in patterns for file in Path("out").glob(pattern) if file.is_file()]
-    return {str(file): file.read_bytes() for file in sorted(files)}
 
 
 def begun(caplog):

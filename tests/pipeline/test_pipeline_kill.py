@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from chain_files import results
 
 from abhinaya.resources import configs_dir
 
@@ -33,19 +34,6 @@ def kill_when(appears):
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert process.returncode == -signal.SIGKILL
-
-
-def results():
-    """Bytes of everything that others may build on."""
-    patterns = (
-        "corpus/manifest.parquet",
-        "runs/*/best/*",
-        "tables/*/*",
-        "scores-*.json",
-        "submission.csv",
-    )
-    files = [file for pattern in patterns for file in Path("out").glob(pattern) if file.is_file()]
-    return {str(file): file.read_bytes() for file in sorted(files)}
 
 
 @pytest.fixture

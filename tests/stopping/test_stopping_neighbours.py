@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import selectors
 import signal
 import socket
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from pathlib import Path
 
@@ -15,6 +17,7 @@ import pytest
 
 from abhinaya.config import dump_yaml
 from abhinaya.errors import LostProcessError
+from abhinaya.stopping import neighbours
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]
@@ -25,6 +28,34 @@ def test_message_of_a_lost_process_says_what_to_do():
         "Process 1 of 0 to 1 has ended before its work was done, so the others stop too. Its own "
         "message says why, unless it was killed; run the same command again to go on."
     )
+
+
+def connect_to_each_other() -> tuple[socket.socket, socket.socket]:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        theirs = socket.create_connection(server.getsockname())
+        return server.accept()[0], theirs
+
+
+def test_stranger_at_the_port_is_sent_away_and_a_process_in_pieces_is_kept(monkeypatch):
+    """A scan of ports stopped the watching, or the training."""
+    token, known = bytes(range(16)), selectors.DefaultSelector()
+    monkeypatch.setattr(neighbours, "_GREETING_S", 0.5)
+    monkeypatch.setattr(neighbours, "_sockets", {})
+    for said in (b"", b"GET / HTTP/1.1\r\n\r\n", token[::-1] + bytes(4)):  # the first is silent
+        ours, theirs = connect_to_each_other()
+        theirs.sendall(said)
+        neighbours._welcome(ours, token, known)
+        assert ours.fileno() == -1
+        theirs.close()
+    ours, theirs = connect_to_each_other()
+    theirs.sendall(token[:5])
+    later = threading.Timer(0.1, theirs.sendall, [token[5:] + (7).to_bytes(4, "big")])
+    later.start()
+    neighbours._welcome(ours, token, known)
+    assert neighbours._sockets == {ours: 7}
+    assert [key.fileobj for key in known.get_map().values()] == [ours]
+    for link in (ours, theirs):
+        link.close()
 
 
 def start_two(*command: str) -> list[subprocess.Popen[str]]:

@@ -164,10 +164,11 @@ def test_weights_are_split_in_training_only(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_whole_tensors_are_neither_gathered_nor_scattered() -> None:
-    tree = {"state": {0: {"step": torch.tensor(3.0), "exp_avg": torch.ones(4)}}, "lr": 0.1}
+    moment = torch.ones(4)
+    tree = {"state": {0: {"step": torch.tensor(3.0), "exp_avg": moment}}, "lr": 0.1}
     found = gather(tree)
     assert found["lr"] == 0.1
-    assert found["state"][0]["exp_avg"] is tree["state"][0]["exp_avg"]  # type: ignore[index]
+    assert found["state"][0]["exp_avg"] is moment
     whole = torch.ones(4)
     assert scatter(whole, nn.Parameter(torch.zeros(4))) is whole
     assert scatter(whole, None) is whole

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import csv
-import os
 import shutil
 import subprocess
-import sys
 import textwrap
 from collections import Counter
 from collections.abc import Callable
@@ -14,14 +12,13 @@ from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
+from two_processes import run_two
 
 from abhinaya.config import dump_yaml
 from abhinaya.nn.classifier_config import ClassifierConfig
 
 MakeConfig = Callable[..., ClassifierConfig]
 Train = Callable[..., Path]
-
-ROOT = Path(__file__).resolve().parents[2]
 
 # 34 rows in batches of 8: five steps per epoch, and the last batch is not full by itself.
 SETTINGS = (
@@ -46,16 +43,8 @@ def launch(
     def run(run_dir: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
         file = tmp_path / "config.yaml"
         file.write_text(dump_yaml(make_config(run_dir, *overrides)))
-        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
         command = ["-m", "abhinaya", "train", str(file), "--json"]
-        return subprocess.run(
-            [sys.executable, *launcher, *command, "training.per_device_train_batch_size=2"],
-            cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        return run_two(tmp_path, *command, "training.per_device_train_batch_size=2")
 
     return run
 
@@ -148,16 +137,8 @@ def test_two_processes_decode_each_clip_once_before_training_and_once_to_standar
             main()
         """)
     )
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     command = ["train", str(file), "--json", "training.per_device_train_batch_size=2"]
-    done = subprocess.run(
-        [sys.executable, *launcher, str(script), *command],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_two(tmp_path, str(script), *command)
     assert done.returncode == 0, done.stderr
     seen = Counter(
         name for rank in range(2) for name in (tmp_path / f"seen-{rank}.txt").read_text().split()
@@ -195,15 +176,7 @@ def test_features_of_all_clips_are_stored_though_one_process_looks_late(
             main()
         """)
     )
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    done = subprocess.run(
-        [sys.executable, *launcher, str(script), "train", str(file), "--json"],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_two(tmp_path, str(script), "train", str(file), "--json")
     assert done.returncode == 0, done.stderr
     # 34 clips to train on and 9 for validation.
     assert len(list(store.rglob("*.npy"))) == 34 + 9

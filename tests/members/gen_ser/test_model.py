@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +14,7 @@ from member_recipes import RECIPES, make_config
 from safetensors.numpy import load_file
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
-from source_tree import ROOT
+from two_processes import run_two
 
 from abhinaya.config import apply_overrides, dump_yaml
 from abhinaya.data.labels import MSP_PODCAST, EmotionSet
@@ -307,15 +304,7 @@ def test_two_processes_train_and_calibrate_what_one_does(
     (tmp_path / "two.yaml").write_text(
         dump_yaml(check_member_config({**content, "run_dir": str(tmp_path / "two")}, "the test"))
     )
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    done = subprocess.run(
-        [sys.executable, *launcher, "-m", "abhinaya", "train", str(tmp_path / "two.yaml")],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_two(tmp_path, "-m", "abhinaya", "train", str(tmp_path / "two.yaml"))
     assert done.returncode == 0, done.stderr
     ours, theirs = (
         load_file(run / "best" / "model.safetensors") for run in (tmp_path / "two", alone)
