@@ -31,7 +31,7 @@ from abhinaya.loading.clips import Clip, Cropping
 from abhinaya.loading.dataset import ClipDataset, Collator, fresh_loader
 from abhinaya.nn.classifier import EmotionClassifier
 from abhinaya.nn.head import EmotionHead
-from abhinaya.nn.losses import LossConfig, build_loss
+from abhinaya.nn.losses.build import LossConfig, build_loss
 from abhinaya.nn.pooling import build_pooling
 from abhinaya.nn.whisper import log_mel
 from members.salmonn.beats.fbank import _window_and_filters, kaldi_fbank

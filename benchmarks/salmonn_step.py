@@ -30,7 +30,7 @@ from transformers import LlamaForCausalLM
 from abhinaya.loading.features import collate_features
 from abhinaya.nn.classifier import EmotionClassifier
 from abhinaya.nn.head import EmotionHead
-from abhinaya.nn.losses import LossConfig, build_loss
+from abhinaya.nn.losses.build import LossConfig, build_loss
 from abhinaya.nn.pooling import build_pooling
 
 BATCH_SIZE, SECONDS = 4, 5.0

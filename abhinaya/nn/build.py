@@ -10,7 +10,7 @@ from abhinaya.nn.backbone import Backbone
 from abhinaya.nn.classifier import EmotionClassifier
 from abhinaya.nn.classifier_config import ClassifierConfig
 from abhinaya.nn.head import EmotionHead
-from abhinaya.nn.losses import build_loss
+from abhinaya.nn.losses.build import build_loss
 from abhinaya.nn.pooling import build_pooling
 
 __all__ = ["ClassifierBuilder", "build_classifier", "build_head_on"]

@@ -31,7 +31,7 @@ from abhinaya.files import (
 from abhinaya.nn.build import ClassifierBuilder, build_classifier
 from abhinaya.nn.classifier import EmotionClassifier
 from abhinaya.nn.classifier_config import ClassifierConfig
-from abhinaya.nn.loss_config import absorbed_prior
+from abhinaya.nn.losses.config import absorbed_prior
 from abhinaya.nn.weight_files import check_fit
 from abhinaya.processes import is_main_process, meet
 from abhinaya.weight_places import locate_weights, weights_from

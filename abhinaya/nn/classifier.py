@@ -12,7 +12,7 @@ from transformers.utils.generic import ModelOutput
 
 from abhinaya.nn.backbone import Backbone
 from abhinaya.nn.head import EmotionHead
-from abhinaya.nn.losses import EmotionLoss
+from abhinaya.nn.losses.build import EmotionLoss
 
 __all__ = ["EmotionClassifier", "EmotionOutput", "row_means"]
 

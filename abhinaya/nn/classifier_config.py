@@ -24,7 +24,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 from abhinaya.config import Config, TrainedConfig
 from abhinaya.data.augmentation import AugmentConfig
 from abhinaya.errors import did_you_mean
-from abhinaya.nn.loss_config import LossConfig
+from abhinaya.nn.losses.config import LossConfig
 
 __all__ = [
     "AudioConfig",

@@ -30,8 +30,8 @@ from abhinaya.nn.build import ClassifierBuilder, build_classifier
 from abhinaya.nn.checkpoint import save_checkpoint, write_training_rows
 from abhinaya.nn.classifier import EmotionClassifier
 from abhinaya.nn.classifier_config import ClassifierConfig
-from abhinaya.nn.loss_config import absorbed_prior
-from abhinaya.nn.losses import AdaptiveFocalLoss
+from abhinaya.nn.losses.build import AdaptiveFocalLoss
+from abhinaya.nn.losses.config import absorbed_prior
 from abhinaya.processes import join_launch, meet
 from abhinaya.stopping.interruptions import deferred
 from abhinaya.training.arguments import training_arguments, warn_of_split_batches

@@ -8,7 +8,7 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_
 
 from abhinaya.config import Config
 from abhinaya.nn.classifier_config import ClassifierConfig, HeadConfig
-from abhinaya.nn.loss_config import LossConfig
+from abhinaya.nn.losses.config import LossConfig
 
 __all__ = ["BridgeConfig", "EstimatorConfig", "GenSerConfig", "SamplerConfig"]
 

@@ -60,7 +60,7 @@ def make_config(folder: Path, **changes: Any) -> LlamaLoraConfig:
 
 def load_classifier(config: LlamaLoraConfig) -> EmotionClassifier:
     """The golden classifier, with its loss."""
-    from abhinaya.nn.losses import build_loss
+    from abhinaya.nn.losses.build import build_loss
 
     model = load_published(MEMBER, config)
     model.loss = build_loss(config.loss, CONFIG["class_counts"])

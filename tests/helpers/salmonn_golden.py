@@ -93,7 +93,7 @@ def member_of(system: str) -> Any:
 
 def load_classifier(config: SalmonnConfig) -> EmotionClassifier:
     """The golden classifier, with the loss of its system."""
-    from abhinaya.nn.losses import build_loss
+    from abhinaya.nn.losses.build import build_loss
 
     model = load_published(member_of(config.name), config)
     model.loss = build_loss(config.loss, CONFIG["class_counts"])

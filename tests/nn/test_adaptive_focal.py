@@ -7,8 +7,8 @@ import torch
 from pydantic import ValidationError
 from torch import tensor
 
-from abhinaya.nn.loss_functions import adaptive_focal_loss, weighted_focal_loss
-from abhinaya.nn.losses import AdaptiveFocalLoss, LossConfig, build_loss
+from abhinaya.nn.losses.build import AdaptiveFocalLoss, LossConfig, build_loss
+from abhinaya.nn.losses.functions import adaptive_focal_loss, weighted_focal_loss
 
 # Row 0: p(true) = e^2 / (e^2 + 1) = .880797, -log p = .126928. Row 1: p = 1/2, -log p = .693147.
 LOGITS = tensor([[2.0, 0.0], [0.0, 0.0]])

@@ -4,7 +4,7 @@ import torch
 from sklearn.utils.class_weight import compute_class_weight
 
 from abhinaya.errors import BadValueError
-from abhinaya.nn.class_counts import (
+from abhinaya.nn.losses.class_counts import (
     class_balanced_weights,
     inverse_frequency_weights,
     ldam_margins,

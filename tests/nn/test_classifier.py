@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from abhinaya.nn.backbone import Backbone, LayerMix, freeze
 from abhinaya.nn.classifier import EmotionClassifier
 from abhinaya.nn.head import EmotionHead
-from abhinaya.nn.losses import LossConfig, build_loss
+from abhinaya.nn.losses.build import LossConfig, build_loss
 from abhinaya.nn.pooling import build_pooling
 
 

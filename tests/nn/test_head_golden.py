@@ -7,7 +7,7 @@ from golden_set import CLASSES, CONFIG, classifier_of, golden
 from torch import nn, tensor
 
 from abhinaya.nn.head import EmotionHead
-from abhinaya.nn.losses import LossConfig, build_loss
+from abhinaya.nn.losses.build import LossConfig, build_loss
 from abhinaya.nn.pooling import AttentiveStatisticsPooling
 
 pytestmark = pytest.mark.parity

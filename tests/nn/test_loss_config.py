@@ -6,13 +6,13 @@ import pytest
 from pydantic import ValidationError
 
 from abhinaya.errors import BadValueError
-from abhinaya.nn.loss_config import LossConfig, LossName, absorbed_prior
+from abhinaya.nn.losses.config import LossConfig, LossName, absorbed_prior
 
 NAMES = get_args(LossName)
 
 
 def test_loss_config_import_does_not_load_torch():
-    code = "import sys, abhinaya.nn.loss_config; sys.exit('torch' in sys.modules)"
+    code = "import sys, abhinaya.nn.losses.config; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

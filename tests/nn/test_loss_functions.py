@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import tensor
 
 from abhinaya.errors import BadShapeError, BadValueError, UnknownNameError
-from abhinaya.nn.loss_functions import (
+from abhinaya.nn.losses.functions import (
     ldam_loss,
     logit_adjustment_loss,
     soft_cross_entropy,

@@ -3,7 +3,7 @@ import torch
 from torch import tensor
 
 from abhinaya.errors import BadShapeError, BadValueError
-from abhinaya.nn.losses import EmotionLoss, LossConfig, build_loss
+from abhinaya.nn.losses.build import EmotionLoss, LossConfig, build_loss
 
 # One config per loss name, with everything on that puts a tensor on board.
 CONFIGS = {

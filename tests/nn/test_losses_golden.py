@@ -5,7 +5,7 @@ import pytest
 import torch
 from golden_set import golden
 
-from abhinaya.nn.losses import LossConfig, build_loss
+from abhinaya.nn.losses.build import LossConfig, build_loss
 
 pytestmark = pytest.mark.parity
 

@@ -21,7 +21,7 @@ from abhinaya.errors import BadValueError, CheckpointError
 from abhinaya.files import write_json
 from abhinaya.member import PredictRequest
 from abhinaya.nn.checkpoint import read_info
-from abhinaya.nn.losses import build_loss
+from abhinaya.nn.losses.build import build_loss
 from abhinaya.registry import load_member
 
 Train = Callable[..., Path]

@@ -111,7 +111,7 @@ def test_loss_and_gradients_match_published(published):
     config, model, golden = published
     loss_config = config.loss
     if config.name == "s2":
-        from abhinaya.nn.losses import LossConfig, build_loss
+        from abhinaya.nn.losses.build import LossConfig, build_loss
 
         loss_config = LossConfig.model_validate(
             {**G.LOSSES["s2"], "broadcast_compat": True, "reduction": "mean"}

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from abhinaya.errors import BadValueError
-from abhinaya.nn.loss_config import require_counts
+from abhinaya.nn.losses.config import require_counts
 
 __all__ = [
     "class_balanced_weights",

@@ -19,8 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from abhinaya.errors import BadShapeError, BadValueError, UnknownNameError, list_some
-from abhinaya.nn.class_counts import ldam_margins, reweight_targets
-from abhinaya.nn.loss_config import Reduction, require_counts
+from abhinaya.nn.losses.class_counts import ldam_margins, reweight_targets
+from abhinaya.nn.losses.config import Reduction, require_counts
 
 __all__ = [
     "adaptive_focal_loss",

@@ -1,7 +1,7 @@
 """The loss of a config, and every loss by name.
 
 A config's `LossConfig` becomes, by `build_loss`, an `EmotionLoss`; the formulas are functions in
-`abhinaya.nn.loss_functions`, and all of them can be imported from here.
+`abhinaya.nn.losses.functions`, and all of them can be imported from here.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from abhinaya.errors import BadShapeError
-from abhinaya.nn.class_counts import (
+from abhinaya.nn.losses.class_counts import (
     class_balanced_weights,
     inverse_frequency_weights,
     ldam_margins,
     reweight_targets,
 )
-from abhinaya.nn.loss_config import LossConfig, Reduction, absorbed_prior, require_counts
-from abhinaya.nn.loss_functions import (
+from abhinaya.nn.losses.config import LossConfig, Reduction, absorbed_prior, require_counts
+from abhinaya.nn.losses.functions import (
     adaptive_focal_loss,
     ldam_loss,
     logit_adjustment_loss,

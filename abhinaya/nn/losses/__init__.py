@@ -1,0 +1,1 @@
+"""Losses: their config, their formulas, and how one becomes the other."""
