@@ -31,6 +31,7 @@ from ensembling.speakers.rows import (
     require_min_utts,
     speaker_seed,
 )
+from ensembling.speakers.standardize import standardize_columns
 from ensembling.voting.soft_votes import softmax
 
 __all__ = [
@@ -294,21 +295,23 @@ def _run_all(plan: _Plan, speakers: Sequence[_Speaker], n_jobs: int) -> list[_Re
 
 def _run_some(plan: _Plan, speakers: Sequence[_Speaker]) -> list[_Result]:
     from sklearn import config_context
+    from threadpoolctl import threadpool_limits
 
-    # With a dozen points, checks of arguments take longer than the work.
-    with config_context(skip_parameter_validation=True, assume_finite=True):
+    # With a dozen points, checks of arguments take longer than the work, and so would more threads.
+    with (
+        config_context(skip_parameter_validation=True, assume_finite=True),
+        threadpool_limits(1, "blas"),
+    ):
         return [_smooth_speaker(plan, speaker) for speaker in speakers]
 
 
 def _smooth_speaker(plan: _Plan, speaker: _Speaker) -> _Result:
     """Return labels (n,) and probabilities (n, K) of one speaker."""
-    from sklearn.preprocessing import StandardScaler
-
     settings = plan.settings
     vectors = _vectors(plan, speaker)
     is_embedding = settings.space == "embedding"
     if settings.standardised == "always" or (settings.standardised == "auto" and is_embedding):
-        vectors = StandardScaler().fit_transform(vectors)
+        vectors = standardize_columns(vectors)
     clusters = cluster_points(
         vectors,
         settings.n_clusters or plan.n_classes,

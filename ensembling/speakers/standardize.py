@@ -20,7 +20,7 @@ from ensembling.speakers.rows import (
 )
 from ensembling.voting.soft_votes import softmax
 
-__all__ = ["standardize_rows", "standardize_speakers"]
+__all__ = ["standardize_columns", "standardize_rows", "standardize_speakers"]
 
 FloatArray = NDArray[np.float64]
 
@@ -68,6 +68,31 @@ def standardize_rows(rows: SpeakerRows, *, shrinkage: float = 2.0, min_utts: int
         probs[idx] = softmax(head.logits(vectors))
         labels[idx] = probs[idx].argmax(axis=1)
     return Adapted(labels, probs, tuple(status))
+
+
+def standardize_columns(vectors: FloatArray) -> FloatArray:
+    """Give each column mean 0 and standard deviation 1; one without spread only mean 0.
+
+    The numbers are those of scikit-learn's StandardScaler to the bit, without its checks: of a
+    speaker's few utterances they take ten times as long as the work.
+
+    Args:
+        vectors: finite, shape (n, D).
+
+    Source: Chan, Golub & LeVeque, "Algorithms for computing the sample variance", 1983.
+
+    Example:
+        >>> standardize_columns(np.array([[1.0, 5.0], [3.0, 5.0]])).tolist()
+        [[-1.0, 0.0], [1.0, 0.0]]
+    """
+    n_rows = len(vectors)
+    mean = vectors.sum(axis=0) / n_rows
+    centred = vectors - mean
+    var = ((centred**2).sum(axis=0) - centred.sum(axis=0) ** 2 / n_rows) / n_rows
+    # What rounding alone makes of a constant column is no spread.
+    eps = np.finfo(np.float64).eps
+    is_constant = var <= n_rows * eps * var + (n_rows * mean * eps) ** 2
+    return np.asarray(centred / np.where(is_constant, 1.0, np.sqrt(var)))
 
 
 def standardize_speakers(

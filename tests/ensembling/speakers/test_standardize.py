@@ -17,7 +17,11 @@ from ensembling.speakers.rows import (
     Head,
     SpeakerRows,
 )
-from ensembling.speakers.standardize import standardize_rows, standardize_speakers
+from ensembling.speakers.standardize import (
+    standardize_columns,
+    standardize_rows,
+    standardize_speakers,
+)
 from ensembling.voting.soft_votes import softmax
 
 
@@ -38,6 +42,15 @@ def make_rows(embeddings, speakers, head):
 
 # Logits 0 and x: class 1 where the one number is positive.
 SIGN = Head(np.array([[0.0], [1.0]]), np.zeros(2))
+
+
+@pytest.mark.parametrize("n_rows", [1, 2, 9, 50])
+def test_standardize_columns_is_a_standard_scaler_to_the_bit(n_rows):
+    vectors = np.random.default_rng(n_rows).normal(3, 5, size=(n_rows, 40))
+    vectors[:, 7] = 0.1  # of which rounding makes a spread of 1e-17
+    vectors[:, 8] *= 1e-30
+    theirs = StandardScaler().fit_transform(vectors)
+    np.testing.assert_array_equal(standardize_columns(vectors), theirs)
 
 
 def test_standardize_speakers_by_hand():
