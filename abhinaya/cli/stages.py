@@ -186,7 +186,8 @@ def fit(
     (logistic, forest, mlp), features (log-probs, probs), balanced, and c for logistic, n_trees,
     max_depth, min_leaf and seed for forest, hidden, alpha, n_steps and seed for mlp; adaptation has
     clips_per_speaker of the test, variants (names with commas between), embeddings (the table that
-    lends them), pseudo_tests, resamples, seed and jobs.
+    lends them), certainty, prior (gains on other corpora, NAME:GAIN:SD with commas between),
+    prior_sd, pseudo_tests, resamples, seed and jobs.
     """
     from abhinaya.pipeline.stages.fit import run_fit
 

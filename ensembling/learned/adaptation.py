@@ -2,7 +2,7 @@
 
 Every adaptation can hurt: clusters of generic embeddings follow the sentence instead of the
 emotion, and one-to-one assignment is wrong for speakers with few clips. So each is rehearsed on
-pseudo-test sets, and one is applied only if its gain is hardly luck.
+pseudo-test sets, and one is applied only if it is likely to gain on other speakers too.
 """
 
 from __future__ import annotations
@@ -20,13 +20,15 @@ from abhinaya.errors import BadValueError
 from abhinaya.evaluation.metrics import metric_of_counts
 from ensembling.aligned import AlignedTables
 from ensembling.learned.recipes import Fused, LearnedRule, read_options
+from ensembling.speakers.expected_gain import CONFIDENCE, ExpectedGain, expect_gain, read_priors
 from ensembling.speakers.pseudo_tests import CLIPS_PER_SPEAKER, PseudoTest, draw_pseudo_test
 from ensembling.speakers.rows import SpeakerRows, speaker_rows
 from ensembling.speakers.variants import NONE, VARIANTS, adapt, lacking_for, usable_variants
 
 __all__ = ["ADAPTATION"]
 
-_CONFIDENCE = 0.95
+# With fewer speakers in all, or in each pseudo-test, gains that chance has made alike look certain.
+_MIN_SPEAKERS, _MIN_SPEAKERS_PER_TEST = 5, 3
 
 # Fewer pseudo-tests times speakers than this are done before other processes have started.
 _MIN_WORK_FOR_PROCESSES = 2_000
@@ -37,16 +39,25 @@ class _Adaptation:
 
     Options: `clips_per_speaker` of the test; number of `pseudo_tests`; `variants`, names with
     commas between, by default the usual ones that the table has the numbers for; `embeddings`, the
-    name of a second table that lends its embeddings; `resamples` behind the intervals; `seed`;
-    `jobs`, processes, -1 for one per core where there is enough work. Speakers are those of the
-    column that the fit was given: where the test has estimated ones, fit on estimated ones.
+    name of a second table that lends its embeddings; `prior_sd`, how far gains spread over corpora;
+    `prior`, what other corpora say, as NAME:GAIN:SD with commas between; `certainty` from which on
+    a gain is believed; `resamples` behind the intervals; `seed`; `jobs`, processes, -1 for one per
+    core where there is enough work. Speakers are those of the column that the fit was given: where
+    the test has estimated ones, fit on estimated ones.
 
     The score of a variant is its mean macro-F1 over the pseudo-tests, its gain that minus the same
     without adaptation. Speakers are resampled with all their clips, in all pseudo-tests at once
-    and for all variants alike; the spread of the resampled gains and Student's t for the number of
-    speakers give an interval around the gain. With V variants tried each interval covers
-    1 - 0.05 / V (Bonferroni), since the best of several has been lucky. Among the variants whose
-    interval lies above zero, the one with the largest gain is applied; else none.
+    and for all variants alike; the spread of the resampled gains, widened as Student's t is for so
+    few speakers, is the gain's standard error s. Gains on other corpora are thought normal around
+    m = 0 with standard deviation t = `prior_sd`, or as `prior` says for a variant; so what a gain
+    is expected to be on other speakers is m + w (gain - m) with w = t^2 / (t^2 + s^2), give or take
+    sqrt(w) s. Few speakers pull it towards m, which also pays for the luck of the best of several.
+    Among the variants that gain with the wanted certainty, the one with the largest expected gain
+    is applied; else none. Five speakers, and three in each pseudo-test, are the least that can be
+    told apart from chance.
+
+    Source: the normal model with known variances of Gelman et al., "Bayesian Data Analysis", 3rd
+    edition, section 2.5.
     """
 
     name = "adaptation"
@@ -73,6 +84,9 @@ class _Adaptation:
                 "pseudo_tests": 20,
                 "variants": "",
                 "embeddings": "",
+                "prior_sd": 0.1,
+                "prior": "",
+                "certainty": 0.9,
                 "resamples": 2_000,
                 "seed": 0,
                 "jobs": -1,
@@ -84,6 +98,12 @@ class _Adaptation:
                     f"The option {key} of the rule 'adaptation' is {settings[key]}, expected at "
                     "least 1."
                 )
+        if not 0.5 <= settings["certainty"] < 1:
+            raise BadValueError(
+                f"The option certainty of the rule 'adaptation' is {settings['certainty']:g}, "
+                "expected 0.5 (more likely than not) to below 1."
+            )
+        priors = read_priors(settings["prior"], settings["prior_sd"])
         lender = settings["embeddings"] or None
         rows = speaker_rows(aligned, speakers, embeddings=lender)
         rows.require_speakers()
@@ -102,8 +122,12 @@ class _Adaptation:
         macro_f1, intervals = _gains(
             counts, names, n_resamples=settings["resamples"], seed=settings["seed"]
         )
-        shape = _Shape.of(tests, settings["clips_per_speaker"])
-        chosen, reason = _decide(names, macro_f1, intervals, shape)
+        shape = _Shape.of(tests, speakers, settings["clips_per_speaker"])
+        expected = {
+            name: expect_gain(macro_f1[name] - macro_f1[NONE], intervals[name], priors[name])
+            for name in names
+        }
+        chosen, reason = _decide(macro_f1, intervals, expected, settings["certainty"], shape)
         return {
             "variant": chosen,
             "reason": reason,
@@ -113,6 +137,8 @@ class _Adaptation:
                     "macro_f1": macro_f1[name],
                     "gain": macro_f1[name] - macro_f1[NONE],
                     "interval": list(intervals[name]),
+                    "expected_gain": expected[name].gain,
+                    "certainty": expected[name].certainty,
                 }
                 for name in names
             },
@@ -121,6 +147,7 @@ class _Adaptation:
                 "n": len(tests),
                 "utterances": shape.n_utts,
                 "speakers": shape.n_speakers,
+                "speakers_in_all": shape.n_heard,
                 "clips_per_speaker": shape.clips_per_speaker,
             },
             "embeddings": lender,
@@ -146,20 +173,24 @@ ADAPTATION: LearnedRule = _Adaptation()
 
 @dataclass(frozen=True)
 class _Shape:
-    """Means over the pseudo-tests."""
+    """Means over the pseudo-tests, and the speakers in all of them."""
 
     n_tests: int
     n_utts: float
     n_speakers: float
+    n_heard: int
     clips_per_speaker: float
     wanted: float
 
     @classmethod
-    def of(cls, tests: Sequence[PseudoTest], wanted: float) -> _Shape:
+    def of(
+        cls, tests: Sequence[PseudoTest], speakers: Sequence[str | None], wanted: float
+    ) -> _Shape:
         return cls(
             len(tests),
             float(np.mean([len(test.indices) for test in tests])),
             float(np.mean([test.n_speakers for test in tests])),
+            len({speakers[idx] for test in tests for idx in test.indices.tolist()}),
             float(np.mean([test.clips_per_speaker for test in tests])),
             wanted,
         )
@@ -286,8 +317,7 @@ def _gains(
     spread = ((resampled[:, 1:] - resampled[:, :1]) / len(counts)).std(axis=0)
     # Student's t with a speaker less than there are, and the spread with the matching divisor: a
     # plain quantile of the resamples is far too narrow for a handful of speakers.
-    tail = (1 - _CONFIDENCE) / 2 / len(names)
-    reach = t.ppf(1 - tail, n_units - 1) * spread * np.sqrt(n_units / (n_units - 1))
+    reach = t.ppf((1 + CONFIDENCE) / 2, n_units - 1) * spread * np.sqrt(n_units / (n_units - 1))
     macro_f1 = {name: float(value) for name, value in zip((NONE, *names), observed, strict=True)}
     return macro_f1, {
         name: (float(gain - width), float(gain + width))
@@ -296,29 +326,35 @@ def _gains(
 
 
 def _decide(
-    names: Sequence[str],
     macro_f1: Mapping[str, float],
     intervals: Mapping[str, tuple[float, float]],
+    expected: Mapping[str, ExpectedGain],
+    wanted: float,
     shape: _Shape,
 ) -> tuple[str, str]:
     """Choose the variant, and say why."""
-
-    def gain(name: str) -> float:
-        return macro_f1[name] - macro_f1[NONE]
 
     def describe(name: str) -> str:
         low, high = intervals[name]
         return (
             f"{name} moves macro-F1 from {macro_f1[NONE]:.4f} to {macro_f1[name]:.4f} "
-            f"({gain(name):+.4f}, interval {low:+.4f} to {high:+.4f}, corrected for "
-            f"{len(names)} tried) on {shape}"
+            f"({macro_f1[name] - macro_f1[NONE]:+.4f}, interval {low:+.4f} to {high:+.4f}) on "
+            f"{shape}; {expected[name].gain:+.4f} is expected on other speakers, and a gain is "
+            f"{expected[name].certainty:.0%} certain"
         )
 
-    best = max(names, key=gain)
-    sure = [name for name in names if intervals[name][0] > 0]
+    # The first among equals, such as where nothing changes a label.
+    best = max(expected, key=lambda name: expected[name].gain)
+    sure = [name for name in expected if expected[name].certainty >= wanted]
+    if shape.n_heard < _MIN_SPEAKERS or shape.n_speakers < _MIN_SPEAKERS_PER_TEST:
+        return NONE, (
+            f"{describe(best)}: not applied, since {shape.n_heard} speakers, "
+            f"{shape.n_speakers:.1f} in a pseudo-test, are too few to tell; {_MIN_SPEAKERS} and "
+            f"{_MIN_SPEAKERS_PER_TEST} are wanted."
+        )
     if sure:
-        chosen = max(sure, key=gain)
-        return chosen, f"{describe(chosen)}: applied, since the interval lies above zero."
-    if gain(best) > 0:
-        return NONE, f"{describe(best)}: not applied, since the interval reaches zero."
+        chosen = max(sure, key=lambda name: expected[name].gain)
+        return chosen, f"{describe(chosen)}: applied."
+    if expected[best].gain > 0:
+        return NONE, f"{describe(best)}: not applied, since {wanted:.0%} is wanted."
     return NONE, f"{describe(best)}, and is the best tried: not applied, since nothing helps."
