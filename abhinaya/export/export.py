@@ -93,6 +93,11 @@ def export_checkpoint(
         member.config_class,
         str(checkpoint / "config.yaml"),
     )
+    if config.speaker_scaling is not None:
+        raise BadValueError(
+            f"An exported model hears one clip at a time, but the features of {config.name!r} are "
+            "scaled by all clips of a speaker. Train it without speaker_scaling."
+        )
     classifier = build_classifier(member, config, len(about.emotions))
     load_weights(checkpoint, classifier)
     model = WaveformClassifier(

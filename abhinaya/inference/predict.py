@@ -28,6 +28,7 @@ from abhinaya.inference.sharding import (
 from abhinaya.loading.clips import Clip, Cropping, collect_clips, digest_clips
 from abhinaya.loading.dataset import SegmentLoader, fresh_loader
 from abhinaya.loading.features import FeatureStore
+from abhinaya.loading.speaker_scaling import scale_speakers
 from abhinaya.member import PredictRequest
 from abhinaya.nn.build import ClassifierBuilder, build_classifier
 from abhinaya.nn.checkpoint import WEIGHTS, load_weights, read_info, read_training_rows
@@ -140,6 +141,9 @@ def predict_classifier(
         problems += unread
         chunks = [[clip for clip in chunk if clip.utterance not in bad] for chunk in chunks]
         load, collate = store.load, store.collate
+        if config.speaker_scaling is not None:
+            every = [clip for chunk in chunks for clip in chunk]
+            load = scale_speakers(load, every, config.speaker_scaling)
 
     def compute(chunks: Sequence[Sequence[Clip]]) -> Iterator[PredictionTable]:
         settings = config.inference

@@ -49,12 +49,14 @@ class Clip:
         path: its audio file; None for members that only read.
         text: its transcript; None for members that only listen.
         duration_s: length in seconds; 0 for text and for files whose header is unreadable.
+        speaker: the manifest's name of who speaks; None where it has none.
     """
 
     utterance: str
     path: Path | None = None
     text: str | None = None
     duration_s: float = 0.0
+    speaker: str | None = None
 
     @property
     def size(self) -> float:
@@ -112,8 +114,8 @@ def collect_clips(
         source = getattr(transcripts[0], transcripts[1])
         texts = read_transcripts(transcripts_path(manifest.root), source)
     clips, problems = [], []
-    columns = rows[["utterance", "audio", "duration_s"]].itertuples(index=False)
-    for utterance, audio, duration_s in columns:
+    columns = rows[["utterance", "audio", "duration_s", "speaker"]].itertuples(index=False)
+    for utterance, audio, duration_s, speaker in columns:
         path = manifest.audio_path(audio) if inputs.needs_audio and pd.notna(audio) else None
         text = texts.get(utterance)
         if inputs.needs_audio and path is None:
@@ -122,7 +124,10 @@ def collect_clips(
             problems.append(Problem(utterance, f"there is no transcript of the source {source!r}"))
         else:
             known = path is not None and pd.notna(duration_s)
-            clips.append(Clip(utterance, path, text, float(duration_s) if known else 0.0))
+            seconds = float(duration_s) if known else 0.0
+            clips.append(
+                Clip(utterance, path, text, seconds, speaker if pd.notna(speaker) else None)
+            )
     return _fill_durations(clips), problems
 
 

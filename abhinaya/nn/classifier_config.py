@@ -25,6 +25,7 @@ from abhinaya.config import Config, TrainedConfig
 from abhinaya.data.augmentation import AugmentConfig
 from abhinaya.errors import did_you_mean
 from abhinaya.nn.losses.config import LossConfig
+from abhinaya.nn.recipe.speakers import SpeakerScaling
 
 __all__ = [
     "AudioConfig",
@@ -220,6 +221,10 @@ class ClassifierConfig(TrainedConfig):
     inference: InferenceConfig = InferenceConfig()
     cache: CacheConfig | None = None
     """Keep the frozen encoder's output on disk; None computes it anew in every epoch."""
+    speaker_scaling: SpeakerScaling | None = Field(
+        default=None, exclude_if=lambda value: value is None
+    )
+    """See the features of `cache` from their speaker's mean and spread; `{}` takes the defaults."""
 
     @property
     def depends_on_batch(self) -> bool:
@@ -251,5 +256,14 @@ class ClassifierConfig(TrainedConfig):
             raise ValueError(
                 "cache keeps what is computed once, but audio.augment changes every clip in every "
                 "epoch; remove one of the two"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_speaker_scaling(self) -> Self:
+        if self.speaker_scaling is not None and self.cache is None:
+            raise ValueError(
+                "speaker_scaling scales the features of all clips of a speaker, which cache keeps; "
+                "set cache, or remove speaker_scaling"
             )
         return self

@@ -15,6 +15,7 @@ from abhinaya.errors import AudioError
 from abhinaya.loading.clips import Clip, Cropping
 from abhinaya.loading.dataset import ClipDataset, Collator, SegmentLoader, fresh_loader
 from abhinaya.loading.features import FeatureStore
+from abhinaya.loading.speaker_scaling import scale_speakers
 from abhinaya.member import InputBuilder
 from abhinaya.nn.backbone import LayerMix
 from abhinaya.nn.classifier import EmotionClassifier
@@ -69,6 +70,10 @@ def make_loaders(
                 )
         load_train, load_eval = stores[0].load, stores[1].load
         collate = stores[0].collate
+    if config.speaker_scaling is not None:
+        load_train = scale_speakers(load_train, train.clips, config.speaker_scaling)
+        if validation:
+            load_eval = scale_speakers(load_eval, validation.clips, config.speaker_scaling)
     for module in model.backbone.modules():
         if isinstance(module, LayerMix) and module.standardize:
             model.backbone.to(device)
