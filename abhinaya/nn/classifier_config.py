@@ -25,6 +25,7 @@ from abhinaya.config import Config, TrainedConfig
 from abhinaya.data.augmentation import AugmentConfig
 from abhinaya.errors import did_you_mean
 from abhinaya.nn.losses.config import LossConfig
+from abhinaya.nn.recipe.mixing import MixingConfig
 
 __all__ = [
     "AudioConfig",
@@ -220,6 +221,8 @@ class ClassifierConfig(TrainedConfig):
     inference: InferenceConfig = InferenceConfig()
     cache: CacheConfig | None = None
     """Keep the frozen encoder's output on disk; None computes it anew in every epoch."""
+    mixing: MixingConfig | None = Field(default=None, exclude_if=lambda value: value is None)
+    """Join training clips, or average the vectors of two rows."""
 
     @property
     def depends_on_batch(self) -> bool:
@@ -251,5 +254,26 @@ class ClassifierConfig(TrainedConfig):
             raise ValueError(
                 "cache keeps what is computed once, but audio.augment changes every clip in every "
                 "epoch; remove one of the two"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_mixing(self) -> Self:
+        clips = self.mixing.clips if self.mixing else None
+        if clips is not None and not self.loss.uses_soft_targets:
+            raise ValueError(
+                f"mixing.clips averages the targets of two clips, but the loss {self.loss.name!r} "
+                "takes one class each; set loss.name to soft-cross-entropy or kl-divergence, or "
+                "remove mixing.clips"
+            )
+        if clips is not None and self.cache is not None:
+            raise ValueError(
+                "cache keeps what is computed once, but mixing.clips joins other clips in every "
+                "epoch; remove one of the two"
+            )
+        if clips is not None and clips.max_silence_s >= self.audio.max_audio_s:
+            raise ValueError(
+                f"mixing.clips.max_silence_s is {clips.max_silence_s:g}, which leaves no room for "
+                f"sound in audio.max_audio_s ({self.audio.max_audio_s:g}); set it lower"
             )
         return self

@@ -35,7 +35,7 @@ from abhinaya.nn.losses.config import absorbed_prior
 from abhinaya.processes import join_launch, meet
 from abhinaya.stopping.interruptions import deferred
 from abhinaya.training.arguments import training_arguments, warn_of_split_batches
-from abhinaya.training.loaders import Rows, make_loaders
+from abhinaya.training.loaders import Rows, make_dataset, make_loaders
 from abhinaya.training.run_directory import RunDirectory
 from abhinaya.training.sharded import make_whole
 from abhinaya.training.trainer import EmotionTrainer
@@ -142,6 +142,7 @@ def train_classifier(
     load_train, load_validation, collate = make_loaders(
         config, inputs, model, train, validation, arguments
     )
+    train_rows = make_dataset(config, inputs, train, load_train, manifest.emotions)
     # Only now: weights or a config that do not work leave no folder behind.
     if state.is_main_process:
         run.begin(dump_yaml(config))
@@ -164,7 +165,7 @@ def train_classifier(
         bf16=bool(config.training.arguments.get("bf16")),
         lengths=[clip.size for clip in train.clips],
         global_batch_size=config.training.global_batch_size,
-        train_dataset=ClipDataset(train.clips, load_train, train.targets),
+        train_dataset=train_rows,
         eval_dataset=(
             ClipDataset(validation.clips, load_validation, validation.targets)
             if validation
