@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +17,7 @@ from abhinaya.loading.dataset import ClipDataset, SegmentLoader
 from abhinaya.member import InputBuilder, Utterance
 from abhinaya.nn.recipe.mixing import ClipMixing
 
-__all__ = ["MixedClips", "join_waveforms"]
+__all__ = ["MixedClips", "join_clips", "join_waveforms"]
 
 
 class MixedClips(ClipDataset):
@@ -76,39 +77,52 @@ class MixedClips(ClipDataset):
         pair = [clip, self.clips[partner]]
         if rng.random() < 0.5:
             pair.reverse()
-        joined = self._join(pair, clip.utterance, epoch, rng)
+        joined = join_clips(pair, self.mixing, self.cropping, clip.utterance, epoch, rng)
         target = (self.targets[idx] + self.targets[partner]) / 2
         return {"segments": [self.inputs.encode(joined)], "target": target}
 
-    def _join(
-        self, pair: list[Clip], utterance: str, epoch: int, rng: np.random.Generator
-    ) -> Utterance:
-        """Return what the pair sounds and reads like, in this order."""
-        unscaled = replace(self.cropping, normalize=False)
-        heard = [load_segments(clip, unscaled, epoch)[0] for clip in pair]
-        texts = [segment.text for segment in heard]
-        text = None if None in texts else " ".join(text for text in texts if text)
-        first, second = (segment.waveform for segment in heard)
-        if first is None or second is None:
-            return Utterance(utterance, None, text, epoch)
-        longest = round(self.cropping.max_audio_s * SAMPLE_RATE_HZ)
-        if rng.random() < self.mixing.overlap_probability:
-            overlap, silence = rng.uniform(*self.mixing.overlap), 0
-        else:
-            overlap, silence = (
-                0.0,
-                round(rng.uniform(0, self.mixing.max_silence_s) * SAMPLE_RATE_HZ),
-            )
-        sound = join_waveforms(first, second, longest, silence=silence, overlap=overlap)
-        return Utterance(
-            utterance, normalize_waveform(sound) if self.cropping.normalize else sound, text, epoch
-        )
+
+def join_clips(
+    pair: Sequence[Clip],
+    mixing: ClipMixing,
+    cropping: Cropping,
+    utterance: str,
+    epoch: int,
+    rng: np.random.Generator,
+) -> Utterance:
+    """Return what two clips sound and read like, one after the other.
+
+    Args:
+        pair: the clips in their order.
+        mixing: how far they are apart, or overlap.
+        cropping: of training; each of the two is cut and augmented by itself.
+        utterance: the name that the result goes by.
+        epoch: of training.
+        rng: draws silence and overlap.
+    """
+    unscaled = replace(cropping, normalize=False)
+    heard = [load_segments(clip, unscaled, epoch)[0] for clip in pair]
+    texts = [segment.text for segment in heard]
+    text = None if None in texts else " ".join(text for text in texts if text)
+    first, second = (segment.waveform for segment in heard)
+    if first is None or second is None:
+        return Utterance(utterance, None, text, epoch)
+    longest = round(cropping.max_audio_s * SAMPLE_RATE_HZ)
+    overlap, silence = 0.0, 0
+    if rng.random() < mixing.overlap_probability:
+        overlap = rng.uniform(*mixing.overlap)
+    else:
+        silence = round(rng.uniform(0, mixing.max_silence_s) * SAMPLE_RATE_HZ)
+    sound = join_waveforms(first, second, longest, silence=silence, overlap=overlap)
+    return Utterance(
+        utterance, normalize_waveform(sound) if cropping.normalize else sound, text, epoch
+    )
 
 
 def join_waveforms(
     first: FloatArray, second: FloatArray, longest: int, *, silence: int = 0, overlap: float = 0.0
 ) -> FloatArray:
-    """Join two waveforms so that both are heard.
+    """Return two waveforms as one in which both are heard.
 
     Where they do not fit, the longer one loses its end, at most down to half of the room.
 

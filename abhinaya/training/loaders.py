@@ -22,7 +22,7 @@ from abhinaya.nn.backbone import LayerMix
 from abhinaya.nn.classifier import EmotionClassifier
 from abhinaya.nn.classifier_config import ClassifierConfig
 
-__all__ = ["Rows", "make_dataset", "make_loaders"]
+__all__ = ["Rows", "make_dataset", "make_loaders", "training_crop"]
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def make_loaders(
 ) -> tuple[SegmentLoader, SegmentLoader, Any]:
     """Return loaders of training and validation clips, and what makes their segments a batch."""
     audio = config.audio
-    crop_train = _training_crop(config)
+    crop_train = training_crop(config)
     crop_eval = Cropping(audio.eval_crop, audio.max_audio_s, audio.normalize)
     load_train, load_eval = fresh_loader(inputs, crop_train), fresh_loader(inputs, crop_eval)
     collate: Any = inputs.collate
@@ -96,11 +96,12 @@ def make_dataset(
         emotions=emotions,
         mixing=config.mixing.clips,
         inputs=inputs,
-        cropping=_training_crop(config),
+        cropping=training_crop(config),
     )
 
 
-def _training_crop(config: ClassifierConfig) -> Cropping:
+def training_crop(config: ClassifierConfig) -> Cropping:
+    """Return where training clips are cut, and what changes them."""
     audio = config.audio
     return Cropping(
         audio.train_crop, audio.max_audio_s, audio.normalize, config.seed, audio.augment

@@ -15,9 +15,11 @@ from transformers import EvalPrediction, set_seed
 
 import abhinaya
 from abhinaya.config import config_digest, dump_yaml
+from abhinaya.data.augmentation import require_augmentation
 from abhinaya.data.labels import ABSTAIN, EmotionSet
 from abhinaya.data.manifest import Manifest
 from abhinaya.data.problems import PROBLEMS, Problem, write_problems
+from abhinaya.data.sound_folders import sounds_digest
 from abhinaya.data.transcripts import read_transcripts, transcripts_path
 from abhinaya.errors import BadValueError, list_some
 from abhinaya.evaluation.metrics import scores
@@ -50,6 +52,8 @@ _NOT_IN_DIGEST = (
     "run_dir",
     "data.manifest",
     "data.audio_root",
+    "audio.augment.background.folder",
+    "audio.augment.reverb.folder",
     "data.transcripts.predict",
     "cache",
     "inference",
@@ -82,6 +86,7 @@ def training_digest(config: ClassifierConfig, manifest: Manifest) -> str:
     values = [config_digest(config, without=without), manifest.digest]
     # float16 features are other numbers; where and how large the store is does not matter.
     values.append(config.cache.dtype if config.cache else "float32")
+    values += map(sounds_digest, config.audio.augment.folders if config.audio.augment else ())
     if config.data.transcripts is not None:
         sources = config.data.transcripts
         file = transcripts_path(manifest.root)
@@ -122,6 +127,8 @@ def train_classifier(
         raise BadValueError(
             f"audio.augment changes sound, but the member {config.member!r} hears none. Remove it."
         )
+    if config.audio.augment is not None:
+        require_augmentation(config.audio.augment)
     train, problems = _usable_rows(config, manifest, inputs, "train")
     validation = None
     if config.data.validation is not None:
