@@ -76,8 +76,8 @@ def run_preview(
         ["sound", "seconds", "level in dB", "file"],
         rows,
         files=(out,),
-        remark=f"trained.wav is what epoch {epoch} of a training hears, of the others each shows "
-        "one transform that is drawn for certain.",
+        remark=f"trained.wav is what epoch {epoch} of a training hears, each of the others one "
+        "transform alone, though chance might leave it out.",
         notes=tuple(notes),
     )
 
@@ -165,7 +165,8 @@ def _draw(file: Path, sounds: Mapping[str, Mapping[str, FloatArray]]) -> None:
             )
             axis.set_xlim(0, longest_s)
             axis.set_title(f"{name}: {kind}", fontsize=9)
+        column[len(heard) - 1].tick_params(labelbottom=True)
     figure.supxlabel("seconds")
     figure.supylabel("kHz")
-    figure.colorbar(image, ax=axes, label="dB")
+    figure.colorbar(image, ax=axes, label="dB", aspect=20 * n_rows, fraction=0.02)
     figure.savefig(file, dpi=80)

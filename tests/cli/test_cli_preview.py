@@ -64,7 +64,8 @@ def test_preview_writes_each_transform_what_training_hears_and_a_mix(
     np.testing.assert_allclose(gained, before * 10 ** (-6 / 20), atol=1e-4)
     # Of 4,000 masked samples a sixteenth is zero in the tone as well.
     assert ((masked == 0) & (before != 0)).sum() == 3_750
-    np.testing.assert_array_equal(trained == 0, masked == 0)
+    # A mask of the same length elsewhere, for another draw came first.
+    assert ((trained == 0) & (before != 0)).sum() == 3_750
     assert len(mixed) <= 2 * RATE_HZ
     ends = (mixed[:4_000], mixed[-4_000:])
     # A bin is 4 Hz.
