@@ -50,7 +50,7 @@ _ADAPTER_CONFIG = "adapter/adapter_config.json"
 # Everything else decides what the weights mean.
 _MAY_DIFFER = frozenset(
     "name run_dir seed data training loss cache inference train_crop augment mixing "
-    "spec_augment".split()
+    "spec_augment mask_time".split()
 )
 
 
