@@ -43,7 +43,7 @@ def draw_mix(config: ManifoldMixing, n_rows: int) -> Mix | None:
     All is drawn from torch's generator of the CPU, which a checkpoint holds: a resumed run draws
     what an undisturbed one does.
     """
-    if torch.rand(()).item() >= config.probability:
+    if torch.rand((), device="cpu").item() >= config.probability:
         return None
     share = torch.distributions.Beta(config.alpha, config.alpha).sample().item()
-    return Mix(share, torch.randperm(n_rows))
+    return Mix(share, torch.randperm(n_rows, device="cpu"))
