@@ -13,7 +13,7 @@ from abhinaya.data.audio import SAMPLE_RATE_HZ, FloatArray, normalize_waveform, 
 from abhinaya.data.labels import ABSTAIN, EmotionSet
 from abhinaya.errors import BadValueError, UnknownNameError
 from abhinaya.loading.clips import Clip, Cropping, load_segments
-from abhinaya.loading.dataset import ClipDataset, SegmentLoader
+from abhinaya.loading.dataset import ClipDataset, SegmentLoader, TargetLoader
 from abhinaya.member import InputBuilder, Utterance
 from abhinaya.nn.recipe.mixing import ClipMixing
 
@@ -29,7 +29,7 @@ class MixedClips(ClipDataset):
     Args:
         clips: the rows.
         load: gives the segments of a clip that is not mixed.
-        targets: vote distributions, shape (U, K).
+        targets: vote distributions, shape (U, K), or what gives those of an epoch.
         truth: class indices, shape (U,); of a row without one its first most voted class counts.
         emotions: the classes.
         mixing: how often and how.
@@ -45,7 +45,7 @@ class MixedClips(ClipDataset):
         self,
         clips: list[Clip],
         load: SegmentLoader,
-        targets: NDArray[Any],
+        targets: NDArray[Any] | TargetLoader,
         *,
         truth: NDArray[np.int64],
         emotions: EmotionSet,
@@ -55,7 +55,9 @@ class MixedClips(ClipDataset):
     ) -> None:
         super().__init__(clips, load, targets)
         self.mixing, self.inputs, self.cropping = mixing, inputs, cropping
-        classes = np.where(truth == ABSTAIN, targets.argmax(axis=1), truth)
+        classes = truth.copy()
+        for idx in np.flatnonzero(truth == ABSTAIN):
+            classes[idx] = self.target(int(idx), None).argmax()
         counts = np.bincount(classes, minlength=len(emotions))
         is_majority = _majority(counts, emotions, mixing)
         self.is_majority: NDArray[np.bool_] = is_majority[classes]
@@ -78,7 +80,7 @@ class MixedClips(ClipDataset):
         if rng.random() < 0.5:
             pair.reverse()
         joined = join_clips(pair, self.mixing, self.cropping, clip.utterance, epoch, rng)
-        target = (self.targets[idx] + self.targets[partner]) / 2
+        target = (self.target(idx, epoch) + self.target(partner, epoch)) / 2
         return {"segments": [self.inputs.encode(joined)], "target": target}
 
 

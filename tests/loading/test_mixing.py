@@ -111,6 +111,15 @@ def test_minority_classes_are_equally_likely_and_pairs_as_frequent_as_wished(cli
     assert partners[8] == pytest.approx(50, abs=28)
 
 
+def test_targets_of_an_epoch_are_averaged(clips):
+    rows = mixed(clips, classes=("A", "N"))
+    votes = np.eye(3, dtype=np.float32)[TRUTH]
+    # In the second epoch the first clip has other votes.
+    rows.target = lambda idx, epoch: np.float32([0.5, 0, 0.5]) if epoch else votes[idx]
+    assert rows[0, 0]["target"].tolist() == [0, 0.5, 0.5]
+    assert rows[0, 1]["target"].tolist() == [0.5, 0, 0.5]
+
+
 def test_silence_and_overlap_are_drawn_within_their_ranges(clips):
     apart = mixed(clips, max_silence_s=0.25)
     gaps = [
