@@ -21,7 +21,7 @@ from pydantic import Field, model_validator
 
 from abhinaya.config import Config
 from abhinaya.data.audio import MIN_DURATION_S, SAMPLE_RATE_HZ
-from abhinaya.data.sound_folders import check_sounds, draw_sound
+from abhinaya.data.sound_folders import check_sounds, draw_sound, list_sounds
 from abhinaya.errors import MissingPackageError
 
 __all__ = [
@@ -149,8 +149,12 @@ def augment(waveform: _FloatArray, config: AugmentConfig, rng: np.random.Generat
     return np.asarray(waveform, dtype=np.float32)
 
 
-def require_augmentation(config: AugmentConfig) -> None:
+def require_augmentation(config: AugmentConfig, *, listens: bool = True) -> None:
     """Check, before anything is computed, that all is there that the transforms need.
+
+    Args:
+        config: the transforms.
+        listens: read every recording, too.
 
     Raises:
         MissingPackageError: if the stretching engine is not installed.
@@ -160,7 +164,7 @@ def require_augmentation(config: AugmentConfig) -> None:
     if config.time_stretch is not None or config.pitch is not None:
         _stretcher()
     for folder in config.folders:
-        check_sounds(folder)
+        check_sounds(folder) if listens else list_sounds(folder)
 
 
 def _speed(waveform: _FloatArray, factor: float, rng: np.random.Generator) -> _FloatArray:

@@ -12,11 +12,16 @@ from abhinaya.errors import AudioError, MissingFileError
 from abhinaya.files import digest_of
 from abhinaya.processes import map_in_shares
 
-__all__ = ["check_sounds", "draw_sound", "list_sounds", "sounds_digest"]
+__all__ = ["check_sounds", "draw_sound", "find_sounds", "list_sounds", "sounds_digest"]
+
+
+def find_sounds(folder: Path) -> list[Path]:
+    """Return the WAV files of a folder and its subfolders, sorted by their path, if any."""
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() == ".wav")
 
 
 def list_sounds(folder: Path) -> list[Path]:
-    """Return the WAV files of a folder and its subfolders, sorted by their path.
+    """Return what `find_sounds` finds, which must be something.
 
     Raises:
         MissingFileError: if there is no such folder, or no WAV in it.
@@ -26,7 +31,7 @@ def list_sounds(folder: Path) -> list[Path]:
             f"{str(folder)!r} is not a folder, expected recordings for audio.augment. Correct its "
             "folder."
         )
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() == ".wav")
+    found = find_sounds(folder)
     if not found:
         raise MissingFileError(
             f"{str(folder)!r} holds no WAV file, expected recordings for audio.augment. Convert "

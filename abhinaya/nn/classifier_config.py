@@ -23,6 +23,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from abhinaya.config import Config, TrainedConfig
 from abhinaya.data.augmentation import AugmentConfig
+from abhinaya.data.sound_folders import find_sounds
 from abhinaya.errors import did_you_mean
 from abhinaya.nn.losses.config import LossConfig
 from abhinaya.nn.recipe.mixing import MixingConfig
@@ -223,6 +224,12 @@ class ClassifierConfig(TrainedConfig):
     """Keep the frozen encoder's output on disk; None computes it anew in every epoch."""
     mixing: MixingConfig | None = Field(default=None, exclude_if=lambda value: value is None)
     """Join training clips, or average the vectors of two rows."""
+
+    @property
+    def recordings(self) -> tuple[Path, ...]:
+        """Sounds that augmentation adds in training; a folder that is not there has none."""
+        folders = self.audio.augment.folders if self.audio.augment else []
+        return tuple(file for folder in folders for file in find_sounds(folder))
 
     @property
     def depends_on_batch(self) -> bool:
