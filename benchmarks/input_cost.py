@@ -27,6 +27,7 @@ from transformers import WhisperFeatureExtractor
 from transformers.audio_utils import spectrogram
 
 from abhinaya.data.audio import SAMPLE_RATE_HZ, normalize_waveform, read_audio
+from abhinaya.data.augmentation import AugmentConfig
 from abhinaya.loading.clips import Clip, Cropping
 from abhinaya.loading.dataset import ClipDataset, Collator, fresh_loader
 from abhinaya.nn.classifier import EmotionClassifier
@@ -98,15 +99,17 @@ def spread(values: list[float]) -> str:
     return f"{min(values):.2f} / {statistics.median(values):.2f} / {max(values):.2f}"
 
 
-def loader_over_model(folder: Path, n_rounds: int) -> list[float]:
+def loader_over_model(
+    folder: Path, n_rounds: int, augment: AugmentConfig | None = None
+) -> list[float]:
     """Clips per second of a loader with two workers, over those of a training step."""
     clips = [Clip(f"{n}", folder / "16000.wav", None, SECONDS) for n in range(64)]
-    dataset = ClipDataset(
-        clips, fresh_loader(WaveformInputs(), Cropping("first", SECONDS)), np.zeros(64, np.int64)
-    )
+    cropping = Cropping("first", SECONDS, augment=augment)
+    dataset = ClipDataset(clips, fresh_loader(WaveformInputs(), cropping), np.zeros(64, np.int64))
     loader = DataLoader(
         dataset,
         batch_size=8,
+        sampler=[(n, 0) for n in range(64)],
         num_workers=2,
         persistent_workers=True,
         prefetch_factor=4,

@@ -34,6 +34,7 @@ __all__ = ["COMMANDS", "app", "main"]
 COMMANDS = {
     "prepare": "stages",
     "transcribe": "stages",
+    "preview": "stages",
     "train": "stages",
     "predict": "predict",
     "convert": "convert",

@@ -32,6 +32,7 @@ __all__ = [
     "cross_validate",
     "fit",
     "prepare",
+    "preview",
     "score",
     "smooth",
     "speakers",
@@ -103,6 +104,35 @@ def train(
     if is_main_process():
         report = report_run(checked.name, run_dir)
         show_report(report, as_json=as_json, table_format=table_format)
+
+
+def preview(
+    config: _MemberConfig,
+    clips: Annotated[
+        list[str],
+        typer.Argument(metavar="CLIP|KEY=VALUE", help="Sound files; changes of the config."),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder to write; it must not exist.")],
+    epoch: Annotated[int, typer.Option(min=0, help="Of training; each draws anew.")] = 0,
+    as_json: AsJson = False,
+    table_format: Format = TableFormat.TEXT,
+) -> None:
+    """Write clips before and after each transform of a config, and their spectrograms.
+
+    Where mixing.clips is set the first two clips are also joined.
+    """
+    from abhinaya.cli.processes import quiet_libraries
+    from abhinaya.errors import BadValueError
+    from abhinaya.member_config import load_member_config
+    from abhinaya.pipeline.preview import run_preview
+
+    quiet_libraries()
+    files = [one for one in clips if Path(one).exists() or "=" not in one]
+    if not files:
+        raise BadValueError(f"There is no clip among {clips!r}. Name a sound file.")
+    checked = load_member_config(config, [one for one in clips if one not in files])
+    report = run_preview(checked, [Path(file) for file in files], out, epoch=epoch)
+    show_report(report, as_json=as_json, table_format=table_format)
 
 
 @takes_settings

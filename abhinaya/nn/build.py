@@ -70,4 +70,5 @@ def build_head_on(
         dropout=config.head.dropout,
     )
     loss = build_loss(config.loss, class_counts) if class_counts is not None else None
-    return EmotionClassifier(backbone, pooling, head, loss)
+    manifold = config.mixing.manifold if config.mixing else None
+    return EmotionClassifier(backbone, pooling, head, loss, manifold)

@@ -13,6 +13,8 @@ from transformers.utils.generic import ModelOutput
 from abhinaya.nn.backbone import Backbone
 from abhinaya.nn.head import EmotionHead
 from abhinaya.nn.losses.build import EmotionLoss
+from abhinaya.nn.losses.manifold import draw_mix
+from abhinaya.nn.recipe.mixing import ManifoldMixing
 
 __all__ = ["EmotionClassifier", "EmotionOutput", "row_means"]
 
@@ -40,6 +42,7 @@ class EmotionClassifier(nn.Module):
         pooling: frames (B, T, D) and mask (B, T) to one vector (B, P).
         head: vector to logits (B, K) and embedding.
         loss: applied when labels are given; not part of a checkpoint.
+        manifold: mix the pooled vectors of a batch in training.
 
     Attributes:
         calibrates: whether something is set after training, by `calibrate`.
@@ -53,12 +56,14 @@ class EmotionClassifier(nn.Module):
         pooling: nn.Module,
         head: EmotionHead,
         loss: EmotionLoss | None = None,
+        manifold: ManifoldMixing | None = None,
     ) -> None:
         super().__init__()
         self.backbone = backbone
         self.pooling = pooling
         self.head = head
         self.loss = loss
+        self.manifold = manifold
 
     # No **kwargs: with them the Trainer would take the loss for a sum over accumulated batches.
     def forward(
@@ -77,10 +82,16 @@ class EmotionClassifier(nn.Module):
                 row of its own.
         """
         features, mask = self.backbone(inputs)
-        logits, embeddings = self.head(self.pooling(features, mask))
+        pooled = self.pooling(features, mask)
+        mix = None
+        if self.training and self.manifold is not None and labels is not None:
+            mix = draw_mix(self.manifold, len(pooled))
+        logits, embeddings = self.head(pooled if mix is None else mix.vectors(pooled))
         if segment_of is not None:
             logits, embeddings = row_means(logits, segment_of), row_means(embeddings, segment_of)
-        loss = self.loss(logits, labels) if self.loss is not None and labels is not None else None
+        loss = None
+        if self.loss is not None and labels is not None:
+            loss = mix.loss(self.loss, logits, labels) if mix else self.loss(logits, labels)
         return EmotionOutput(loss=loss, logits=logits, embeddings=embeddings)
 
     def calibrate(self, logits: NDArray[np.float32], truth: NDArray[np.int64]) -> None:

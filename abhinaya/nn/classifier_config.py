@@ -23,8 +23,10 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from abhinaya.config import Config, TrainedConfig
 from abhinaya.data.augmentation import AugmentConfig
+from abhinaya.data.sound_folders import find_sounds
 from abhinaya.errors import did_you_mean
 from abhinaya.nn.losses.config import LossConfig
+from abhinaya.nn.recipe.mixing import MixingConfig
 from abhinaya.nn.recipe.speakers import SpeakerScaling
 
 __all__ = [
@@ -225,6 +227,14 @@ class ClassifierConfig(TrainedConfig):
         default=None, exclude_if=lambda value: value is None
     )
     """See the features of `cache` from their speaker's mean and spread; `{}` takes the defaults."""
+    mixing: MixingConfig | None = Field(default=None, exclude_if=lambda value: value is None)
+    """Join training clips, or average the vectors of two rows."""
+
+    @property
+    def recordings(self) -> tuple[Path, ...]:
+        """Sounds that augmentation adds in training; a folder that is not there has none."""
+        folders = self.audio.augment.folders if self.audio.augment else []
+        return tuple(file for folder in folders for file in find_sounds(folder))
 
     @property
     def depends_on_batch(self) -> bool:
@@ -265,5 +275,26 @@ class ClassifierConfig(TrainedConfig):
             raise ValueError(
                 "speaker_scaling scales the features of all clips of a speaker, which cache keeps; "
                 "set cache, or remove speaker_scaling"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_mixing(self) -> Self:
+        clips = self.mixing.clips if self.mixing else None
+        if clips is not None and not self.loss.uses_soft_targets:
+            raise ValueError(
+                f"mixing.clips averages the targets of two clips, but the loss {self.loss.name!r} "
+                "takes one class each; set loss.name to soft-cross-entropy or kl-divergence, or "
+                "remove mixing.clips"
+            )
+        if clips is not None and self.cache is not None:
+            raise ValueError(
+                "cache keeps what is computed once, but mixing.clips joins other clips in every "
+                "epoch; remove one of the two"
+            )
+        if clips is not None and clips.max_silence_s >= self.audio.max_audio_s:
+            raise ValueError(
+                f"mixing.clips.max_silence_s is {clips.max_silence_s:g}, which leaves no room for "
+                f"sound in audio.max_audio_s ({self.audio.max_audio_s:g}); set it lower"
             )
         return self

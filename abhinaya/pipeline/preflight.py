@@ -85,6 +85,11 @@ def _check_member(config: MemberConfig, *, trains: bool) -> Findings:
 
         report_to = training.arguments.get("report_to")
         findings.attempt("training.report_to", "", lambda: require_loggers(report_to))
+    augment = getattr(getattr(config, "audio", None), "augment", None) if trains else None
+    if augment is not None:
+        from abhinaya.data.augmentation import require_augmentation
+
+        findings.attempt("audio.augment", "", lambda: require_augmentation(augment, listens=False))
     return findings
 
 

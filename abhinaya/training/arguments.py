@@ -44,7 +44,7 @@ def training_arguments(config: ClassifierConfig, folder: Path) -> TrainingArgume
 
     Raises:
         BadValueError: if the global batch cannot be split evenly, there are more processes than
-            devices, or the launch asks for what members cannot do.
+            devices, single rows are to be mixed, or the launch asks for what members cannot do.
         MissingPackageError: if the wanted logger, or DeepSpeed, is not installed.
     """
     given = config.training.arguments
@@ -56,6 +56,12 @@ def training_arguments(config: ClassifierConfig, folder: Path) -> TrainingArgume
     per_device, n_steps = _split_batch(
         config.training.global_batch_size, given.get("per_device_train_batch_size"), n_processes
     )
+    if per_device < 2 and config.mixing and config.mixing.manifold:
+        raise BadValueError(
+            f"mixing.manifold mixes rows of one batch, but each device of {config.name!r} has one "
+            "row at once. Set training.per_device_train_batch_size to 2 or more, or remove "
+            "mixing.manifold."
+        )
     validates = config.data.validation is not None
     n_workers = usable_workers(given.get("dataloader_num_workers", 0))
     strategy = given.get("save_strategy", "epoch")
@@ -192,6 +198,13 @@ def warn_of_split_batches(config: ClassifierConfig, per_device: int) -> None:
         _logger.warning(
             "%s: the loss is divided by the class weights of each %d rows that one device sees at "
             "once, so the result depends on their number. Set loss.reduction to mean to avoid it.",
+            config.name,
+            per_device,
+        )
+    if config.mixing and config.mixing.manifold and per_device < config.training.global_batch_size:
+        _logger.warning(
+            "%s: mixing.manifold mixes the %d rows that one device sees at once, so the result "
+            "depends on their number.",
             config.name,
             per_device,
         )

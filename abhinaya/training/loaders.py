@@ -11,17 +11,19 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 from transformers import TrainingArguments
 
+from abhinaya.data.labels import EmotionSet
 from abhinaya.errors import AudioError
 from abhinaya.loading.clips import Clip, Cropping
 from abhinaya.loading.dataset import ClipDataset, Collator, SegmentLoader, fresh_loader
 from abhinaya.loading.features import FeatureStore
+from abhinaya.loading.mixing import MixedClips
 from abhinaya.loading.speaker_scaling import scale_speakers
 from abhinaya.member import InputBuilder
 from abhinaya.nn.backbone import LayerMix
 from abhinaya.nn.classifier import EmotionClassifier
 from abhinaya.nn.classifier_config import ClassifierConfig
 
-__all__ = ["Rows", "make_loaders"]
+__all__ = ["Rows", "make_dataset", "make_loaders", "training_crop"]
 
 
 @dataclass(frozen=True)
@@ -43,9 +45,7 @@ def make_loaders(
 ) -> tuple[SegmentLoader, SegmentLoader, Any]:
     """Return loaders of training and validation clips, and what makes their segments a batch."""
     audio = config.audio
-    crop_train = Cropping(
-        audio.train_crop, audio.max_audio_s, audio.normalize, config.seed, audio.augment
-    )
+    crop_train = training_crop(config)
     crop_eval = Cropping(audio.eval_crop, audio.max_audio_s, audio.normalize)
     load_train, load_eval = fresh_loader(inputs, crop_train), fresh_loader(inputs, crop_eval)
     collate: Any = inputs.collate
@@ -81,6 +81,36 @@ def make_loaders(
             size = config.inference.batch_size
             module.fit(_training_states(rows, collate, model, size, arguments))
     return load_train, load_eval, collate
+
+
+def make_dataset(
+    config: ClassifierConfig,
+    inputs: InputBuilder,
+    train: Rows,
+    load: SegmentLoader,
+    emotions: EmotionSet,
+) -> ClipDataset:
+    """Return the rows that are trained on, joined two by two where the config says so."""
+    if config.mixing is None or config.mixing.clips is None:
+        return ClipDataset(train.clips, load, train.targets)
+    return MixedClips(
+        train.clips,
+        load,
+        train.targets,
+        truth=train.truth,
+        emotions=emotions,
+        mixing=config.mixing.clips,
+        inputs=inputs,
+        cropping=training_crop(config),
+    )
+
+
+def training_crop(config: ClassifierConfig) -> Cropping:
+    """Return where training clips are cut, and what changes them."""
+    audio = config.audio
+    return Cropping(
+        audio.train_crop, audio.max_audio_s, audio.normalize, config.seed, audio.augment
+    )
 
 
 def _training_states(

@@ -49,7 +49,8 @@ _ADAPTER_CONFIG = "adapter/adapter_config.json"
 # Config keys that only say how a run was trained, or where things lie and how work is spread.
 # Everything else decides what the weights mean.
 _MAY_DIFFER = frozenset(
-    "name run_dir seed data training loss cache inference train_crop augment spec_augment".split()
+    "name run_dir seed data training loss cache inference train_crop augment mixing "
+    "spec_augment mask_time".split()
 )
 
 

@@ -15,9 +15,11 @@ from transformers import EvalPrediction, set_seed
 
 import abhinaya
 from abhinaya.config import config_digest, dump_yaml
+from abhinaya.data.augmentation import require_augmentation
 from abhinaya.data.labels import ABSTAIN, EmotionSet
 from abhinaya.data.manifest import Manifest
 from abhinaya.data.problems import PROBLEMS, Problem, write_problems
+from abhinaya.data.sound_folders import sounds_digest
 from abhinaya.data.transcripts import read_transcripts, transcripts_path
 from abhinaya.errors import BadValueError, list_some
 from abhinaya.evaluation.metrics import scores
@@ -35,7 +37,7 @@ from abhinaya.nn.losses.config import absorbed_prior
 from abhinaya.processes import join_launch, meet
 from abhinaya.stopping.interruptions import deferred
 from abhinaya.training.arguments import training_arguments, warn_of_split_batches
-from abhinaya.training.loaders import Rows, make_loaders
+from abhinaya.training.loaders import Rows, make_dataset, make_loaders
 from abhinaya.training.run_directory import RunDirectory
 from abhinaya.training.sharded import make_whole
 from abhinaya.training.trainer import EmotionTrainer
@@ -50,6 +52,8 @@ _NOT_IN_DIGEST = (
     "run_dir",
     "data.manifest",
     "data.audio_root",
+    "audio.augment.background.folder",
+    "audio.augment.reverb.folder",
     "data.transcripts.predict",
     "cache",
     "inference",
@@ -82,6 +86,7 @@ def training_digest(config: ClassifierConfig, manifest: Manifest) -> str:
     values = [config_digest(config, without=without), manifest.digest]
     # float16 features are other numbers; where and how large the store is does not matter.
     values.append(config.cache.dtype if config.cache else "float32")
+    values += map(sounds_digest, config.audio.augment.folders if config.audio.augment else ())
     if config.data.transcripts is not None:
         sources = config.data.transcripts
         file = transcripts_path(manifest.root)
@@ -122,6 +127,8 @@ def train_classifier(
         raise BadValueError(
             f"audio.augment changes sound, but the member {config.member!r} hears none. Remove it."
         )
+    if config.audio.augment is not None:
+        require_augmentation(config.audio.augment)
     train, problems = _usable_rows(config, manifest, inputs, "train")
     validation = None
     if config.data.validation is not None:
@@ -142,6 +149,7 @@ def train_classifier(
     load_train, load_validation, collate = make_loaders(
         config, inputs, model, train, validation, arguments
     )
+    train_rows = make_dataset(config, inputs, train, load_train, manifest.emotions)
     # Only now: weights or a config that do not work leave no folder behind.
     if state.is_main_process:
         run.begin(dump_yaml(config))
@@ -164,7 +172,7 @@ def train_classifier(
         bf16=bool(config.training.arguments.get("bf16")),
         lengths=[clip.size for clip in train.clips],
         global_batch_size=config.training.global_batch_size,
-        train_dataset=ClipDataset(train.clips, load_train, train.targets),
+        train_dataset=train_rows,
         eval_dataset=(
             ClipDataset(validation.clips, load_validation, validation.targets)
             if validation

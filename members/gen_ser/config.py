@@ -80,6 +80,8 @@ class GenSerConfig(ClassifierConfig):
             )
         if self.head != HeadConfig():
             raise ValueError("head: gen-ser has no such head to set. Remove it")
+        if self.mixing is not None:
+            raise ValueError("mixing: gen-ser has no loss on averaged targets. Remove it")
         if self.loss != LossConfig():
             raise ValueError("loss: gen-ser trains on the distance to the encoding. Remove it")
         return self

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, Self
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from abhinaya.nn.classifier_config import ClassifierConfig
 
@@ -24,9 +24,16 @@ class WavLMConfig(ClassifierConfig):
     """Average the hidden states over time before anything is learned from them."""
     spec_augment: bool = True
     """Mask spans of frames in training, as the encoder's own config says."""
+    mask_time: float | None = Field(default=None, gt=0, lt=1, exclude_if=lambda v: v is None)
+    """Share of the frames that `spec_augment` masks; None takes the encoder's own."""
 
     @model_validator(mode="after")
     def _check_frozen(self) -> Self:
+        if self.mask_time is not None and not self.spec_augment:
+            raise ValueError(
+                f"mask_time is {self.mask_time:g} but spec_augment is false, so nothing is masked. "
+                "Set spec_augment to true, or remove mask_time"
+            )
         for key in ("standardize", "average_frames"):
             if getattr(self, key) and self.freeze != "encoder":
                 raise ValueError(

@@ -47,6 +47,7 @@ class WavLM(ClassifierMember):
             standardize=config.standardize,
             average_frames=config.average_frames,
             spec_augment=config.spec_augment,
+            mask_time=config.mask_time,
         )
 
     def build_inputs(self, config: WavLMConfig) -> InputBuilder:

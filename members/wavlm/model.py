@@ -91,14 +91,17 @@ class WavLMBackbone(Backbone):
             encoder.masked_spec_embed.requires_grad_(False)
 
     @classmethod
-    def from_pretrained(cls, base: str, **options: Any) -> WavLMBackbone:
+    def from_pretrained(
+        cls, base: str, *, mask_time: float | None = None, **options: Any
+    ) -> WavLMBackbone:
         """Return the backbone with published weights.
 
         Args:
             base: what `load_encoder` takes.
+            mask_time: as `load_encoder` takes it.
             options: keyword arguments of the class.
         """
-        return cls(load_encoder(base), **options)
+        return cls(load_encoder(base, mask_time=mask_time), **options)
 
     @property
     def encode_settings(self) -> dict[str, Any]:
@@ -189,11 +192,12 @@ class WavLMBackbone(Backbone):
         return n_samples
 
 
-def load_encoder(base: str) -> PreTrainedModel:
+def load_encoder(base: str, *, mask_time: float | None = None) -> PreTrainedModel:
     """Return a published speech encoder in float32, every key of its file accounted for.
 
     Args:
         base: folder with config.json and weights, or hub id such as `microsoft/wavlm-large`.
+        mask_time: share of the frames that SpecAugment masks, above 0; by default the encoder's.
 
     Raises:
         MissingFileError: if there is no such model.
@@ -210,6 +214,8 @@ def load_encoder(base: str) -> PreTrainedModel:
         )
     # Its strided layers after the encoder are for speech recognition.
     config.add_adapter = False
+    if mask_time is not None:
+        config.mask_time_prob = mask_time  # before the vector that stands for masked frames is made
     if builds_skeletons():
         make_model: Any = AutoModel  # its methods have no types
         with torch.device("meta"):

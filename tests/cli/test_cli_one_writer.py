@@ -26,6 +26,12 @@ WRITING = {
     "submit": ("a.csv", "--out", "out.csv"),
     "convert": ("a.csv", "--out", "out.csv"),
     "export": ("run", "--out", "out"),
+    "preview": (
+        "members/wavlm.yaml a.wav data.manifest=m audio.augment.gain.probability=1 "
+        "audio.augment.gain.range=[1,2]",
+        "--out",
+        "out",
+    ),
     "speakers": ("m.csv --model voices --n-speakers 2", "--out", "out.parquet"),
 }
 # These have tests of their own, beside what they compute: run, train, predict, prompts run,

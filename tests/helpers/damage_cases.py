@@ -148,6 +148,12 @@ CASES += (
         ("wavlm.yaml", "corpus/manifest.parquet"),
         True,
     ),
+    Case(
+        f"preview wavlm.yaml {WAV} cache=null audio.augment.background.probability=1 "
+        "audio.augment.background.range=[9,9] audio.augment.background.folder=clips --out out",
+        ("wavlm.yaml", WAV, f"clips/{NAMES[1]}"),
+        True,
+    ),
     Case("export run --out out", ("run/best/config.yaml", "run/best/model.safetensors"), True),
     Case(
         "predict exported --manifest corpus/manifest.parquet --select development "

@@ -15,8 +15,10 @@ from source_tree import ROOT
 
 import members
 from abhinaya.cli import main
+from abhinaya.config import merge, parse_yaml
 from abhinaya.data.predictions import read_table
 from abhinaya.demo.checkpoints.encoders import write_whisper
+from abhinaya.member_config import check_member_config
 
 DOCS = ROOT / "docs"
 
@@ -162,6 +164,19 @@ def test_a_member_is_added_as_it_is_written(own_corpus, monkeypatch):
     run([*commands_in(page)[1][:-1], "alone.parquet", "inference.batch_size=1"])
     alone = read_table(own_corpus / "alone.parquet")
     np.testing.assert_allclose(alone.probs, table.probs, atol=1e-6)
+
+
+@pytest.mark.parametrize("section", ["Mixing", "Augmentation"])
+def test_yaml_of_a_recipe_is_a_valid_config(section):
+    page = (DOCS / "recipes.md").read_text(encoding="utf-8")
+    text = re.split(r"(?m)^## ", page.split(f"## {section}\n")[1])[0]
+    blocks = re.findall(r"(?ms)^```yaml\n(.*?)```", text)
+    rest = "{member: wavlm, name: a, run_dir: a, base: a, data: {manifest: a}}"
+    content = parse_yaml(rest)
+    content["training"] = {"global_batch_size": 2}
+    for block in blocks:
+        check_member_config(merge(content, parse_yaml(block)), section)
+    assert blocks
 
 
 def test_every_link_between_the_pages_leads_somewhere():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,14 +14,22 @@ import soundfile
 import torch
 from torch.utils.data import DataLoader
 
-from abhinaya.data.augmentation import AugmentConfig
-from abhinaya.errors import BadValueError, ProblemsError
+from abhinaya.data.augmentation import AugmentConfig, Background
+from abhinaya.errors import BadValueError, MissingFileError, ProblemsError
 from abhinaya.loading.clips import Clip, Cropping, load_segments
 from abhinaya.loading.dataset import ClipDataset
 from abhinaya.registry import load_member
+from abhinaya.training.train import training_digest
 
 RANGES = {
     "speed": [0.9, 1.1],
+    "time_stretch": [0.85, 1.2],
+    "pitch": [-3, 3],
+    "reverb": [0.1, 0.5],
+    "low_pass": [2000, 7000],
+    "high_pass": [100, 2000],
+    "band_pass": [500, 3000],
+    "band_stop": [200, 4000],
     "shift": [-0.2, 0.2],
     "gain": [-6, 6],
     "noise": [15, 40],
@@ -62,7 +71,10 @@ class _Load:
 def test_augmented_clips_are_the_same_for_any_workers_and_differ_by_epoch(
     clips: list[Clip],
 ) -> None:
-    load = _Load(Cropping("random", 1.0, seed=3, augment=ALL))
+    background = Background(probability=0.7, range=(10, 30), folder=clips[0].path.parent)
+    everything = ALL.model_copy(update={"background": background})
+    load = _Load(Cropping("random", 1.0, seed=3, augment=everything))
+    states = (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist())
     data: Any = ClipDataset(clips, load, np.zeros(4, np.int64))
     keys = [(idx, epoch) for epoch in (0, 1) for idx in range(4)]
 
@@ -74,7 +86,13 @@ def test_augmented_clips_are_the_same_for_any_workers_and_differ_by_epoch(
             for key, row in zip(order, rows, strict=True)
         }
 
-    alone = heard(keys, 0)
+    alone = {key: load(clips[key[0]], key[1])[0]["waveform"].tolist() for key in keys}
+    assert states == (
+        random.getstate(),
+        np.random.get_state()[1].tolist(),
+        torch.get_rng_state().tolist(),
+    )
+    assert heard(keys, 0) == alone
     assert heard(keys[::-1], 2) == alone
     assert all(alone[idx, 0] != alone[idx, 1] for idx in range(4))
     load.cropping = replace(load.cropping, seed=4)
@@ -121,3 +139,24 @@ def test_augmentation_for_a_member_that_only_reads_raises(
     monkeypatch.setattr(type(builder), "needs_audio", False)
     with pytest.raises(BadValueError, match=r"audio.augment changes sound.*'wavlm' hears none"):
         member.train(config, manifest)
+
+
+def test_recordings_belong_to_the_digest_of_a_run_but_not_their_place(
+    make_config: Callable[..., Any], manifest: Any, clips: list[Clip], tmp_path: Path
+) -> None:
+    (tmp_path / "moved").mkdir()
+    paths = [clip.path for clip in clips if clip.path is not None]
+    for path in paths:
+        (tmp_path / "moved" / path.name).write_bytes(path.read_bytes())
+
+    def digest(folder: Path) -> str:
+        reverb = f"audio.augment.reverb={{probability: 1, folder: {folder}}}"
+        return training_digest(make_config(tmp_path / "run", reverb), manifest)
+
+    before = digest(tmp_path / "moved")
+    (tmp_path / "moved").rename(tmp_path / "again")
+    assert digest(tmp_path / "again") == before
+    (tmp_path / "again" / paths[0].name).write_bytes(paths[1].read_bytes())
+    assert digest(tmp_path / "again") != before
+    with pytest.raises(MissingFileError, match="moved' is not a folder, expected recordings"):
+        digest(tmp_path / "moved")

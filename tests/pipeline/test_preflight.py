@@ -86,6 +86,25 @@ def test_everything_in_the_way_is_told_at_once_and_nothing_is_begun(load, monkey
     assert not Path("out").exists()
 
 
+def test_recordings_are_looked_for_and_decide_a_training(load, tmp_path):
+    background = {"probability": 1, "range": [9, 9], "folder": "noise"}
+    wave = {
+        "member": "wavlm",
+        "base": "base",
+        "training": {"global_batch_size": 4},
+        "audio": {"augment": {"background": background}},
+    }
+    write_wavlm(tmp_path / "base", n_layers=1, n_features=16, n_conv_features=8)
+    pipeline = load({"wave": wave})
+    (problem,) = obstacles(pipeline)
+    assert problem.startswith("train:wave: audio.augment: 'noise' is not a folder, expected reco")
+    (tmp_path / "noise").mkdir()
+    (tmp_path / "noise" / "a.wav").write_bytes(b"whatever: training will listen")
+    assert obstacles(pipeline) == []
+    train = next(step for step in build_steps(pipeline) if step.name == "train:wave")
+    assert Path("noise/a.wav") in train.needs
+
+
 def test_server_that_is_there_with_its_model_is_no_obstacle(load):
     with ChatServer() as server:
         pipeline = load({"asked": ASKED | {"openai": {"url": server.url}}})

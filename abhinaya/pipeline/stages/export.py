@@ -22,6 +22,7 @@ _NOT_THE_MODEL = (
     "data",
     "inference",
     "loss",
+    "mixing",
     "name",
     "run_dir",
     "seed",

@@ -268,6 +268,7 @@ def test_gender_is_a_set_of_two_classes(manifest: Manifest, manifest_file: Path,
         (["data.validation=null"], "temperature is fitted on data.validation, which is None"),
         (["loss.name=focal"], "loss: gen-ser trains on the distance to the encoding. Remove it"),
         (["head.hidden=8"], "head: gen-ser has no such head to set. Remove it"),
+        (["mixing.manifold={}"], "mixing: gen-ser has no loss on averaged targets. Remove it"),
         (["pooling=attentive-statistics"], "pooling is 'attentive-statistics', expected 'mean'"),
     ],
 )

@@ -197,6 +197,32 @@ def test_spec_augment_off_leaves_training_unmasked(base: str) -> None:
     assert not backbone.encoder.masked_spec_embed.requires_grad
 
 
+def test_mask_time_is_the_share_of_masked_frames_and_wants_spec_augment(base: str) -> None:
+    shares = []
+    for mask_time in (0.1, 0.4):
+        encoder = load(base, mask_time=mask_time).encoder.train()
+        encoder.config.apply_spec_augment = True
+        encoder.masked_spec_embed.data.fill_(1.0)
+        np.random.seed(0)
+        masked = encoder._mask_hidden_states(torch.zeros(20, 1_000, encoder.config.hidden_size))
+        shares.append(masked[..., 0].mean().item())
+    # Spans are drawn anywhere; those that overlap count once: 1 - exp(-0.1), 1 - exp(-0.4).
+    assert shares == pytest.approx([0.095, 0.33], abs=0.02)
+    with pytest.raises(ValueError, match=r"mask_time is 0\.1 but spec_augment is false"):
+        WavLMConfig.model_validate(
+            {
+                "member": "wavlm",
+                "name": "tiny",
+                "run_dir": "run",
+                "base": "base",
+                "data": {"manifest": "m.parquet"},
+                "training": {"global_batch_size": 2},
+                "spec_augment": False,
+                "mask_time": 0.1,
+            }
+        )
+
+
 @pytest.mark.parametrize("n_frames", [1, 9, 10, 11])
 def test_spec_augment_short_batch_trains(base: str, n_frames: int) -> None:
     """transformers 5.23 raises where a batch is shorter than one masked span of 10 frames."""
