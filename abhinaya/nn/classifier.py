@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers.utils.generic import ModelOutput
 
+from abhinaya.nn.attribute_heads import AttributeHeads
 from abhinaya.nn.backbone import Backbone
 from abhinaya.nn.head import EmotionHead
 from abhinaya.nn.losses.build import EmotionLoss
@@ -25,11 +26,13 @@ class EmotionOutput(ModelOutput):
         loss: scalar, where there were labels and a loss.
         logits: shape (B, K).
         embeddings: input of the head's last linear layer, shape (B, D).
+        attributes: what `AttributeHeads` returns, shape (B, N); None without such heads.
     """
 
     loss: Tensor | None = None
     logits: Tensor | None = None
     embeddings: Tensor | None = None
+    attributes: Tensor | None = None
 
 
 class EmotionClassifier(nn.Module):
@@ -40,6 +43,7 @@ class EmotionClassifier(nn.Module):
         pooling: frames (B, T, D) and mask (B, T) to one vector (B, P).
         head: vector to logits (B, K) and embedding.
         loss: applied when labels are given; not part of a checkpoint.
+        attribute_heads: further tasks on the embedding, if there are any.
 
     Attributes:
         calibrates: whether something is set after training, by `calibrate`.
@@ -53,12 +57,14 @@ class EmotionClassifier(nn.Module):
         pooling: nn.Module,
         head: EmotionHead,
         loss: EmotionLoss | None = None,
+        attribute_heads: AttributeHeads | None = None,
     ) -> None:
         super().__init__()
         self.backbone = backbone
         self.pooling = pooling
         self.head = head
         self.loss = loss
+        self.attribute_heads = attribute_heads
 
     # No **kwargs: with them the Trainer would take the loss for a sum over accumulated batches.
     def forward(
@@ -66,6 +72,7 @@ class EmotionClassifier(nn.Module):
         inputs: dict[str, Tensor],
         labels: Tensor | None = None,
         segment_of: Tensor | None = None,
+        attributes: Tensor | None = None,
     ) -> EmotionOutput:
         """Return logits of a batch, and its loss if labels are given.
 
@@ -75,13 +82,19 @@ class EmotionClassifier(nn.Module):
             segment_of: row that each segment belongs to, shape (P,), every row named; logits and
                 embeddings of a row are the means over its segments. By default each segment is a
                 row of its own.
+            attributes: truth of the further tasks, shape (B, N), NaN where unknown.
         """
         features, mask = self.backbone(inputs)
         logits, embeddings = self.head(self.pooling(features, mask))
         if segment_of is not None:
             logits, embeddings = row_means(logits, segment_of), row_means(embeddings, segment_of)
         loss = self.loss(logits, labels) if self.loss is not None and labels is not None else None
-        return EmotionOutput(loss=loss, logits=logits, embeddings=embeddings)
+        further = None
+        if self.attribute_heads is not None:
+            further = self.attribute_heads(embeddings)
+            if loss is not None and attributes is not None:
+                loss = loss + self.attribute_heads.loss(further, attributes)
+        return EmotionOutput(loss=loss, logits=logits, embeddings=embeddings, attributes=further)
 
     def calibrate(self, logits: NDArray[np.float32], truth: NDArray[np.int64]) -> None:
         """Set what is fitted after training, if anything.

@@ -25,6 +25,7 @@ from abhinaya.config import Config, TrainedConfig
 from abhinaya.data.augmentation import AugmentConfig
 from abhinaya.errors import did_you_mean
 from abhinaya.nn.losses.config import LossConfig
+from abhinaya.nn.recipe.attributes import AttributesConfig
 
 __all__ = [
     "AudioConfig",
@@ -216,6 +217,10 @@ class ClassifierConfig(TrainedConfig):
     pooling: Literal["attentive-statistics", "mean"] = "attentive-statistics"
     head: HeadConfig = HeadConfig()
     loss: LossConfig = LossConfig()
+    attributes: AttributesConfig | None = Field(
+        default=None, exclude_if=lambda value: value is None
+    )
+    """What is learned beside the class: attributes, gender, secondary emotions."""
     training: TrainingConfig
     inference: InferenceConfig = InferenceConfig()
     cache: CacheConfig | None = None

@@ -25,11 +25,15 @@ __all__ = ["Rows", "make_loaders"]
 
 @dataclass(frozen=True)
 class Rows:
-    """Usable rows of a selection: clips, targets for the loss, and true class indices (U,)."""
+    """Usable rows of a selection: clips, targets for the loss, and true class indices (U,).
+
+    `attributes` is the truth of further tasks (U, N), None where the config asks for none.
+    """
 
     clips: list[Clip]
     targets: NDArray[Any]
     truth: NDArray[np.int64]
+    attributes: NDArray[np.float32] | None = None
 
 
 def make_loaders(

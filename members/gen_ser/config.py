@@ -82,4 +82,6 @@ class GenSerConfig(ClassifierConfig):
             raise ValueError("head: gen-ser has no such head to set. Remove it")
         if self.loss != LossConfig():
             raise ValueError("loss: gen-ser trains on the distance to the encoding. Remove it")
+        if self.attributes is not None:
+            raise ValueError("attributes: gen-ser estimates class encodings alone. Remove it")
         return self
