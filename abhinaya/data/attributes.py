@@ -1,4 +1,4 @@
-"""Arousal, valence and dominance: numbers from 1 to 7 beside the class of an utterance."""
+"""What is known beside the class: arousal, valence and dominance from 1 to 7, and more."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from abhinaya.errors import list_some
 __all__ = [
     "ATTRIBUTES",
     "ATTRIBUTE_COLUMNS",
+    "SECONDARY",
     "attribute_cells",
     "find_outside",
     "read_attribute_cells",
@@ -23,6 +24,28 @@ ATTRIBUTES = ("arousal", "valence", "dominance")
 
 ATTRIBUTE_COLUMNS = ("EmoAct", "EmoVal", "EmoDom")
 """The same in CSV files, as MSP-Podcast and its challenges call them."""
+
+SECONDARY = (
+    "Amused",
+    "Angry",
+    "Annoyed",
+    "Concerned",
+    "Confused",
+    "Contempt",
+    "Depressed",
+    "Disappointed",
+    "Disgust",
+    "Excited",
+    "Fear",
+    "Frustrated",
+    "Happy",
+    "Neutral",
+    "Other",
+    "Sad",
+    "Surprise",
+)
+"""The secondary emotions that the raters of MSP-Podcast choose from, as many as they hear; in a
+manifest's column `secondary`, `Happy:0.8 Amused:0.4`, the share of raters who chose each."""
 
 _LOWEST, _HIGHEST = 1.0, 7.0
 

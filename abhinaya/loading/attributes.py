@@ -8,10 +8,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from abhinaya.data.attributes import ATTRIBUTES, find_outside
+from abhinaya.data.attributes import ATTRIBUTES, SECONDARY, find_outside
 from abhinaya.errors import BadValueError, ProblemsError, list_some
 from abhinaya.nn.classifier_config import ClassifierConfig
-from abhinaya.nn.recipe.attributes import SECONDARY
 
 __all__ = ["attribute_targets"]
 

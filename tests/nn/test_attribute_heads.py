@@ -7,11 +7,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from abhinaya.data.attributes import SECONDARY
 from abhinaya.errors import ProblemsError
 from abhinaya.member_config import check_member_config
 from abhinaya.nn.attribute_heads import AttributeHeads
 from abhinaya.nn.losses.attributes import ccc_loss, share_loss, squared_error
-from abhinaya.nn.recipe.attributes import SECONDARY, AttributesConfig
+from abhinaya.nn.recipe.attributes import AttributesConfig
 
 NAN = float("nan")
 

@@ -14,10 +14,10 @@ import pytest
 from safetensors.torch import load_file
 
 from abhinaya.config import config_digest
+from abhinaya.data.attributes import SECONDARY
 from abhinaya.data.manifest import Manifest
 from abhinaya.errors import BadValueError, ProblemsError
 from abhinaya.nn.classifier_config import ClassifierConfig
-from abhinaya.nn.recipe.attributes import SECONDARY
 
 Train = Callable[..., Path]
 MakeConfig = Callable[..., ClassifierConfig]

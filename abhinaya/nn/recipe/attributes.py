@@ -7,30 +7,9 @@ from typing import Literal, Self
 from pydantic import NonNegativeFloat, model_validator
 
 from abhinaya.config import Config
-from abhinaya.data.attributes import ATTRIBUTES
+from abhinaya.data.attributes import ATTRIBUTES, SECONDARY
 
-__all__ = ["SECONDARY", "AttributesConfig"]
-
-SECONDARY = (
-    "Amused",
-    "Angry",
-    "Annoyed",
-    "Concerned",
-    "Confused",
-    "Contempt",
-    "Depressed",
-    "Disappointed",
-    "Disgust",
-    "Excited",
-    "Fear",
-    "Frustrated",
-    "Happy",
-    "Neutral",
-    "Other",
-    "Sad",
-    "Surprise",
-)
-"""The secondary emotions that the raters of MSP-Podcast choose from, as many as they hear."""
+__all__ = ["AttributesConfig"]
 
 
 class AttributesConfig(Config):
