@@ -17,7 +17,10 @@ from abhinaya.config import config_digest
 from abhinaya.data.attributes import SECONDARY
 from abhinaya.data.manifest import Manifest
 from abhinaya.errors import BadValueError, ProblemsError
+from abhinaya.nn.attribute_heads import AttributeHeads
 from abhinaya.nn.classifier_config import ClassifierConfig
+from abhinaya.nn.recipe.attributes import AttributesConfig
+from abhinaya.training.attributes import attribute_metrics
 
 Train = Callable[..., Path]
 MakeConfig = Callable[..., ClassifierConfig]
@@ -151,3 +154,13 @@ def test_member_learns_the_attributes_of_sixteen_clips(
     for name in ("arousal", "valence", "dominance"):
         found = [float(row[f"eval_ccc_{name}"]) for row in log if row[f"eval_ccc_{name}"]]
         assert found[-1] > max(0.8, found[0])
+
+
+def test_attribute_metrics_leave_out_what_has_no_concordance() -> None:
+    """log.csv gets an empty cell rather than NaN, which a checkpoint's JSON could not hold."""
+    heads = AttributeHeads(2, AttributesConfig(arousal=2, dominance=1, loss="mse"))
+    outputs = np.array([[1, 4], [3, 4]], dtype=np.float32)
+    targets = np.array([[2, np.nan], [4, 5]], dtype=np.float32)
+    found = attribute_metrics(heads, outputs, targets)
+    # cov 1, variances 1, means 1 apart: 2 / 3. 2 * 1 and half of 1.
+    assert found == {"ccc_arousal": pytest.approx(2 / 3), "loss": pytest.approx(2.5)}
