@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import logging
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -164,3 +165,23 @@ def test_attribute_metrics_leave_out_what_has_no_concordance() -> None:
     found = attribute_metrics(heads, outputs, targets)
     # cov 1, variances 1, means 1 apart: 2 / 3. 2 * 1 and half of 1.
     assert found == {"ccc_arousal": pytest.approx(2 / 3), "loss": pytest.approx(2.5)}
+
+
+@pytest.mark.slow
+def test_train_with_attributes_resumes_to_the_same_bytes(
+    train: Train, manifest: Manifest, tmp_path: Path
+) -> None:
+    options = (
+        "attributes={arousal: 1, gender: 1}",
+        "freeze=encoder",
+        "training.save_total_limit=9",
+    )
+    whole = train(*options)
+    shutil.copytree(whole, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "best")
+    last = max((tmp_path / "run").glob("checkpoint-*"), key=lambda p: int(p.name.split("-")[1]))
+    shutil.rmtree(last)
+    again = train(*options, run_dir=tmp_path / "run")
+    weights = "best/model.safetensors"
+    assert (again / weights).read_bytes() == (whole / weights).read_bytes()
+    assert log_of(again)[-1]["eval_ccc_arousal"] == log_of(whole)[-1]["eval_ccc_arousal"]
