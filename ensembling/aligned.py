@@ -34,6 +34,8 @@ class AlignedTables:
             rows where there is none; None for a member without any.
         trained_on: True where any member was trained on the utterance, shape (U,); None where that
             is known of none.
+        attributes: mean arousal, valence and dominance over the members that predict them, shape
+            (U, 3), NaN where none does; None where none predicts any.
     """
 
     names: tuple[str, ...]
@@ -44,6 +46,7 @@ class AlignedTables:
     metas: tuple[Mapping[str, Any], ...]
     embeddings: tuple[NDArray[np.floating[Any]] | None, ...]
     trained_on: NDArray[np.bool_] | None = None
+    attributes: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.utterances)
@@ -68,6 +71,7 @@ class AlignedTables:
             probs=self.probs[:, idx],
             embeddings=tuple(None if e is None else e[idx] for e in self.embeddings),
             trained_on=None if self.trained_on is None else self.trained_on[idx],
+            attributes=None if self.attributes is None else self.attributes[idx],
         )
 
     def with_probs(self, probs: NDArray[np.float64]) -> AlignedTables:
@@ -138,4 +142,16 @@ def align_predictions(
         metas=tuple(table.meta for table in aligned),
         embeddings=tuple(table.embeddings for table in aligned),
         trained_on=np.logical_or.reduce(marks) if marks else None,
+        attributes=_mean_attributes([t.attributes for t in aligned if t.attributes is not None]),
     )
+
+
+def _mean_attributes(every: Sequence[NDArray[np.float32]]) -> NDArray[np.float32] | None:
+    if not every:
+        return None
+    values = np.stack(every)
+    known = ~np.isnan(values)
+    counts = known.sum(axis=0)
+    totals = np.where(known, values, 0).sum(axis=0, dtype=np.float64)
+    means = np.divide(totals, counts, out=np.full(totals.shape, np.nan), where=counts > 0)
+    return np.asarray(means, dtype=np.float32)

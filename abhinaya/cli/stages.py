@@ -340,7 +340,8 @@ def submit(
 ) -> None:
     """Write a checked submission, or record the score it was given.
 
-    The file holds exactly the expected names and labels out of the emotion set, or is not written.
+    The file holds exactly the expected names and labels out of the emotion set, or with --task
+    attributes EmoAct, EmoVal and EmoDom in [1, 7], or is not written.
     The ledger submissions.jsonl beside it keeps date, digest, tables and score.
     """
     if (table is None) == (score is None):

@@ -87,7 +87,9 @@ def prepare_corpus(
 
     options = options or PrepareOptions()
     corpus = load_corpus(name)
-    for option, its_corpus in (("columns", "folder"), ("text_source", "msp-podcast-lists")):
+    belongs_to = {"columns": "folder", "text_source": "msp-podcast-lists"}
+    belongs_to["secondary"] = "msp-podcast"
+    for option, its_corpus in belongs_to.items():
         if name != its_corpus and getattr(options, option) != getattr(PrepareOptions(), option):
             raise BadValueError(f"{option} is for the corpus {its_corpus}, not for {name}.")
     if not Path(source).exists():

@@ -80,6 +80,7 @@ class PrepareOptions:
         transcripts: further transcripts, name of the source -> CSV `FileName,Transcript`.
         text_source: what the texts of `msp-podcast-lists` are called; the corpus does not say who
             or what wrote them.
+        secondary: MSP-Podcast: also the column `secondary`, what raters heard beside the class.
         columns: folder corpus: our column -> what the table calls it, such as file -> filename.
     """
 
@@ -88,6 +89,7 @@ class PrepareOptions:
     seed: int = 0
     transcripts: Mapping[str, Path] = field(default_factory=dict)
     text_source: str = HUMAN
+    secondary: bool = False
     columns: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

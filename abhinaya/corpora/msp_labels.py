@@ -16,6 +16,7 @@ from pathlib import Path
 import pandas as pd
 
 from abhinaya.corpora.base import gender_or_none, read_csv_text
+from abhinaya.data.attributes import SECONDARY
 from abhinaya.data.label_csv import repeated_columns
 from abhinaya.data.labels import MSP_PODCAST, OTHER
 from abhinaya.data.manifest_cells import known_or_none
@@ -23,7 +24,14 @@ from abhinaya.data.problems import Problem
 from abhinaya.errors import BadValueError, ProblemsError, did_you_mean, list_some
 from abhinaya.files import read_json
 
-__all__ = ["SPLITS", "read_consensus", "read_partitions", "read_votes", "split_or_none"]
+__all__ = [
+    "SPLITS",
+    "read_consensus",
+    "read_partitions",
+    "read_secondary",
+    "read_votes",
+    "split_or_none",
+]
 
 SPLITS = {
     "train": "train",
@@ -158,7 +166,7 @@ def read_votes(path: Path) -> tuple[dict[str, list[int]], list[Problem]]:
     position = {code: idx for idx, code in enumerate(MSP_PODCAST.vote_codes)}
     votes: dict[str, list[int]] = {}
     outside: Counter[str] = Counter()
-    for name, answer in reader(path, problems):
+    for name, answer, _ in reader(path, problems):
         code = _CODES.get(answer.lower(), OTHER)
         if code == OTHER and not answer.lower().startswith("other"):
             outside[answer] += 1
@@ -173,8 +181,51 @@ def read_votes(path: Path) -> tuple[dict[str, list[int]], list[Problem]]:
     return votes, problems
 
 
-def _csv_answers(path: Path, problems: list[Problem]) -> Iterator[tuple[str, str]]:
-    """Yield clip and primary emotion of every line that can be read."""
+def read_secondary(path: Path) -> tuple[dict[str, str], list[Problem]]:
+    """Read what share of the raters of each clip chose each secondary emotion.
+
+    Raters who left the field empty do not count. Answers outside the list are counted as Other.
+
+    Args:
+        path: `labels_detailed.csv` or `.json`.
+
+    Returns:
+        shares: such as `Amused:0.4 Happy:0.8`, by clip.
+        problems: one for the answers outside the list. Lines that cannot be read are told by
+            `read_votes`.
+
+    Raises:
+        BadValueError: if a JSON file cannot be parsed.
+    """
+    reader = _json_answers if path.suffix == ".json" else _csv_answers
+    # The last one as it is misspelt in releases.
+    known = {name.lower(): name for name in SECONDARY} | {"dissapointed": "Disappointed"}
+    raters: Counter[str] = Counter()
+    chosen: dict[str, Counter[str]] = {}
+    outside: Counter[str] = Counter()
+    for name, _, answers in reader(path, []):
+        given = [answer.strip() for answer in answers.split(",") if answer.strip()]
+        unknown = [answer for answer in given if answer.lower() not in known]
+        outside.update(answer for answer in unknown if not answer.lower().startswith("other"))
+        found = {known.get(answer.lower(), "Other") for answer in given}
+        if found:
+            raters[name] += 1
+            chosen.setdefault(name, Counter()).update(found)
+    shares = {
+        name: " ".join(f"{e}:{count / raters[name]:.4g}" for e, count in sorted(counts.items()))
+        for name, counts in chosen.items()
+    }
+    if not outside:
+        return shares, []
+    reason = (
+        f"{outside.total()} secondary emotions are none of the list: {list_some(outside)}; counted "
+        "as Other"
+    )
+    return shares, [Problem(path.name, reason)]
+
+
+def _csv_answers(path: Path, problems: list[Problem]) -> Iterator[tuple[str, str, str]]:
+    """Yield clip, primary and secondary emotions of every line that can be read."""
     bad: list[str] = []
     n_lines = 0
     # Line by line, so that a stray quote spoils its own line and not all that follow.
@@ -192,6 +243,7 @@ def _csv_answers(path: Path, problems: list[Problem]) -> Iterator[tuple[str, str
             problems.append(Problem(path.name, reason))
             return
         name_idx, answer_idx = header.index("filename"), header.index(answer_column)
+        second_idx = header.index("emoclass_second") if "emoclass_second" in header else len(header)
         for line_number, line in enumerate(file, start=2):
             if not line.strip():
                 continue
@@ -201,25 +253,27 @@ def _csv_answers(path: Path, problems: list[Problem]) -> Iterator[tuple[str, str
             except csv.Error:  # a cell of more than 131,072 characters
                 cells = []
             answer = cells[answer_idx].strip() if len(cells) > max(name_idx, answer_idx) else ""
+            second = cells[second_idx] if len(cells) > second_idx else ""
             if answer_column == "emodetail":
-                answer = _primary_of(answer)
+                answer, second = _emotions_of(answer)
             if answer and cells[name_idx].strip():
-                yield cells[name_idx].strip(), answer
+                yield cells[name_idx].strip(), answer, second
             else:
                 bad.append(f"line {line_number}: {line.strip()[:60]}")
     _report_unreadable(path, bad, n_lines, problems)
 
 
-def _primary_of(detail: str) -> str:
-    """Find the primary emotion in `WORKER1; Happy; Happy,Amused; A:4.0; V:5.0; D:4.0;`, or ""."""
+def _emotions_of(detail: str) -> tuple[str, str]:
+    """Find the emotions in `WORKER1; Happy; Happy,Amused; A:4.0; V:5.0; D:4.0;`, each or ""."""
     parts = [part.strip() for part in detail.split(";")]
-    if len(parts) < 3 or parts[1].startswith(("A:", "V:", "D:")):
-        return ""
-    return parts[1]
+    numbers = ("A:", "V:", "D:")
+    if len(parts) < 3 or parts[1].startswith(numbers):
+        return "", ""
+    return parts[1], "" if parts[2].startswith(numbers) else parts[2]
 
 
-def _json_answers(path: Path, problems: list[Problem]) -> Iterator[tuple[str, str]]:
-    """Yield clip and emotion of each rater in `{clip: {rater: {"EmoClass_Major": ...}}}`."""
+def _json_answers(path: Path, problems: list[Problem]) -> Iterator[tuple[str, str, str]]:
+    """Yield clip and emotions of each rater in `{clip: {rater: {"EmoClass_Major": ...}}}`."""
     bad: list[str] = []
     n_entries = 0
     entries = read_json(path)
@@ -228,7 +282,8 @@ def _json_answers(path: Path, problems: list[Problem]) -> Iterator[tuple[str, st
             n_entries += 1
             answer = entry.get("EmoClass_Major") if isinstance(entry, dict) else None
             if isinstance(answer, str) and answer.strip():
-                yield name, answer.strip()
+                second = entry.get("EmoClass_Second")
+                yield name, answer.strip(), second if isinstance(second, str) else ""
             else:
                 bad.append(f"{name} {rater}".strip())
     _report_unreadable(path, bad, n_entries, problems)

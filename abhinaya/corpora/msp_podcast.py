@@ -27,6 +27,7 @@ from abhinaya.corpora.msp_labels import (
     SPLITS,
     read_consensus,
     read_partitions,
+    read_secondary,
     read_votes,
     split_or_none,
 )
@@ -85,6 +86,8 @@ def prepare(source: Path, options: PrepareOptions) -> Prepared:
     wrong = _settle_splits(rows, partitions, problems)
     rows = pd.concat([rows, _unlabelled(rows, audio, partitions, problems)], ignore_index=True)
     rows["votes"] = pd.Series(_votes_of(rows, consensus.parent, problems), dtype=object)
+    if options.secondary:
+        rows["secondary"] = _secondary_of(rows, consensus.parent, problems)
     rows["audio"] = [audio.get(name, f"{audio_folder}/{name}") for name in rows["utterance"]]
     rows["language"] = "en"
     places = [place_in_recording(name) for name in rows["utterance"]]
@@ -235,12 +238,23 @@ def _unlabelled(
     return pd.DataFrame(found, columns=["utterance", "split"], dtype=object)
 
 
+def _secondary_of(rows: pd.DataFrame, labels: Path, problems: list[Problem]) -> list[str | None]:
+    path = _find_detailed(labels)
+    shares, found = ({}, []) if path is None else read_secondary(path)
+    problems += found
+    if path is not None and not shares:
+        problems.append(Problem(path.name, "it holds no secondary emotion"))
+    return [shares.get(name) for name in rows["utterance"]]
+
+
+def _find_detailed(labels: Path) -> Path | None:
+    paths = [labels / f"labels_detailed{suffix}" for suffix in (".csv", ".json")]
+    return next((path for path in paths if path.is_file()), None)
+
+
 def _votes_of(rows: pd.DataFrame, labels: Path, problems: list[Problem]) -> list[list[int] | None]:
-    for suffix in (".csv", ".json"):
-        path = labels / f"labels_detailed{suffix}"
-        if path.is_file():
-            break
-    else:
+    path = _find_detailed(labels)
+    if path is None:
         reason = "there is neither labels_detailed.csv nor labels_detailed.json; no votes"
         problems.append(Problem("labels_detailed.csv", reason))
         return [None] * len(rows)

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from abhinaya.data.attributes import attribute_cells, read_attribute_cells
 from abhinaya.data.labels import ABSTAIN, MSP_PODCAST, EmotionSet
 from abhinaya.data.texts import Texts
 from abhinaya.errors import BadValueError, MissingFileError, ProblemsError, list_some
@@ -152,13 +153,7 @@ def _read_plain(path: Path, required: Sequence[str]) -> pa.Table | None:
 
 
 def write_labels(path: Path, names: Texts, labels: Texts) -> None:
-    """Write the two columns that every challenge takes.
-
-    Args:
-        path: of the CSV.
-        names: U file names.
-        labels: U classes.
-    """
+    """Write the two columns that every challenge takes."""
     from pyarrow import csv as arrow_csv
 
     plain = arrow_csv.WriteOptions(include_header=False, quoting_style="none")
@@ -282,7 +277,7 @@ def classes_in_headers(paths: Sequence[Path]) -> EmotionSet:
 
 
 def write_csv_table(table: PredictionTable, path: Path) -> None:
-    """Write the labels of a table, and where there are any its probabilities and marks."""
+    """Write the labels of a table; where there are any probabilities, attributes and marks."""
     columns: dict[str, Sequence[object]] = {
         FILE_COLUMN: table.utterances,
         LABEL_COLUMN: table.emotions.decode(table.labels),
@@ -295,6 +290,7 @@ def write_csv_table(table: PredictionTable, path: Path) -> None:
             columns[f"prob_{code}"] = [
                 p if is_shown else None for p, is_shown in zip(probs, shown, strict=True)
             ]
+    columns |= attribute_cells(table.attributes)
     if table.trained_on is not None and table.trained_on.any():
         columns[MARK_COLUMN] = [str(is_marked).lower() for is_marked in table.trained_on]
     write_csv(path, list(columns), zip(*columns.values(), strict=True))
@@ -333,6 +329,8 @@ def read_csv_columns(path: Path, emotions: EmotionSet) -> dict[str, Any]:
         # Columns are named, so any order in the file is read into the set's order.
         probs = read_probabilities(rows, emotions.codes, problems)
     trained_on = _read_marks(rows, problems) if MARK_COLUMN in header else None
+    cells = {name: [row[name] for row in rows] for name in header}
+    attributes = read_attribute_cells(cells, cells[FILE_COLUMN], problems)
     if problems:
         raise ProblemsError(str(path), problems)
     encoded = emotions.encode(labels)
@@ -357,6 +355,7 @@ def read_csv_columns(path: Path, emotions: EmotionSet) -> dict[str, Any]:
         "reasons": tuple("empty in the CSV" if label is None else None for label in labels),
         "probs": probs,
         "trained_on": trained_on,
+        "attributes": attributes,
     }
 
 

@@ -81,6 +81,7 @@ def check_columns(
     texts: Mapping[str, bool] | None = None,
     flags: tuple[str, ...] = (),
     matrices: tuple[str, ...] = (),
+    numbers: tuple[str, ...] = (),
 ) -> None:
     """Refuse a file that lacks something, or holds it in another form; all faults at once.
 
@@ -92,6 +93,7 @@ def check_columns(
         texts: columns of text; true for those that must be there.
         flags: columns of true or false, checked where they are there.
         matrices: columns of lists of one length, checked where they are there.
+        numbers: columns of numbers, checked where they are there.
 
     Raises:
         ProblemsError: if anything is wrong.
@@ -121,6 +123,9 @@ def check_columns(
             problems.append(
                 f"{name!r} holds {table.column(name).type}, expected lists of one length of float"
             )
+    for name in numbers:
+        if name in table.column_names and not pa.types.is_floating(table.column(name).type):
+            problems.append(f"{name!r} holds {table.column(name).type}, expected float")
     if problems:
         raise ProblemsError(str(path), problems)
 

@@ -1,8 +1,9 @@
 """The prediction table: what one run says about one selection. It is all that passes between parts.
 
 On disk it is Parquet with its metadata inside, or a CSV `FileName,EmoClass[,prob_A,...]` for
-exchange with other tools (an empty EmoClass is an abstention; all else needs Parquet). A row that a
-rule decided against its own probabilities leaves them empty there.
+exchange with other tools (an empty EmoClass is an abstention; with EmoAct, EmoVal and EmoDom where
+there are attributes; all else needs Parquet). A row that a rule decided against its own
+probabilities leaves them empty there.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from abhinaya.data.attributes import ATTRIBUTES, find_outside
 from abhinaya.data.label_csv import (
     PROB_TOLERANCE,
     classes_in_headers,
@@ -43,7 +45,7 @@ __all__ = ["PredictionTable", "align_tables", "read_table", "read_tables", "writ
 _TEXTS = ("utterance", "label", "reason")
 _MAY_BE_ABSENT = ("raw", "decided_by", "fold")
 _PER_ROW = (
-    *("utterances", "labels", "reasons", "probs", "embeddings", "trained_on"),
+    *("utterances", "labels", "reasons", "probs", "embeddings", "trained_on", "attributes"),
     *_MAY_BE_ABSENT,
 )
 
@@ -67,6 +69,8 @@ class PredictionTable:
         trained_on: True where the weights, of a fusion any table's, were trained on the row, shape
             (U,); None where that is not known, or nothing was trained.
         fold: the fold that held a row out, U texts or None; cross-validated tables have it.
+        attributes: predicted arousal, valence and dominance in [1, 7], shape (U, 3); NaN where
+            there is none, None where the table has none at all.
         meta: member kind, class prior that the loss absorbed, last linear layer of the head
             (`head`: weight (K, D) and bias (K,) as lists), config digest, checkpoint, seed,
             version.
@@ -87,6 +91,7 @@ class PredictionTable:
     decided_by: Sequence[str | None] | None = None
     trained_on: NDArray[np.bool_] | None = None
     fold: Sequence[str | None] | None = None
+    attributes: NDArray[np.float32] | None = None
     meta: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -97,7 +102,7 @@ class PredictionTable:
         if not self.reasons:
             object.__setattr__(self, "reasons", Texts(pa.nulls(n_utts)))
         shapes = {"labels": self.labels.shape, "reasons": (len(self.reasons),)}
-        for key in ("probs", "embeddings"):
+        for key in ("probs", "embeddings", "attributes"):
             if (matrix := getattr(self, key)) is not None:
                 shapes[key] = matrix.shape
         for key in (*_MAY_BE_ABSENT, "trained_on"):
@@ -105,6 +110,7 @@ class PredictionTable:
                 shapes[key] = (len(column),)
         expected: dict[str, tuple[int, ...]] = dict.fromkeys(shapes, (n_utts,))
         widths = {"probs": n_classes, "embeddings": shapes.get("embeddings", (0,))[-1]}
+        widths["attributes"] = len(ATTRIBUTES)
         expected |= {key: (n_utts, width) for key, width in widths.items() if key in shapes}
         if shapes != expected:
             raise BadShapeError(
@@ -136,6 +142,8 @@ class PredictionTable:
                     f"{len(wrong)} rows of probabilities are negative or do not sum to one, "
                     f"such as {wrong[0].tolist()}"
                 )
+        if self.attributes is not None:
+            problems += find_outside(self.attributes, self.utterances)
         return problems
 
     def __len__(self) -> int:
@@ -183,6 +191,9 @@ def write_table(table: PredictionTable, path: Path) -> None:
             columns[key] = pa.array(getattr(table, key), type=pa.string())
     if table.trained_on is not None:
         columns["trained_on"] = pa.array(table.trained_on)
+    if table.attributes is not None:
+        for name, values in zip(ATTRIBUTES, table.attributes.T, strict=True):
+            columns[name] = pa.array(values, type=pa.float32(), from_pandas=True)
     stored = {
         "kind": "predictions",
         "name": table.name,
@@ -234,6 +245,7 @@ def read_table(
         texts=dict.fromkeys(_TEXTS, True) | dict.fromkeys(_MAY_BE_ABSENT, False),
         flags=("trained_on",),
         matrices=("probs", "embedding"),
+        numbers=ATTRIBUTES,
     )
     found = EmotionSet.from_json(stored["emotions"], where=f"'emotions' of {str(path)!r}")
     if emotions is not None:
@@ -261,6 +273,7 @@ def read_table(
             if "trained_on" in arrow.column_names
             else None,
             fold=texts.get("fold"),
+            attributes=_attributes_of(arrow),
             meta=stored["meta"],
         )
     except BadValueError as err:
@@ -345,6 +358,17 @@ def align_tables(tables: Sequence[PredictionTable], *, rows: str = "same") -> li
         table if table.utterances == order else table.take(find_rows(order, table.utterances))
         for table in tables
     ]
+
+
+def _attributes_of(arrow: pa.Table) -> NDArray[np.float32] | None:
+    """Return the columns of attributes, NaN where one is missing; None where all are."""
+    if not set(ATTRIBUTES) & set(arrow.column_names):
+        return None
+    values = np.full((len(arrow), len(ATTRIBUTES)), np.nan, dtype=np.float32)
+    for idx, name in enumerate(ATTRIBUTES):
+        if name in arrow.column_names:
+            values[:, idx] = arrow.column(name).to_numpy()
+    return values
 
 
 def _split_name(source: str) -> tuple[str | None, Path]:

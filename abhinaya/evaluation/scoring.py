@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from abhinaya.data.attributes import ATTRIBUTES
 from abhinaya.data.label_csv import (
     FILE_COLUMN,
     LABEL_COLUMN,
@@ -55,6 +56,7 @@ class Truth:
         emotions: the classes and their order.
         speakers: speaker of each utterance, None where unknown.
         where: the file they come from.
+        attributes: arousal, valence and dominance, shape (U, 3), NaN where unknown; None for a CSV.
     """
 
     utterances: Sequence[str]
@@ -62,6 +64,7 @@ class Truth:
     emotions: EmotionSet
     speakers: Sequence[str | None]
     where: str = "the truth"
+    attributes: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "utterances", Texts(self.utterances))
@@ -175,6 +178,7 @@ def read_truth(
         emotions=manifest.emotions,
         speakers=Texts(pc.if_else(pc.equal(speakers, ""), None, speakers)),
         where=str(path),
+        attributes=rows[list(ATTRIBUTES)].to_numpy(dtype=np.float32),
     )
 
 

@@ -1,27 +1,30 @@
 """Submissions to a challenge: checked to the last row, and kept in a ledger.
 
-A submission is a CSV `FileName,EmoClass`. Beside it stands `submissions.jsonl`, one line per
-distinct submission: date, digest, the tables it came from, and the score the organisers returned.
+A submission is a CSV `FileName,EmoClass`, or of attributes `FileName,EmoAct,EmoVal,EmoDom`. Beside
+it stands `submissions.jsonl`, one line per distinct submission: date, digest, the tables it came
+from, and the score the organisers returned.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
+from abhinaya.data.attributes import ATTRIBUTE_COLUMNS
 from abhinaya.data.label_csv import (
     FILE_COLUMN,
     LABEL_COLUMN,
     csv_header,
-    find_ending,
-    find_spelling,
     read_csv_table,
     write_labels,
 )
@@ -36,12 +39,14 @@ from abhinaya.errors import (
     UnknownNameError,
     list_some,
 )
-from abhinaya.files import parse_json, read_text, sole_writer, write_text
+from abhinaya.evaluation.submission_checks import find_attributes, find_problems
+from abhinaya.files import parse_json, read_text, sole_writer, write_csv, write_text
 
 __all__ = [
     "CHALLENGES",
     "LEDGER_NAME",
     "Challenge",
+    "Task",
     "expected_names",
     "find_challenge",
     "read_ledger",
@@ -51,6 +56,9 @@ __all__ = [
 
 LEDGER_NAME = "submissions.jsonl"
 """The ledger, in the folder of the submission."""
+
+Task = Literal["classes", "attributes"]
+"""What a submission predicts."""
 
 
 @dataclass(frozen=True)
@@ -144,6 +152,7 @@ def write_submission(
     names: Sequence[str],
     emotions: EmotionSet | None = MSP_PODCAST,
     challenge: str | None = None,
+    task: Task = "classes",
 ) -> str:
     """Write a submission and its line in the ledger; return the file's SHA-256.
 
@@ -153,28 +162,25 @@ def write_submission(
         names: the file names expected, from `expected_names`.
         emotions: classes that may be predicted; None takes those of the table, which a CSV lacks.
         challenge: kept in the ledger.
+        task: `attributes` submits arousal, valence and dominance, the classes do not count then.
 
     Raises:
-        BadValueError: if `out` does not end in .csv.
+        BadValueError: if `out` does not end in .csv, or the table has no attributes.
         ClassOrderError: if the table has another class order than `emotions`.
         ProblemsError: if a name is missing, extra or repeated, or a row has no label out of the
-            set; nothing is written then.
+            set, or no attribute in [1, 7]; nothing is written then.
     """
     if out.suffix != ".csv":
         raise BadValueError(f"The submission {str(out)!r} must end in .csv.")
-    where, utterances, labels, emotions, tables = _columns_of(source, emotions)
-    places = find_rows(names, utterances)
-    _, found = labels.factorize()
-    fits = len(names) == len(utterances) and (places >= 0).all() and utterances.is_unique
-    if not fits or not set(found) <= set(emotions.codes):
-        problems = _problems(list(zip(utterances, labels, strict=True)), names, emotions)
-        if problems:
-            raise ProblemsError(where, problems)
-    if isinstance(source, Path) and source.suffix == ".csv":
-        read_table(source, emotions=emotions)  # its probabilities may contradict its labels
+    if task == "attributes":
+        values, tables = find_attributes(source, names)
+        write = partial(_write_attributes, out, names, values)
+    else:
+        labels, tables = _labels_of(source, names, emotions)
+        write = partial(write_labels, out, Texts(names), labels)
     with sole_writer(out.parent / LEDGER_NAME, "--out", waits=True):
         entries = read_ledger(out.parent)  # a damaged one is refused before anything is written
-        write_labels(out, Texts(names), labels.take(places))
+        write()
         digest = _digest(out)
         if all(entry["sha256"] != digest for entry in entries):
             entries.append(
@@ -183,6 +189,7 @@ def write_submission(
                     "file": out.name,
                     "sha256": digest,
                     "challenge": challenge,
+                    **({} if task == "classes" else {"task": task}),
                     "tables": list(tables),
                     "score": None,
                 }
@@ -252,6 +259,23 @@ def read_ledger(folder: Path) -> list[dict[str, Any]]:
     return entries
 
 
+def _labels_of(
+    source: PredictionTable | Path, names: Sequence[str], emotions: EmotionSet | None
+) -> tuple[Texts, Sequence[str]]:
+    """Return the label of each expected name, and the tables behind it."""
+    where, utterances, labels, emotions, tables = _columns_of(source, emotions)
+    places = find_rows(names, utterances)
+    _, found = labels.factorize()
+    fits = len(names) == len(utterances) and (places >= 0).all() and utterances.is_unique
+    if not fits or not set(found) <= set(emotions.codes):
+        problems = find_problems(list(zip(utterances, labels, strict=True)), names, emotions)
+        if problems:
+            raise ProblemsError(where, problems)
+    if isinstance(source, Path) and source.suffix == ".csv":
+        read_table(source, emotions=emotions)  # its probabilities may contradict its labels
+    return labels.take(places), tables
+
+
 def _columns_of(
     source: PredictionTable | Path, emotions: EmotionSet | None
 ) -> tuple[str, Texts, Texts, EmotionSet, Sequence[str]]:
@@ -270,47 +294,6 @@ def _columns_of(
     return where, Texts(table.utterances), labels, classes, table.meta.get("tables", [table.name])
 
 
-def _problems(
-    rows: Sequence[tuple[str, str | None]], names: Sequence[str], emotions: EmotionSet
-) -> list[str]:
-    expected = set(names)
-    counts = Counter(name for name, _ in rows)
-    missing = [name for name in names if name not in counts]
-    extra = [name for name in counts if name not in expected]
-    repeated = [f"{name} ({count} times)" for name, count in counts.items() if count > 1]
-    empty = [name for name, label in rows if label is None]
-    invalid = [f"{label} ({name})" for name, label in rows if label not in (None, *emotions.codes)]
-    codes = " ".join(emotions.codes)
-    problems = []
-    if missing:
-        problems.append(
-            f"{len(missing)} of {len(names)} expected names are missing: {list_some(missing)}; "
-            "predict these too"
-        )
-    if extra:
-        problems.append(
-            f"{len(extra)} names are not expected: {list_some(extra)}"
-            f"{find_ending(extra, expected) or '; remove them'}"
-        )
-    if repeated:
-        problems.append(
-            f"{len(repeated)} names appear more than once: {list_some(repeated)}; "
-            "keep one row of each"
-        )
-    if empty:
-        problems.append(
-            f"{len(empty)} rows have no label: {list_some(empty)}; write one of {codes}, for "
-            "example with abhinaya vote --fallback CLASS"
-        )
-    if invalid:
-        problems.append(
-            f"{len(invalid)} rows have a label that cannot be predicted: {list_some(invalid)}; "
-            f"write one of {codes}"
-            f"{find_spelling((label for _, label in rows if label), emotions.codes)}"
-        )
-    return problems
-
-
 def _read_names(path: Path, selection: str) -> Texts:
     is_csv = path.suffix == ".csv"
     if path.suffix in (".parquet", ".jsonl") or (is_csv and "utterance" in csv_header(path)):
@@ -321,6 +304,11 @@ def _read_names(path: Path, selection: str) -> Texts:
         raise MissingFileError(f"There is no file of names {str(path)!r}. Correct the path.")
     lines = (line.strip() for line in read_text(path).splitlines())
     return Texts(line for line in lines if line)
+
+
+def _write_attributes(path: Path, names: Sequence[str], values: NDArray[np.float32]) -> None:
+    rows = ([name, *map("{:.6f}".format, row)] for name, row in zip(names, values, strict=True))
+    write_csv(path, [FILE_COLUMN, *ATTRIBUTE_COLUMNS], rows)
 
 
 def _digest(path: Path) -> str:

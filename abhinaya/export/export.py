@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,8 @@ from abhinaya.registry import load_member
 from abhinaya.weight_places import locate_weights
 
 __all__ = ["Exported", "export_checkpoint", "require_exportable"]
+
+_logger = logging.getLogger(__name__)
 
 _MAX_BYTES = 2**31
 """A file of ONNX is one message of protobuf, which holds less than 2 GiB."""
@@ -100,6 +103,8 @@ def export_checkpoint(
         )
     classifier = build_classifier(member, config, len(about.emotions))
     load_weights(checkpoint, classifier)
+    if config.attributes is not None:
+        _logger.warning("%s: the graph predicts classes only, no attributes", config.name)
     model = WaveformClassifier(
         member.build_front_end(config), classifier, normalize=config.audio.normalize
     )

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from abhinaya.config import apply_overrides, check_config
+from abhinaya.data.attributes import ATTRIBUTES
 from abhinaya.data.labels import ABSTAIN, EmotionSet
 from abhinaya.data.predictions import PredictionTable
 from abhinaya.errors import CheckpointError
@@ -187,6 +188,8 @@ def _predict_chunk(
     embeddings = np.full((len(clips), width), np.nan, dtype=np.float32)
     labels = np.full(len(clips), ABSTAIN, dtype=np.int64)
     reasons: list[str | None] = [None] * len(clips)
+    told = () if config.attributes is None else config.attributes.regressed
+    attributes = np.full((len(clips), len(ATTRIBUTES)), np.nan, dtype=np.float32) if told else None
     for idx, read, unread in batches:
         for row, reason in unread.items():
             reasons[row] = reason
@@ -203,6 +206,9 @@ def _predict_chunk(
         probs[idx] = logits.softmax(dim=1).numpy()
         embeddings[idx] = output.embeddings.float().cpu().numpy()
         labels[idx] = logits.argmax(dim=1).numpy()
+        if attributes is not None:
+            columns = [ATTRIBUTES.index(name) for name in told]
+            attributes[np.ix_(idx, columns)] = output.attributes.float().cpu()[:, : len(told)]
     return PredictionTable(
         name=config.name,
         emotions=emotions,
@@ -211,6 +217,7 @@ def _predict_chunk(
         reasons=tuple(reasons),
         probs=probs,
         embeddings=embeddings,
+        attributes=attributes,
     )
 
 

@@ -269,7 +269,7 @@ def _merge(
     labels = np.full(n_utts, ABSTAIN, dtype=np.int64)
     reasons: list[str | None] = [None] * n_utts
     raw: list[str | None] = [None] * n_utts
-    numbers: dict[str, Any] = {"probs": None, "embeddings": None}
+    numbers: dict[str, Any] = {"probs": None, "embeddings": None, "attributes": None}
     for problem in problems:
         reasons[place[problem.utterance]] = problem.reason
     for shard in shards:

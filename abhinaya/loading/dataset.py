@@ -48,16 +48,22 @@ class ClipDataset(Dataset[dict[str, Any]]):
         clips: the rows.
         load: gives a clip's segments.
         targets: class indices (U,) or distributions (U, K), or what gives those of an epoch.
+        attributes: truth of further tasks (U, N).
     """
 
     def __init__(
-        self, clips: Sequence[Clip], load: SegmentLoader, targets: NDArray[Any] | TargetLoader
+        self,
+        clips: Sequence[Clip],
+        load: SegmentLoader,
+        targets: NDArray[Any] | TargetLoader,
+        attributes: NDArray[np.float32] | None = None,
     ) -> None:
         self.clips = clips
         self.load = load
         self.target: TargetLoader = (
             targets if callable(targets) else lambda idx, epoch: targets[idx]
         )
+        self.attributes = attributes
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -65,7 +71,8 @@ class ClipDataset(Dataset[dict[str, Any]]):
     def __getitem__(self, key: int | tuple[int, int]) -> dict[str, Any]:
         """Load one row; the key is (index, epoch) in training, and its index else."""
         idx, epoch = key if isinstance(key, tuple) else (key, None)
-        return {"segments": self.load(self.clips[idx], epoch), "target": self.target(idx, epoch)}
+        row = {"segments": self.load(self.clips[idx], epoch), "target": self.target(idx, epoch)}
+        return row if self.attributes is None else row | {"attributes": self.attributes[idx]}
 
 
 class Collator:
@@ -79,11 +86,13 @@ class Collator:
         self.collate = collate
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """Return `inputs`, `labels` and, if a row has several segments, `segment_of`."""
+        """Return `inputs`, `labels`, and where there are any `attributes` and `segment_of`."""
         segments = [segment for row in rows for segment in row["segments"]]
         targets = torch.from_numpy(np.stack([row["target"] for row in rows]))
         # Labels first: the Trainer takes the first tensor's length for the number of rows.
         batch: dict[str, Any] = {"labels": targets, "inputs": dict(self.collate(segments))}
+        if "attributes" in rows[0]:
+            batch["attributes"] = torch.from_numpy(np.stack([row["attributes"] for row in rows]))
         if len(segments) > len(rows):
             n_segments = [len(row["segments"]) for row in rows]
             batch["segment_of"] = torch.repeat_interleave(torch.tensor(n_segments))

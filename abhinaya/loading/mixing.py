@@ -30,6 +30,7 @@ class MixedClips(ClipDataset):
         clips: the rows.
         load: gives the segments of a clip that is not mixed.
         targets: vote distributions, shape (U, K), or what gives those of an epoch.
+        attributes: truth of further tasks, shape (U, N), averaged like targets.
         truth: class indices, shape (U,); of a row without one its first most voted class counts.
         emotions: the classes.
         mixing: how often and how.
@@ -46,6 +47,7 @@ class MixedClips(ClipDataset):
         clips: list[Clip],
         load: SegmentLoader,
         targets: NDArray[Any] | TargetLoader,
+        attributes: NDArray[np.float32] | None = None,
         *,
         truth: NDArray[np.int64],
         emotions: EmotionSet,
@@ -53,7 +55,7 @@ class MixedClips(ClipDataset):
         inputs: InputBuilder,
         cropping: Cropping,
     ) -> None:
-        super().__init__(clips, load, targets)
+        super().__init__(clips, load, targets, attributes)
         self.mixing, self.inputs, self.cropping = mixing, inputs, cropping
         classes = truth.copy()
         for idx in np.flatnonzero(truth == ABSTAIN):
@@ -80,8 +82,13 @@ class MixedClips(ClipDataset):
         if rng.random() < 0.5:
             pair.reverse()
         joined = join_clips(pair, self.mixing, self.cropping, clip.utterance, epoch, rng)
-        target = (self.target(idx, epoch) + self.target(partner, epoch)) / 2
-        return {"segments": [self.inputs.encode(joined)], "target": target}
+        row = {
+            "segments": [self.inputs.encode(joined)],
+            "target": (self.target(idx, epoch) + self.target(partner, epoch)) / 2,
+        }
+        if self.attributes is not None:  # unknown for both where it is for one
+            row["attributes"] = (self.attributes[idx] + self.attributes[partner]) / 2
+        return row
 
 
 def join_clips(

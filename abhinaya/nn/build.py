@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+from abhinaya.errors import BadValueError
 from abhinaya.member import InputBuilder
+from abhinaya.nn.attribute_heads import AttributeHeads
 from abhinaya.nn.backbone import Backbone
 from abhinaya.nn.classifier import EmotionClassifier
 from abhinaya.nn.classifier_config import ClassifierConfig
@@ -50,8 +52,17 @@ def build_classifier(
         config: what to build.
         n_classes: K.
         class_counts: training rows per class, shape (K,); None for prediction.
+
+    Raises:
+        BadValueError: if the config wants further heads, and the member builds a model without.
     """
-    return member.build_on(member.build_backbone(config), config, n_classes, class_counts)
+    model = member.build_on(member.build_backbone(config), config, n_classes, class_counts)
+    if config.attributes is not None and model.attribute_heads is None:
+        raise BadValueError(
+            f"The config has attributes, but the member {config.member!r} builds a model of its "
+            "own, which learns classes only. Remove attributes."
+        )
+    return model
 
 
 def build_head_on(
@@ -70,5 +81,15 @@ def build_head_on(
         dropout=config.head.dropout,
     )
     loss = build_loss(config.loss, class_counts) if class_counts is not None else None
-    manifold = config.mixing.manifold if config.mixing else None
-    return EmotionClassifier(backbone, pooling, head, loss, manifold)
+    # Last, so that the other new weights are drawn as without them.
+    further = None
+    if config.attributes is not None:
+        further = AttributeHeads(head.last_linear.in_features, config.attributes)
+    return EmotionClassifier(
+        backbone,
+        pooling,
+        head,
+        loss,
+        attribute_heads=further,
+        manifold=config.mixing.manifold if config.mixing else None,
+    )

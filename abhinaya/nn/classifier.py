@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers.utils.generic import ModelOutput
 
+from abhinaya.nn.attribute_heads import AttributeHeads
 from abhinaya.nn.backbone import Backbone
 from abhinaya.nn.head import EmotionHead
 from abhinaya.nn.losses.build import EmotionLoss
@@ -27,11 +28,13 @@ class EmotionOutput(ModelOutput):
         loss: scalar, where there were labels and a loss.
         logits: shape (B, K).
         embeddings: input of the head's last linear layer, shape (B, D).
+        attributes: what `AttributeHeads` returns, shape (B, N); None without such heads.
     """
 
     loss: Tensor | None = None
     logits: Tensor | None = None
     embeddings: Tensor | None = None
+    attributes: Tensor | None = None
 
 
 class EmotionClassifier(nn.Module):
@@ -42,6 +45,7 @@ class EmotionClassifier(nn.Module):
         pooling: frames (B, T, D) and mask (B, T) to one vector (B, P).
         head: vector to logits (B, K) and embedding.
         loss: applied when labels are given; not part of a checkpoint.
+        attribute_heads: further tasks on the embedding, if there are any.
         manifold: mix the pooled vectors of a batch in training.
 
     Attributes:
@@ -56,6 +60,7 @@ class EmotionClassifier(nn.Module):
         pooling: nn.Module,
         head: EmotionHead,
         loss: EmotionLoss | None = None,
+        attribute_heads: AttributeHeads | None = None,
         manifold: ManifoldMixing | None = None,
     ) -> None:
         super().__init__()
@@ -63,6 +68,7 @@ class EmotionClassifier(nn.Module):
         self.pooling = pooling
         self.head = head
         self.loss = loss
+        self.attribute_heads = attribute_heads
         self.manifold = manifold
 
     # No **kwargs: with them the Trainer would take the loss for a sum over accumulated batches.
@@ -71,6 +77,7 @@ class EmotionClassifier(nn.Module):
         inputs: dict[str, Tensor],
         labels: Tensor | None = None,
         segment_of: Tensor | None = None,
+        attributes: Tensor | None = None,
     ) -> EmotionOutput:
         """Return logits of a batch, and its loss if labels are given.
 
@@ -80,6 +87,7 @@ class EmotionClassifier(nn.Module):
             segment_of: row that each segment belongs to, shape (P,), every row named; logits and
                 embeddings of a row are the means over its segments. By default each segment is a
                 row of its own.
+            attributes: truth of the further tasks, shape (B, N), NaN where unknown.
         """
         features, mask = self.backbone(inputs)
         pooled = self.pooling(features, mask)
@@ -89,10 +97,19 @@ class EmotionClassifier(nn.Module):
         logits, embeddings = self.head(pooled if mix is None else mix.vectors(pooled))
         if segment_of is not None:
             logits, embeddings = row_means(logits, segment_of), row_means(embeddings, segment_of)
+        further = None
+        if self.attribute_heads is not None:
+            further = self.attribute_heads(embeddings)
         loss = None
         if self.loss is not None and labels is not None:
             loss = mix.loss(self.loss, logits, labels) if mix else self.loss(logits, labels)
-        return EmotionOutput(loss=loss, logits=logits, embeddings=embeddings)
+            if self.attribute_heads is not None and attributes is not None:
+                compare = self.attribute_heads.loss
+                assert further is not None
+                loss = loss + (
+                    mix.loss(compare, further, attributes) if mix else compare(further, attributes)
+                )
+        return EmotionOutput(loss=loss, logits=logits, embeddings=embeddings, attributes=further)
 
     def calibrate(self, logits: NDArray[np.float32], truth: NDArray[np.int64]) -> None:
         """Set what is fitted after training, if anything.

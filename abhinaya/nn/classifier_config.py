@@ -26,6 +26,7 @@ from abhinaya.data.augmentation import AugmentConfig
 from abhinaya.data.sound_folders import find_sounds
 from abhinaya.errors import did_you_mean
 from abhinaya.nn.losses.config import LossConfig
+from abhinaya.nn.recipe.attributes import AttributesConfig
 from abhinaya.nn.recipe.mixing import MixingConfig
 from abhinaya.nn.recipe.speakers import SpeakerScaling
 
@@ -219,6 +220,10 @@ class ClassifierConfig(TrainedConfig):
     pooling: Literal["attentive-statistics", "mean"] = "attentive-statistics"
     head: HeadConfig = HeadConfig()
     loss: LossConfig = LossConfig()
+    attributes: AttributesConfig | None = Field(
+        default=None, exclude_if=lambda value: value is None
+    )
+    """What is learned beside the class: attributes, gender, secondary emotions."""
     training: TrainingConfig
     inference: InferenceConfig = InferenceConfig()
     cache: CacheConfig | None = None

@@ -208,3 +208,17 @@ def warn_of_split_batches(config: ClassifierConfig, per_device: int) -> None:
             config.name,
             per_device,
         )
+    attributes = config.attributes
+    if (
+        attributes is not None
+        and attributes.regressed
+        and attributes.loss == "ccc"
+        and per_device < config.training.global_batch_size
+    ):
+        _logger.warning(
+            "%s: the concordance of %s is that of each %d rows that one device sees at once, so "
+            "the result depends on their number. Set attributes.loss to mse to avoid it.",
+            config.name,
+            ", ".join(attributes.regressed),
+            per_device,
+        )

@@ -28,11 +28,15 @@ __all__ = ["Rows", "make_dataset", "make_loaders", "training_crop"]
 
 @dataclass(frozen=True)
 class Rows:
-    """Usable rows of a selection: clips, targets for the loss, and true class indices (U,)."""
+    """Usable rows of a selection: clips, targets for the loss, and true class indices (U,).
+
+    `attributes` is the truth of further tasks (U, N), None where the config asks for none.
+    """
 
     clips: list[Clip]
     targets: NDArray[Any]
     truth: NDArray[np.int64]
+    attributes: NDArray[np.float32] | None = None
 
 
 def make_loaders(
@@ -92,11 +96,12 @@ def make_dataset(
 ) -> ClipDataset:
     """Return the rows that are trained on, joined two by two where the config says so."""
     if config.mixing is None or config.mixing.clips is None:
-        return ClipDataset(train.clips, load, train.targets)
+        return ClipDataset(train.clips, load, train.targets, train.attributes)
     return MixedClips(
         train.clips,
         load,
         train.targets,
+        train.attributes,
         truth=train.truth,
         emotions=emotions,
         mixing=config.mixing.clips,

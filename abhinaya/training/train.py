@@ -24,6 +24,7 @@ from abhinaya.data.transcripts import read_transcripts, transcripts_path
 from abhinaya.errors import BadValueError, list_some
 from abhinaya.evaluation.metrics import scores
 from abhinaya.files import atomic_folder, digest_of, write_csv
+from abhinaya.loading.attributes import attribute_targets
 from abhinaya.loading.clips import collect_clips, split_readable, split_short
 from abhinaya.loading.dataset import ClipDataset, Collator
 from abhinaya.loading.targets import hard_targets, soft_targets
@@ -37,6 +38,7 @@ from abhinaya.nn.losses.config import absorbed_prior
 from abhinaya.processes import join_launch, meet
 from abhinaya.stopping.interruptions import deferred
 from abhinaya.training.arguments import training_arguments, warn_of_split_batches
+from abhinaya.training.attributes import attribute_metrics
 from abhinaya.training.loaders import Rows, make_dataset, make_loaders
 from abhinaya.training.run_directory import RunDirectory
 from abhinaya.training.sharded import make_whole
@@ -174,7 +176,9 @@ def train_classifier(
         global_batch_size=config.training.global_batch_size,
         train_dataset=train_rows,
         eval_dataset=(
-            ClipDataset(validation.clips, load_validation, validation.targets)
+            ClipDataset(
+                validation.clips, load_validation, validation.targets, validation.attributes
+            )
             if validation
             else None
         ),
@@ -190,7 +194,7 @@ def train_classifier(
         held_out: Any = trainer.eval_dataset
         found = trainer.predict(held_out, ignore_keys=["embeddings"])
         make_whole(model, model.trained_names())
-        model.calibrate(np.asarray(found.predictions), validation.truth)
+        model.calibrate(np.asarray(_outputs(found.predictions)[0]), validation.truth)
     make_whole(model, model.trained_names())
     with trainer.whole_weights():
         if state.is_main_process:
@@ -218,6 +222,7 @@ def _usable_rows(
     else:
         targets = truth
         has_target = truth != ABSTAIN
+    attributes = attribute_targets(rows, config, has_target if use == "train" else None)
     n_without = int((~has_target).sum())
     if n_without:
         _logger.info(
@@ -249,7 +254,8 @@ def _usable_rows(
     # Sorted, so that validation batches hold clips of similar length.
     clips.sort(key=lambda clip: (-clip.size, clip.utterance))
     order = [place[clip.utterance] for clip in clips]
-    return Rows(clips, targets[order], truth[order]), problems + unreadable
+    further = None if attributes is None else attributes[order]
+    return Rows(clips, targets[order], truth[order], further), problems + unreadable
 
 
 def _only_with_truth(rows: Rows, config: ClassifierConfig) -> Rows:
@@ -260,7 +266,8 @@ def _only_with_truth(rows: Rows, config: ClassifierConfig) -> Rows:
             f"No row of data.validation {', '.join(config.data.validation or ())!r} has a label of "
             "the emotion set. Choose another selection, or null to keep the last checkpoint."
         )
-    return Rows([rows.clips[idx] for idx in kept], rows.targets[kept], rows.truth[kept])
+    further = None if rows.attributes is None else rows.attributes[kept]
+    return Rows([rows.clips[idx] for idx in kept], rows.targets[kept], rows.truth[kept], further)
 
 
 def _metrics(validation: Rows, model: EmotionClassifier, device: torch.device) -> Any:
@@ -271,19 +278,27 @@ def _metrics(validation: Rows, model: EmotionClassifier, device: torch.device) -
     """
 
     def compute(prediction: EvalPrediction) -> dict[str, float]:
-        logits = np.asarray(prediction.predictions)
+        logits, *further = map(np.asarray, _outputs(prediction.predictions))
         assert len(logits) == len(validation.truth)  # the Trainer evaluates in order, once each
         found = scores(validation.truth, logits.argmax(axis=1), logits.shape[1])
         shown = {"macro_f1": found.macro_f1, "accuracy": found.accuracy, "uar": found.uar}
         if model.loss is not None:
             targets = torch.from_numpy(validation.targets).to(device)
             shown["loss"] = model.loss(torch.from_numpy(logits).to(device), targets).item()
+        if model.attribute_heads is not None and validation.attributes is not None:
+            told = attribute_metrics(model.attribute_heads, further[0], validation.attributes)
+            shown |= told | {"loss": shown["loss"] + told["loss"]}
         if isinstance(model.loss, AdaptiveFocalLoss):
             # Here, because every process has all rows, and the checkpoint comes after.
             model.loss.adapt(torch.from_numpy(logits), torch.from_numpy(validation.truth))
         return shown
 
     return compute
+
+
+def _outputs(predictions: Any) -> tuple[Any, ...]:
+    """Return logits, and what else the model predicts."""
+    return predictions if isinstance(predictions, tuple) else (predictions,)
 
 
 def _write_log(path: Path, history: list[dict[str, Any]]) -> None:

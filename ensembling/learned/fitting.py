@@ -276,5 +276,6 @@ def _as_table(
         reasons=Texts(pc.if_else(fused.labels == ABSTAIN, "every member abstained", None)),
         probs=None if fused.probs is None else fused.probs.astype(np.float32),
         trained_on=aligned.trained_on,
+        attributes=aligned.attributes,
         meta=meta,
     )

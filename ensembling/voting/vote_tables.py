@@ -75,7 +75,8 @@ def vote_tables(
     Returns:
         A table in the order of the first one. `probs` are the shares of the votes or weights cast,
         the mean probabilities or the posterior, None in fallback rows; `decided_by` is `majority`,
-        `fallback` or the name of the table that broke the tie.
+        `fallback` or the name of the table that broke the tie. Attributes are the plain means of
+        the tables that have them.
 
     Raises:
         BadValueError: if there are no tables or too few, their utterances differ, a table has a
@@ -122,6 +123,7 @@ def vote_tables(
         probs=probs,
         decided_by=Texts(deciders).take(decided_by),
         trained_on=aligned.trained_on,
+        attributes=aligned.attributes,
         meta={
             "rule": "vote" if rule == "plurality" else rule,
             "tables": list(names),

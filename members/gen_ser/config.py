@@ -84,4 +84,6 @@ class GenSerConfig(ClassifierConfig):
             raise ValueError("mixing: gen-ser has no loss on averaged targets. Remove it")
         if self.loss != LossConfig():
             raise ValueError("loss: gen-ser trains on the distance to the encoding. Remove it")
+        if self.attributes is not None:
+            raise ValueError("attributes: gen-ser estimates class encodings alone. Remove it")
         return self

@@ -128,6 +128,7 @@ class TransportClassifier(EmotionClassifier):
         inputs: dict[str, Tensor],
         labels: Tensor | None = None,
         segment_of: Tensor | None = None,
+        attributes: Tensor | None = None,
     ) -> EmotionOutput:
         """Return logits, and with labels the loss: the mean squared distance to the encodings.
 
@@ -138,7 +139,9 @@ class TransportClassifier(EmotionClassifier):
             inputs: as for the backbone, with `seeds`, shape (P,).
             labels: class indices (B,).
             segment_of: as in `EmotionClassifier`.
+            attributes: none; the config refuses them.
         """
+        del attributes
         joined, _ = self.backbone(inputs)
         features, condition = joined.squeeze(1).chunk(2, dim=1)
         targets = None

@@ -255,3 +255,29 @@ def test_vote_keeps_the_marks_of_its_tables_in_either_format(run_cli, save_table
         run_cli("vote", *tables, "--out", out)
         scored = run_cli("score", out, "--manifest", truth, "--resamples", 50)
         assert "2 of the 4 scored rows of vote were trained on" in scored.err
+
+
+def test_score_shows_the_concordance_of_attributes(run_cli, save_table, tmp_path):
+    path, manifest = tmp_path / "p.csv", tmp_path / "manifest.csv"
+    path.write_text("FileName,EmoClass,EmoAct,EmoVal\nu0,A,1,4\nu1,A,2,\nu2,H,3,\n")
+    manifest.write_text("utterance,label,arousal,valence\nu0,A,2,4\nu1,A,3,1\nu2,X,4,5\n")
+    plain = save_table("q", "AAH")
+    args = ("score", path, plain, "--manifest", manifest, "--resamples", 50)
+    result = run_cli(*args)
+    assert result.code == 0, result.err
+    title, heading, arousal, valence = result.out.splitlines()[-4:]
+    assert "concordance of attributes" in title
+    assert heading.split()[:4] == ["table", "attribute", "rows", "CCC"]
+    assert arousal.split()[:4] == ["p", "arousal", "3", "0.5714"]  # 4/7; X counts too
+    assert valence.split() == ["p", "valence", "1"]
+    found, other = json.loads(run_cli(*args, "--json").out)["tables"]
+    assert found["attributes"]["arousal"]["ccc"] == pytest.approx(4 / 7)
+    assert len(found["attributes"]["arousal"]["interval"]) == 2
+    assert found["attributes"]["valence"] == {"n_utts": 1, "ccc": None, "interval": None}
+    assert "attributes" not in other
+    manifest.write_text("utterance,label\nu0,A\nu1,A\nu2,X\n")
+    result = run_cli(*args)
+    assert f"Note: {manifest} knows no attribute that is predicted, so none was scored: p." in (
+        result.err
+    )
+    assert "concordance" not in result.out

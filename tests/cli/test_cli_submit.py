@@ -92,3 +92,16 @@ def test_submit_wrong_command_line_exits_2(run_cli, save_table, names, tmp_path)
     neither = run_cli("submit", "--out", out)
     assert (both.code, neither.code) == (2, 2)
     assert "Give either a TABLE" in both.err
+
+
+def test_submit_task_attributes(run_cli, save_table, names, tmp_path):
+    out, source = tmp_path / "out.csv", tmp_path / "theirs.csv"
+    source.write_text("FileName,EmoAct,EmoVal,EmoDom\nu0,1,2,3\nu1,4,5.5,7\n")
+    args = ("submit", source, "--names", names, "--task", "attributes", "--out", out)
+    result = run_cli(*args)
+    assert result.code == 0, result.err
+    assert out.read_text().splitlines()[1] == "u1,4.000000,5.500000,7.000000"
+    result = run_cli(*args[:1], save_table("p", "AH"), *args[2:])
+    assert result.code == 1
+    assert "predicts no attributes" in result.err
+    assert run_cli(*args[:5], "valence", *args[6:]).code == 2

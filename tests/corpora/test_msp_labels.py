@@ -8,6 +8,7 @@ import pytest
 from abhinaya.corpora.msp_labels import (
     read_consensus,
     read_partitions,
+    read_secondary,
     read_votes,
     split_or_none,
 )
@@ -210,3 +211,41 @@ def test_partition_lines_that_cannot_be_read_are_counted(tmp_path: Path) -> None
 )
 def test_split_or_none(word: str, split: str | None) -> None:
     assert split_or_none(word) == split
+
+
+SECOND = {"a.wav": "Amused:0.5 Happy:1", "b.wav": "Disappointed:1 Other:1"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        # The third rater of a.wav left the field empty, and does not count.
+        "FileName,EmoDetail\n"
+        'a.wav,"W1; Happy; Happy,Amused; A:4.0; V:5.0; D:4.0;"\n'
+        "a.wav,W2; Happy; happy; A:4.0; V:5.0; D:4.0;\n"
+        "a.wav,W3; Sad; A:4.0; V:5.0; D:4.0;\n"
+        'b.wav,"W1; Sad; Dissapointed, Joy,Other-x; A:4.0; V:5.0; D:4.0;"\n',
+        "FileName,worker,EmoClass_Major,EmoClass_Second\n"
+        'a.wav,W1,Happy,"Happy,Amused"\na.wav,W2,Happy,happy\na.wav,W3,Sad,\n'
+        'b.wav,W1,Sad,"Dissapointed, Joy,Other-x"\n',
+    ],
+    ids=["detail", "columns"],
+)
+def test_secondary_emotions_are_shares_of_the_raters_who_gave_any(
+    tmp_path: Path, text: str
+) -> None:
+    (tmp_path / "d.csv").write_text(text)
+    shares, (problem,) = read_secondary(tmp_path / "d.csv")
+    assert shares == SECOND
+    assert problem.reason == ("1 secondary emotions are none of the list: 'Joy'; counted as Other")
+
+
+def test_secondary_emotions_of_json(tmp_path: Path) -> None:
+    happy = {"EmoClass_Major": "Happy", "EmoClass_Second": "Happy"}
+    entries = {
+        "a.wav": {"W1": happy | {"EmoClass_Second": "Amused,Happy"}, "W2": happy, "W3": {}},
+        "b.wav": {"W1": happy | {"EmoClass_Second": "Disappointed,Other"}},
+        "c.wav": {"W1": {"EmoClass_Major": "Happy"}},
+    }
+    (tmp_path / "d.json").write_text(json.dumps(entries))
+    assert read_secondary(tmp_path / "d.json") == (SECOND, [])

@@ -9,8 +9,10 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from abhinaya.corpora import prepare_corpus
 from abhinaya.corpora.base import Prepared, PrepareOptions
 from abhinaya.corpora.msp_podcast import is_test3, place_in_recording, prepare
+from abhinaya.data.manifest import read_manifest
 from abhinaya.errors import BadValueError, MissingFileError, ProblemsError
 
 OPTIONS = PrepareOptions()
@@ -312,3 +314,25 @@ def test_place_in_recording(name: str, place: tuple[str | None, int | None]) -> 
 def test_is_test3_by_name_alone() -> None:
     assert is_test3("MSP-PODCAST_test3_0001.wav")
     assert not is_test3("MSP-PODCAST_0001_0001.wav")
+
+
+def test_prepare_keeps_secondary_emotions_where_asked_to(
+    write_release: WriteRelease, tmp_path: Path
+) -> None:
+    """Manifests without it are as they were, and so are their digests."""
+    detailed = (
+        "FileName,worker,EmoClass_Major,EmoClass_Second\n"
+        'MSP-PODCAST_0001_0008.wav,W1,Neutral,"Neutral,Concerned"\n'
+    )
+    release = write_release({"Labels/labels_detailed.csv": detailed})
+    plain = prepare(release, PrepareOptions())
+    assert "secondary" not in plain.manifest.rows
+    prepared = prepare_corpus(
+        "msp-podcast", release, tmp_path / "out", PrepareOptions(secondary=True)
+    )
+    found = read_manifest(tmp_path / "out" / "manifest.parquet").rows["secondary"]
+    assert found.iloc[0] == "Concerned:1 Neutral:1"
+    assert found.iloc[1:].isna().all()
+    assert prepared.manifest.digest != plain.manifest.digest
+    with pytest.raises(BadValueError, match="secondary is for the corpus msp-podcast, not for fol"):
+        prepare_corpus("folder", release, tmp_path / "f", PrepareOptions(secondary=True))

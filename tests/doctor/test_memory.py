@@ -106,6 +106,15 @@ def make_config(tmp_path_factory):
     return make
 
 
+def test_needs_count_the_heads_of_attributes(make_config):
+    """A linear layer each on an embedding of 8: nine parameters for every number predicted."""
+    plain = make_config("wavlm", head={"hidden": 8})
+    more = make_config("wavlm", head={"hidden": 8}, attributes={"arousal": 1, "secondary": 0.1})
+    ours, theirs = find_needs(more), find_needs(plain)
+    assert ours.n_trained - theirs.n_trained == 9 * (1 + 17)
+    assert ours.training == pytest.approx(theirs.training, rel=1e-3)
+
+
 BF16 = {"bf16": True}
 AGAIN = {"activation_checkpointing": True}
 SLOWLY = [

@@ -9,6 +9,7 @@ from abhinaya.data.labels import EmotionSet
 from abhinaya.data.predictions import PredictionTable
 from abhinaya.errors import BadValueError, ClassOrderError
 from ensembling.aligned import align_predictions
+from ensembling.voting.vote_tables import vote_tables
 
 EMOTIONS = EmotionSet.from_codes("AHN")
 
@@ -89,3 +90,19 @@ def test_align_unites_the_marks_of_training_rows():
     assert aligned.trained_on.tolist() == [True, False, True]
     assert aligned.take([1, 2]).trained_on.tolist() == [False, True]
     assert align_predictions([unknown]).trained_on is None
+
+
+def test_vote_has_the_mean_attributes_of_the_tables_that_have_them():
+    """Row by row and attribute by attribute; a table without any does not count."""
+    nan = np.nan
+    ours = np.array([[1, 2, nan], [nan, nan, nan]], dtype=np.float32)
+    theirs = np.array([[4, nan, nan], [5, 6, 7]], dtype=np.float32)
+    names, labels = ("a", "b"), np.array([0, 1])
+    tables = [
+        PredictionTable(name, EMOTIONS, names, labels, attributes=values)
+        for name, values in (("p", ours), ("q", theirs), ("r", None))
+    ]
+    expected = [[2.5, 2, nan], [5, 6, 7]]
+    np.testing.assert_array_equal(vote_tables(tables).attributes, expected)
+    np.testing.assert_array_equal(align_predictions(tables).take([1]).attributes, expected[1:])
+    assert vote_tables(tables[2:]).attributes is None

@@ -255,3 +255,62 @@ def test_damaged_ledger_is_refused_before_anything_is_written(tmp_path, content,
         write_submission(table_of([0, 1, 2]), tmp_path / "out.csv", names=NAMES)
     assert not (tmp_path / "out.csv").exists()
     assert (tmp_path / LEDGER_NAME).read_bytes() == content
+
+
+# Attributes
+
+
+CSV_OF_ATTRIBUTES = "FileName,EmoAct,EmoVal,EmoDom\n"
+
+
+def test_submission_of_attributes_has_the_expected_rows_in_the_expected_order(tmp_path):
+    values = np.array([[1, 2.25, 7], [3, 3, 3], [4.125, 5, 6]], dtype=np.float32)
+    table = table_of([-1, 0, 1], utterances=("c.wav", "a.wav", "b.wav"), attributes=values)
+    out = tmp_path / "out.csv"
+    digest = write_submission(table, out, names=NAMES, challenge="tiny", task="attributes")
+    expected = (
+        "a.wav,3.000000,3.000000,3.000000\n"
+        "b.wav,4.125000,5.000000,6.000000\n"
+        "c.wav,1.000000,2.250000,7.000000\n"
+    )
+    assert out.read_text() == CSV_OF_ATTRIBUTES + expected
+    (entry,) = read_ledger(tmp_path)
+    assert (entry["sha256"], entry["task"], entry["tables"]) == (digest, "attributes", ["run"])
+    record_score(out, 0.61)
+    # What was handed in is a table itself, and gives the same file again.
+    assert write_submission(out, out, names=NAMES, task="attributes") == digest
+    assert read_ledger(tmp_path)[0]["score"] == 0.61
+
+
+def test_submission_of_classes_has_no_task_in_the_ledger(tmp_path):
+    write_submission(table_of([5, 0, 7]), tmp_path / "out.csv", names=NAMES)
+    assert "task" not in read_ledger(tmp_path)[0]
+
+
+def test_submission_of_attributes_names_all_violations_at_once_and_writes_nothing(tmp_path):
+    source = tmp_path / "theirs.csv"
+    rows = "a.wav,0.5,high,4\na.wav,3,,4\nd.wav,3,3,8\n"
+    source.write_text(CSV_OF_ATTRIBUTES + rows)
+    with pytest.raises(ProblemsError) as caught:
+        write_submission(source, tmp_path / "out.csv", names=NAMES, task="attributes")
+    assert caught.value.problems == (
+        "2 of 3 expected names are missing: 'b.wav', 'c.wav'; predict these too",
+        "1 names are not expected: 'd.wav'; remove them",
+        "1 names appear more than once: 'a.wav (2 times)'; keep one row of each",
+        "EmoVal of 1 rows is not a number: 'high (a.wav)'",
+        "arousal of 1 rows is outside [1, 7]: '0.5 (a.wav)'",
+        "dominance of 1 rows is outside [1, 7]: '8 (d.wav)'",
+    )
+    assert not (tmp_path / "out.csv").exists()
+    source.write_text(CSV_OF_ATTRIBUTES + "a.wav,3,,4\nb.wav,3,2,4\nc.wav,3,2,4\n")
+    with pytest.raises(ProblemsError, match=r"1 rows have no EmoVal: 'a.wav'; give each a number"):
+        write_submission(source, tmp_path / "out.csv", names=NAMES, task="attributes")
+
+
+def test_submission_of_attributes_from_a_table_without_them_raises(tmp_path):
+    with pytest.raises(BadValueError, match=r"table 'run' predicts no attributes\. Train a member"):
+        write_submission(table_of([5, 0, 7]), tmp_path / "o.csv", names=NAMES, task="attributes")
+    source = tmp_path / "theirs.csv"
+    source.write_text("FileName,EmoClass\na.wav,A\n")
+    with pytest.raises(ProblemsError, match="the column 'EmoAct' is missing"):
+        write_submission(source, tmp_path / "o.csv", names=NAMES, task="attributes")

@@ -45,7 +45,11 @@ CASES: dict[str, tuple[str, Callable[[Path], None], dict[str, Any]]] = {
             "pooling": "mean",
         },
     ),
-    "whisper": ("whisper-encoder", write_tiny_whisper, {"pointwise": [8], "pooling": "mean"}),
+    "whisper": (
+        "whisper-encoder",
+        write_tiny_whisper,
+        {"pointwise": [8], "pooling": "mean", "attributes": {"arousal": 1.0}},
+    ),
     "whisper-lora": (
         "whisper-encoder",
         write_tiny_whisper,
@@ -88,7 +92,7 @@ def clips() -> list[np.ndarray]:
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_onnx_equals_torch_for_any_length_and_batch(
-    case: str, clips: list[np.ndarray], tmp_path: Path
+    case: str, clips: list[np.ndarray], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     member, write_base, settings = CASES[case]
     write_base(tmp_path / "base")
@@ -98,6 +102,8 @@ def test_onnx_equals_torch_for_any_length_and_batch(
     theirs = torch_logits(run, clips)
     assert np.ptp(theirs, axis=0).max() > 0.1, "deaf, it would equal anything"
     assert done.difference < 1e-4
+    told = "tiny: the graph predicts classes only, no attributes" in caplog.text
+    assert told == ("attributes" in settings)
 
     session = start_session(tmp_path / "out" / MODEL)
     waveforms, mask = pad_waveforms(clips)

@@ -39,7 +39,9 @@ def clips(tmp_path: Path) -> list[Clip]:
     return found
 
 
-def mixed(clips: list[Clip], truth: Any = TRUTH, crop: Any = None, **mixing: Any) -> MixedClips:
+def mixed(
+    clips: list[Clip], truth: Any = TRUTH, crop: Any = None, attributes: Any = None, **mixing: Any
+) -> MixedClips:
     cropping = crop or Cropping("first", 2.0, seed=3)
 
     def load(clip: Clip, epoch: int | None) -> list[dict[str, Any]]:
@@ -51,6 +53,7 @@ def mixed(clips: list[Clip], truth: Any = TRUTH, crop: Any = None, **mixing: Any
         clips,
         load,
         targets,
+        attributes,
         truth=np.array(truth),
         emotions=EMOTIONS,
         mixing=ClipMixing(**settings),
@@ -98,6 +101,15 @@ def test_majority_clip_is_joined_with_a_minority_clip_in_the_order_of_the_sound(
     assert [numbers(rows[idx, 0]) for idx in (7, 8, 9)] == [[7], [8], [9]]
     assert numbers(rows[0]) == [0]
     assert rows[0]["target"].tolist() == [0, 0, 1]
+
+
+def test_attributes_of_a_pair_are_averaged_and_unknown_where_one_is(clips):
+    # Clip n has arousal n / 2 and no valence but for the rare ones.
+    attributes = np.array([[n / 2, np.nan if n < 7 else 4] for n in range(10)], np.float32)
+    row = mixed(clips, attributes=attributes)[3, 0]
+    arousal, valence = row["attributes"].tolist()
+    assert arousal == sum(numbers(row)) / 4
+    assert np.isnan(valence)
 
 
 def test_minority_classes_are_equally_likely_and_pairs_as_frequent_as_wished(clips):

@@ -41,6 +41,7 @@ def write_corpus(
                     "label": emotions.codes[idx],
                     "speaker": speaker,
                     "session": f"Ses0{number // 2 + 1}",
+                    "arousal": 1.5 + idx,
                 }
             )
     write_manifest(make_manifest(rows, emotions, folder), folder / "manifest.parquet")
@@ -64,6 +65,7 @@ def config(tmp_path: Path, base: str) -> Path:
         "base": base,
         "data": {"manifest": str(tmp_path / "corpus" / "manifest.parquet"), "validation": None},
         "loss": {"name": "focal"},
+        "attributes": {"arousal": 0.5},
         "head": {"hidden": 4},
         "training": {"global_batch_size": 4, "max_steps": 2, "use_cpu": True},
     }
@@ -126,6 +128,9 @@ def test_one_table_whose_rows_know_their_fold(
         assert single.probs is not None
         assert table.probs is not None
         np.testing.assert_array_equal(table.probs[own], single.probs)
+        assert table.attributes is not None
+        assert np.isfinite(table.attributes[own, 0]).all()
+        np.testing.assert_array_equal(table.attributes[own], single.attributes)
     splits = read_manifest(tmp_path / "runs" / "manifest.parquet").rows["split"]
     assert splits.value_counts(dropna=False).to_dict() == {
         "fold-1": 4, "fold-2": 4, "fold-3": 4, "also": 8, np.nan: 4,

@@ -314,6 +314,7 @@ def _join(
 
     import numpy as np
 
+    from abhinaya.data.attributes import ATTRIBUTES
     from abhinaya.data.labels import ABSTAIN
     from abhinaya.files import digest_of
 
@@ -321,6 +322,7 @@ def _join(
     place = {utterance: idx for idx, utterance in enumerate(utterances)}
     labels = np.full(len(utterances), ABSTAIN, dtype=np.int64)
     probs = np.full((len(utterances), len(first.emotions)), np.nan, dtype=np.float32)
+    attributes = np.full((len(utterances), len(ATTRIBUTES)), np.nan, dtype=np.float32)
     trained_on = np.zeros(len(utterances), dtype=bool)
     reasons: list[str | None] = [_why_outside(settings)] * len(utterances)
     fold_of: list[str | None] = [None] * len(utterances)
@@ -329,6 +331,8 @@ def _join(
         labels[own] = table.labels
         if table.probs is not None:
             probs[own] = table.probs
+        if table.attributes is not None:
+            attributes[own] = table.attributes
         if table.trained_on is not None:
             trained_on[own] = table.trained_on
         for idx, why in zip(own, table.reasons, strict=True):
@@ -355,5 +359,6 @@ def _join(
         raw=None,
         trained_on=trained_on,
         fold=tuple(fold_of),
+        attributes=None if all(table.attributes is None for table in every) else attributes,
         meta=meta,
     )

@@ -36,6 +36,9 @@ class PrepareSettings(Settings):
     """Further transcripts, a CSV FileName,Transcript; NAME such as whisper-large-v3."""
     text_source: str = "human"
     """msp-podcast-lists: what wrote the texts, `human` or a recogniser."""
+    # Where unset it is not written: the steps of earlier versions are known by the rest.
+    secondary: bool = Field(default=False, exclude_if=lambda value: not value)
+    """MSP-Podcast: also keep what share of raters chose each secondary emotion."""
     columns: dict[str, str] = Field(
         default_factory=dict, json_schema_extra={"metavar": "OURS=THEIRS,..."}
     )
@@ -57,6 +60,7 @@ def run_prepare(settings: PrepareSettings, out: Path) -> Report:
         seed=settings.seed,
         transcripts=settings.transcripts,
         text_source=settings.text_source,
+        secondary=settings.secondary,
         columns=settings.columns,
     )
     prepared = prepare_corpus(settings.corpus, settings.source, out, options)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,6 +15,7 @@ from abhinaya.pipeline.stages.settings import Settings
 
 if TYPE_CHECKING:
     from abhinaya.data.labels import EmotionSet
+    from abhinaya.evaluation.concordance import Concordance
     from abhinaya.evaluation.metrics import Scores
     from abhinaya.evaluation.scoring import TableScore
 
@@ -57,6 +59,7 @@ def run_score(
         is_part: whether the tables are known to cover a part of the truth, which then is not said.
     """
     from abhinaya.evaluation.caveats import absent_notes, training_notes
+    from abhinaya.evaluation.concordance import score_attributes
     from abhinaya.evaluation.scoring import (
         mean_and_sd,
         read_with_truth,
@@ -75,6 +78,17 @@ def run_score(
         )
         for table in read
     ]
+    attributes = {
+        table.name: score_attributes(
+            table,
+            truth,
+            n_resamples=settings.resamples,
+            seed=settings.seed,
+            by_speaker=settings.by_speaker,
+        )
+        for table in read
+        if table.attributes is not None
+    }
     means: _Means = {}
     if settings.mean:
         means = {
@@ -101,7 +115,17 @@ def run_score(
             )
         if settings.dimensions:
             more += describe_dimensions(result.name, result.scores, result.emotions)
+    rows_of = [row for name, found in attributes.items() for row in _attribute_rows(name, found)]
+    if rows_of:
+        heading = ["table", "attribute", "rows", "CCC", "95 % interval"]
+        more.append(Report("concordance of attributes", heading, rows_of))
     notes = training_notes(results)
+    unknown = [name for name, found in attributes.items() if not found]
+    if unknown:
+        notes.append(
+            f"{manifest} knows no attribute that is predicted, so none was scored: "
+            f"{', '.join(unknown)}."
+        )
     uncovered = set() if is_part else {result.n_not_in_table for result in results}
     for count in sorted(uncovered - {0}):
         names = ", ".join(r.name for r in results if r.n_not_in_table == count)
@@ -127,7 +151,7 @@ def run_score(
         rows,
         notes=tuple(notes),
         more=tuple(more),
-        data=_as_json(results, means, settings),
+        data=_as_json(results, means, settings, attributes),
     )
 
 
@@ -150,6 +174,15 @@ def _overview(results: Sequence[TableScore], means: _Means) -> list[list[Cell]]:
         for idx, name in enumerate(("mean", "sd")):
             macro_f1, *others = (means[key][idx] for key in _METRICS)
             rows.append([name, None, macro_f1, None, *others, None, None])
+    return rows
+
+
+def _attribute_rows(name: str, found: Sequence[Concordance]) -> list[list[Cell]]:
+    rows: list[list[Cell]] = []
+    for one in found:
+        is_there = not math.isnan(one.ccc)
+        shown = [one.ccc, interval_text(one.interval)] if is_there else [None, None]
+        rows.append([name, one.attribute, one.n_utts, *shown])
     return rows
 
 
@@ -215,7 +248,10 @@ def describe_dimensions(name: str, scores: Scores, emotions: EmotionSet) -> list
 
 
 def _as_json(
-    results: Sequence[TableScore], means: _Means, settings: ScoreSettings
+    results: Sequence[TableScore],
+    means: _Means,
+    settings: ScoreSettings,
+    attributes: Mapping[str, Sequence[Concordance]],
 ) -> dict[str, Any]:
     described = []
     for result in results:
@@ -247,6 +283,16 @@ def _as_json(
         if settings.dimensions:
             for report in describe_dimensions(result.name, scores, result.emotions):
                 entry |= report.as_json()
+        if attributes.get(result.name):
+            # JSON has no NaN.
+            entry["attributes"] = {
+                one.attribute: {
+                    "n_utts": one.n_utts,
+                    "ccc": None if math.isnan(one.ccc) else one.ccc,
+                    "interval": None if math.isnan(one.ccc) else list(one.interval),
+                }
+                for one in attributes[result.name]
+            }
         described.append(entry)
     summary: dict[str, Any] = {"tables": described}
     if means:

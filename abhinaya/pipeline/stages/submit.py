@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Literal
 
 from pydantic import Field
 
@@ -11,15 +11,17 @@ from abhinaya.files import sole_outputs
 from abhinaya.pipeline.report import Report
 from abhinaya.pipeline.stages.settings import Settings
 
-if TYPE_CHECKING:
-    pass
-
 __all__ = ["SubmitSettings", "run_submit"]
 
 
 class SubmitSettings(Settings):
     """What a submission must hold."""
 
+    # Where it is as ever it is not written: the steps of earlier versions are known by the rest.
+    task: Literal["classes", "attributes"] = Field(
+        default="classes", exclude_if=lambda value: value == "classes"
+    )
+    """Submit classes, or arousal, valence and dominance."""
     challenge: str | None = None
     """Challenge whose rules hold: is2025 or odyssey2024."""
     names: Path | None = Field(default=None, json_schema_extra={"metavar": "FILE"})
@@ -40,7 +42,12 @@ def run_submit(table: Path, out: Path, settings: SubmitSettings) -> Report:
     emotions = None if rules is None else rules.emotions
     names = expected_names(rules, settings.names, selection=settings.select)
     digest = write_submission(
-        table, out, names=names, emotions=emotions, challenge=settings.challenge
+        table,
+        out,
+        names=names,
+        emotions=emotions,
+        challenge=settings.challenge,
+        task=settings.task,
     )
     return Report(
         f"submission: {out}",

@@ -85,6 +85,20 @@ def test_fit_scores_out_of_fold_and_applies_to_other_rows(corpus, make_corpus, r
     assert (fused.name, fused.meta["rule"], fused.meta["n_fitted_rows"]) == (rule, rule, 0)
 
 
+def test_apply_takes_the_mean_attributes_of_the_tables(corpus, make_corpus):
+    """They are no matter of the rule, which is about classes."""
+    tables, truth = corpus
+    recipe = fit_recipe("temperature", tables, truth, n_resamples=10, n_folds=2, seed=4).recipe
+    others, _, _ = make_corpus(seed=9, prefix="other")
+    values = np.full((len(others[0]), 3), np.nan, dtype=np.float32)
+    values[:, 1] = 2
+    told = [replace(others[0], attributes=values), replace(others[1], attributes=values + 3)]
+    fused = apply_recipe(recipe, [*told, *others[2:]])
+    assert (fused.attributes[:, 1] == 3.5).all()
+    assert np.isnan(fused.attributes[:, [0, 2]]).all()
+    assert apply_recipe(recipe, others).attributes is None
+
+
 @pytest.mark.parametrize("rule", ON_PROBABILITIES)
 def test_one_table_is_enough_and_abstentions_stay(make_corpus, rule):
     tables, labels, speakers = make_corpus(strengths=(2.0,), n_abstained=9)
