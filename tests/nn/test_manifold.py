@@ -41,7 +41,7 @@ def test_classifier_mixes_in_training_alone_with_every_loss(name):
     torch.manual_seed(0)
     loss = build_loss(LossConfig(name=name), [5, 3, 2])
     head, mixing = EmotionHead(4, 3, hidden=0), ManifoldMixing(probability=1)
-    model = EmotionClassifier(_Through(), _Through(), head, loss, mixing)
+    model = EmotionClassifier(_Through(), _Through(), head, loss, manifold=mixing)
     inputs = {"vectors": torch.randn(6, 4)}
     labels = torch.arange(6) % 3
     targets = torch.eye(3)[labels] if name == "kl-divergence" else labels
