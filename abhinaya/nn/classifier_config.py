@@ -25,6 +25,7 @@ from abhinaya.config import Config, TrainedConfig
 from abhinaya.data.augmentation import AugmentConfig
 from abhinaya.errors import did_you_mean
 from abhinaya.nn.losses.config import LossConfig
+from abhinaya.nn.recipe.balance import BalanceConfig, check_balance
 
 __all__ = [
     "AudioConfig",
@@ -216,6 +217,8 @@ class ClassifierConfig(TrainedConfig):
     pooling: Literal["attentive-statistics", "mean"] = "attentive-statistics"
     head: HeadConfig = HeadConfig()
     loss: LossConfig = LossConfig()
+    balance: BalanceConfig | None = Field(default=None, exclude_if=lambda value: value is None)
+    """How often classes are drawn, and when their weights apply."""
     training: TrainingConfig
     inference: InferenceConfig = InferenceConfig()
     cache: CacheConfig | None = None
@@ -238,6 +241,12 @@ class ClassifierConfig(TrainedConfig):
                 f"{next(key for key in wrong if wrong[key])}; change that, or set loss.name to "
                 "focal"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _check_balance(self) -> Self:
+        if self.balance is not None:
+            check_balance(self.balance, self.loss, self.training.arguments)
         return self
 
     @model_validator(mode="after")
