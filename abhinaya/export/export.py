@@ -74,6 +74,7 @@ def export_checkpoint(
     for package in ("onnx", "onnxscript", "onnxruntime"):
         require_package(package, "Exporting to ONNX")
     from abhinaya.export.graph import MIN_SAMPLES, OPSET, WaveformClassifier, write_graph
+    from abhinaya.inference.logit_adjustment import adjust_logits
     from abhinaya.nn.build import build_classifier
     from abhinaya.nn.checkpoint import (
         load_weights,
@@ -95,6 +96,7 @@ def export_checkpoint(
     )
     classifier = build_classifier(member, config, len(about.emotions))
     load_weights(checkpoint, classifier)
+    absorbed = adjust_logits(classifier, config.inference.logit_adjustment, about.facts, checkpoint)
     model = WaveformClassifier(
         member.build_front_end(config), classifier, normalize=config.audio.normalize
     )
@@ -124,7 +126,7 @@ def export_checkpoint(
             eval_crop=config.audio.eval_crop,
             quantization=quantize,
             run_digest=about.facts["digest"],
-            absorbed_prior=about.facts["absorbed_prior"],
+            absorbed_prior=None if absorbed is None else tuple(absorbed),
             training_rows=None if trained_on is None else write_training_rows(folder, trained_on),
             model_sha256=hash_file(folder / MODEL),
             versions={"abhinaya": __version__, "operators": str(OPSET)}

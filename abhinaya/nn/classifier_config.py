@@ -31,12 +31,17 @@ __all__ = [
     "AudioConfig",
     "CacheConfig",
     "ClassifierConfig",
+    "ClassifierInferenceConfig",
     "HeadConfig",
     "InferenceConfig",
     "TrainingConfig",
 ]
 
 Precision = Literal["float32", "bf16", "fp16"]
+
+
+def _is_none(value: object) -> bool:
+    return value is None  # where unset, runs of earlier versions keep their digest
 
 
 class AudioConfig(Config):
@@ -73,6 +78,14 @@ class InferenceConfig(Config):
     precision: Precision = "float32"
     num_workers: int = Field(default=0, ge=0)
     """Processes that read audio beside the main one."""
+
+
+class ClassifierInferenceConfig(InferenceConfig):
+    """The same for a classifier; only `logit_adjustment` changes what is predicted."""
+
+    logit_adjustment: float | None = Field(default=None, ge=0, exclude_if=_is_none)
+    """Predict as if the class prior of the training rows, to this power, were not learned: 1 frees
+    logits from it, whatever the loss has freed them from. None leaves them as they are."""
 
 
 class CacheConfig(Config):
@@ -217,10 +230,10 @@ class ClassifierConfig(TrainedConfig):
     pooling: Literal["attentive-statistics", "mean"] = "attentive-statistics"
     head: HeadConfig = HeadConfig()
     loss: LossConfig = LossConfig()
-    balance: BalanceConfig | None = Field(default=None, exclude_if=lambda value: value is None)
+    balance: BalanceConfig | None = Field(default=None, exclude_if=_is_none)
     """How often classes are drawn, and when their weights apply."""
     training: TrainingConfig
-    inference: InferenceConfig = InferenceConfig()
+    inference: ClassifierInferenceConfig = ClassifierInferenceConfig()
     cache: CacheConfig | None = None
     """Keep the frozen encoder's output on disk; None computes it anew in every epoch."""
 
