@@ -121,6 +121,11 @@ def run_score(
         columns += ["trained on", "macro-F1 without"]
         for row, result in zip_longest(rows, results):
             row += [result.n_trained_on, result.unseen_macro_f1] if result else [None, None]
+    if any(result.calibration for result in results):
+        columns += ["ECE", "Brier"]
+        for row, result in zip_longest(rows, results):
+            found = result.calibration if result else None
+            row += [found.ece, found.brier] if found else [None, None]
     return Report(
         None,
         columns,
@@ -151,6 +156,15 @@ def _overview(results: Sequence[TableScore], means: _Means) -> list[list[Cell]]:
             macro_f1, *others = (means[key][idx] for key in _METRICS)
             rows.append([name, None, macro_f1, None, *others, None, None])
     return rows
+
+
+def _calibration(result: TableScore) -> dict[str, float | None]:
+    found = result.calibration
+    return {
+        "ece": found and found.ece,
+        "brier": found and found.brier,
+        "n_with_probs": found.n_utts if found else 0,
+    }
 
 
 def _class_rows(result: TableScore) -> list[list[Cell]]:
@@ -235,6 +249,7 @@ def _as_json(
             "n_not_in_table": result.n_not_in_table,
             "n_trained_on": result.n_trained_on,
             "unseen_macro_f1": result.unseen_macro_f1,
+            **_calibration(result),
         }
         if settings.per_class:
             keys = ("class", "name", "precision", "recall", "f1", "support")
