@@ -161,8 +161,8 @@ def _overview(results: Sequence[TableScore], means: _Means) -> list[list[Cell]]:
 def _calibration(result: TableScore) -> dict[str, float | None]:
     found = result.calibration
     return {
-        "ece": found and found.ece,
-        "brier": found and found.brier,
+        "ece": found.ece if found else None,
+        "brier": found.brier if found else None,
         "n_with_probs": found.n_utts if found else 0,
     }
 
