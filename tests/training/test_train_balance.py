@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import subprocess
 from collections import Counter
 from collections.abc import Callable
@@ -11,13 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from safetensors.torch import load_file
-from two_processes import run_two
+from two_processes import ROOT, run_two
 
-from abhinaya.config import dump_yaml
+from abhinaya.config import dump_yaml, merge
 from abhinaya.data.manifest import Manifest
 from abhinaya.errors import BadValueError, ProblemsError
 from abhinaya.loading.dataset import ClipDataset
+from abhinaya.member_config import check_member_config
 from abhinaya.nn.classifier_config import ClassifierConfig
 from abhinaya.nn.losses.build import EmotionLoss
 from abhinaya.training.trainer import EmotionTrainer
@@ -273,6 +276,23 @@ def test_second_stage_may_have_a_higher_rate_and_be_all_there_is(
 ) -> None:
     higher = ("balance.second_stage.learning_rate=1", "balance.second_stage.from_epoch=0")
     assert make_config(tmp_path / "run", *SECOND, *higher).balance is not None
+
+
+def test_examples_of_the_page_about_balance_are_configs(
+    make_config: MakeConfig, tmp_path: Path
+) -> None:
+    page = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
+    section = page.partition("## Balance\n")[2].partition("\n## ")[0]
+    blocks = re.findall(r"(?s)```yaml\n(.*?)```", section)
+    assert len(blocks) == 2
+    weighted = make_config(
+        tmp_path / "run", "loss.class_weights=inverse", "training.num_train_epochs=5"
+    )
+    for block in blocks:
+        content = merge(weighted.model_dump(mode="json"), yaml.safe_load(block))
+        config = check_member_config(content, "the page")
+        assert isinstance(config, ClassifierConfig)
+        assert config.balance is not None
 
 
 def test_config_without_balance_is_written_as_before(
