@@ -57,6 +57,28 @@ class EpochRows:
         """Return how many rows an epoch draws of each class, and at the end of those without."""
         return self._second if self.balance.is_second(epoch) else self._first
 
+    def n_steps(self, epoch: int, batch_size: int) -> int:
+        """Return the optimizer steps of an epoch."""
+        return -(-sum(self.counts(epoch)) // batch_size)
+
+    def require_steps(self, max_steps: int, batch_size: int) -> None:
+        """Refuse a training that ends before what is to change in it.
+
+        Args:
+            max_steps: optimizer steps of the training; below 0 where epochs count.
+            batch_size: rows per optimizer step.
+
+        Raises:
+            BadValueError: if it does.
+        """
+        for key, epoch in self.balance.changes.items():
+            n_before = sum(self.n_steps(each, batch_size) for each in range(epoch))
+            if 0 < max_steps <= n_before:
+                raise BadValueError(
+                    f"training.max_steps is {max_steps}, but balance.{key} is {epoch}, and there "
+                    f"are {n_before} steps before that epoch. Lower it, or train longer."
+                )
+
     def draw(self, epoch: int, rng: np.random.Generator) -> NDArray[np.int64]:
         """Return the rows of an epoch in random order.
 

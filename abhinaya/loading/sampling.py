@@ -55,8 +55,9 @@ class LengthGroupedSampler(Sampler[tuple[int, int]]):
 
     def n_steps(self, epoch: int) -> int:
         """Return the optimizer steps of an epoch."""
-        n_rows = len(self.lengths) if self.rows is None else sum(self.rows.counts(epoch))
-        return -(-n_rows // self.batch_size)
+        if self.rows is not None:
+            return self.rows.n_steps(epoch, self.batch_size)
+        return -(-len(self.lengths) // self.batch_size)
 
     def steps_before(self, epoch: int) -> int:
         """Return the optimizer steps of all epochs before one."""

@@ -14,7 +14,6 @@ import torch
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from transformers import Trainer, get_scheduler
 
-from abhinaya.errors import BadValueError
 from abhinaya.loading.sampling import LengthGroupedSampler
 from abhinaya.nn.recipe.balance import SecondStageConfig
 
@@ -54,14 +53,8 @@ class StagedTrainer(Trainer):
             whole = math.floor(args.num_train_epochs)
             rest = (args.num_train_epochs - whole) * self._sampler.n_steps(whole)
             n_steps = self._sampler.steps_before(whole) + math.ceil(rest)
-        n_epochs = self._sampler.find_epoch(n_steps - 1) + 1
-        if n_epochs <= self._second.from_epoch:
-            raise BadValueError(
-                f"training.max_steps is {n_steps}, which is reached in epoch {n_epochs - 1}, but "
-                f"balance.second_stage begins with epoch {self._second.from_epoch}. Let it begin "
-                "earlier, or train longer."
-            )
-        values[0], values[3], values[-1] = n_epochs, n_steps * self._sampler.batch_size, n_steps
+        values[0] = self._sampler.find_epoch(n_steps - 1) + 1
+        values[3], values[-1] = n_steps * self._sampler.batch_size, n_steps
         return tuple(values)
 
     def _init_training_state(self, *args: Any, **kwargs: Any) -> tuple[int, int]:
@@ -93,7 +86,7 @@ class StagedTrainer(Trainer):
             return super().create_scheduler(num_training_steps, optimizer)
         n_first = self._sampler.steps_before(self._second.from_epoch)
         rate = self.args.learning_rate
-        first = self._shape(rate, n_first, self.args.get_warmup_steps(n_first))
+        first = self._shape(rate, max(n_first, 1), self.args.get_warmup_steps(n_first))
         second = self._shape(self._second.learning_rate, num_training_steps - n_first, 0)
         share = self._second.learning_rate / rate
 

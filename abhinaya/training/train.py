@@ -138,6 +138,8 @@ def train_classifier(
             "loss.class_counts, or take a loss that counts none."
         )
     rows = EpochRows(train.truth, manifest.emotions, config.balance) if config.balance else None
+    if rows is not None:
+        rows.require_steps(arguments.max_steps, config.training.global_batch_size)
 
     set_seed(config.seed)
     model = build_classifier(member, config, len(manifest.emotions), counts.tolist())

@@ -160,8 +160,34 @@ def test_steps_may_end_the_training_within_the_second_stage(train: Train, tmp_pa
     run = train(*SECOND, "training.max_steps=7", run_dir=tmp_path / "run")
     assert read_log(run, "epoch")[-1] == pytest.approx(1 + 2 / 3)
     assert json.loads((run / "best" / "metrics.json").read_text())["n_steps"] == 7
-    with pytest.raises(BadValueError, match=r"max_steps is 5, which is reached in epoch 0, but .*"):
-        train(*SECOND, "training.max_steps=5", run_dir=tmp_path / "short")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "key"),
+    [
+        ((), "second_stage.from_epoch"),
+        (("balance.second_stage=null", "balance.reweight_from_epoch=1"), "reweight_from_epoch"),
+    ],
+)
+def test_steps_that_end_before_the_change_raise(
+    train: Train, tmp_path: Path, overrides: tuple[str, ...], key: str
+) -> None:
+    message = rf"max_steps is 5, but balance\.{key} is 1, and there are 5 steps before that epoch"
+    with pytest.raises(BadValueError, match=message):
+        train(*SECOND, *overrides, "training.max_steps=5", run_dir=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["polynomial", "constant"])
+def test_second_stage_may_be_all_there_is(train: Train, kind: str) -> None:
+    alone = ("balance.second_stage.from_epoch=0", f"training.lr_scheduler_type={kind}")
+    logging = ("training.logging_strategy=steps", "training.logging_steps=1")
+    run = train(*SECOND, *alone, *logging, "training.num_train_epochs=1.5")
+    # Three steps an epoch, and half of three are two.
+    falling = 1 if kind == "polynomial" else 0
+    rates = [0.004 * (1 - falling * step / 5) for step in range(5)]
+    assert read_log(run, "learning_rate") == pytest.approx(rates, rel=1e-3)
 
 
 @pytest.mark.slow
@@ -271,11 +297,9 @@ def test_balance_that_the_training_does_not_go_with_raises(
         make_config(tmp_path / "run", *SECOND, *overrides)
 
 
-def test_second_stage_may_have_a_higher_rate_and_be_all_there_is(
-    make_config: MakeConfig, tmp_path: Path
-) -> None:
-    higher = ("balance.second_stage.learning_rate=1", "balance.second_stage.from_epoch=0")
-    assert make_config(tmp_path / "run", *SECOND, *higher).balance is not None
+def test_second_stage_may_have_a_higher_rate(make_config: MakeConfig, tmp_path: Path) -> None:
+    higher = "balance.second_stage.learning_rate=1"
+    assert make_config(tmp_path / "run", *SECOND, higher).balance is not None
 
 
 def test_examples_of_the_page_about_balance_are_configs(

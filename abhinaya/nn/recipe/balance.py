@@ -60,6 +60,16 @@ class BalanceConfig(Config):
         return self.sampler != "natural" or self.second_stage is not None
 
     @property
+    def changes(self) -> dict[str, int]:
+        """The epochs with which something changes, by the key that says so."""
+        second = self.second_stage
+        found = {
+            "reweight_from_epoch": self.reweight_from_epoch,
+            "second_stage.from_epoch": None if second is None else second.from_epoch,
+        }
+        return {key: epoch for key, epoch in found.items() if epoch is not None}
+
+    @property
     def sampler_exponent(self) -> float:
         """The exponent of `prior_exponent` outside the second stage."""
         return {"natural": 1.0, "square-root": 0.5, "class-balanced": 0.0}[self.sampler]
@@ -95,11 +105,8 @@ def check_balance(balance: BalanceConfig, loss: LossConfig, arguments: Mapping[s
             "loss.class_weights, or remove it"
         )
     n_epochs = arguments.get("num_train_epochs", 3.0)  # as TrainingArguments has it
-    for key, epoch in (
-        ("reweight_from_epoch", deferred),
-        ("second_stage.from_epoch", second and second.from_epoch),
-    ):
-        if epoch is not None and epoch >= n_epochs and arguments.get("max_steps", -1) < 0:
+    for key, epoch in balance.changes.items():
+        if epoch >= n_epochs and arguments.get("max_steps", -1) < 0:
             raise ValueError(
                 f"balance.{key} is {epoch}, but the last of {n_epochs:g} epochs is number "
                 f"{math.ceil(n_epochs) - 1}, as they count from 0; lower it, or raise "
