@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -22,6 +22,13 @@ def soup(
         ),
     ],
     out: Annotated[Path, typer.Option(help="Run directory to write; its name is the run's.")],
+    checkpoints: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N|all",
+            help="Average the last N checkpoints of one run, or all that it left.",
+        ),
+    ] = None,
     greedy: Annotated[
         bool,
         typer.Option("--greedy", help="Take a run only if validation macro-F1 does not fall."),
@@ -37,7 +44,7 @@ def soup(
     as_json: AsJson = False,
     table_format: Format = TableFormat.TEXT,
 ) -> None:
-    """Average the trained weights of several runs into one run (a model soup).
+    """Average the trained weights of several runs, or checkpoints, into one run (a model soup).
 
     Runs should have started from the same weights: one seed, other settings of the training. Score
     the average before you use it, and not on the selection that --greedy chose by.
@@ -49,7 +56,14 @@ def soup(
         raise typer.BadParameter(
             "give all three or none", param_hint="--greedy, --manifest, --select"
         )
+    number: int | Literal["all"] | None = None
+    if checkpoints is not None:
+        if checkpoints != "all" and (not checkpoints.isdecimal() or int(checkpoints) < 2):
+            raise typer.BadParameter("give 2 or more, or all", param_hint="--checkpoints")
+        number = "all" if checkpoints == "all" else int(checkpoints)
     is_change = ["=" in run and not Path(run).is_dir() for run in runs]
+    if number is not None and is_change.count(False) != 1:
+        raise typer.BadParameter("give one run", param_hint="--checkpoints")
     quiet_libraries()
     report = run_soup(
         [Path(run) for run, is_one in zip(runs, is_change, strict=True) if not is_one],
@@ -58,6 +72,7 @@ def soup(
         select=select or [],
         audio_root=audio_root,
         overrides=[run for run, is_one in zip(runs, is_change, strict=True) if is_one],
+        checkpoints=number,
     )
     if report is None:
         typer.echo(f"{out} is there already.", err=True)

@@ -321,6 +321,8 @@ def score(
     """Score tables: macro-F1, accuracy, unweighted average recall (UAR) and weighted F1.
 
     Rows without a true label inside the set are dropped and counted. Abstentions count as wrong.
+    Tables with probabilities get the expected calibration error (ECE, 15 bins) and the Brier score
+    too, over the rows that have them and do not abstain.
     """
     from abhinaya.pipeline.stages.score import run_score
 

@@ -28,6 +28,7 @@ from abhinaya.data.predictions import PredictionTable, read_tables
 from abhinaya.data.texts import Texts, find_rows
 from abhinaya.errors import BadValueError, ProblemsError, UnknownNameError, list_some
 from abhinaya.evaluation.bootstrap import bootstrap_interval
+from abhinaya.evaluation.calibration import Calibration, measure_calibration
 from abhinaya.evaluation.metrics import Classes, Scores, scores
 
 __all__ = [
@@ -85,6 +86,7 @@ class TableScore:
         absent: codes of the classes that no scored utterance truly has.
         n_trained_on: scored rows that the table's weights were trained on.
         unseen_macro_f1: macro-F1 without these; None where nothing is left, or nothing differs.
+        calibration: how far its probabilities are to be trusted; None where there are none.
     """
 
     name: str
@@ -96,6 +98,7 @@ class TableScore:
     absent: tuple[str, ...]
     n_trained_on: int = 0
     unseen_macro_f1: float | None = None
+    calibration: Calibration | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -236,6 +239,9 @@ def score_table(
             scores(rows.labels[unseen], predicted[unseen], n_classes, classes=classes).macro_f1
             if some_unseen
             else None
+        ),
+        calibration=measure_calibration(
+            rows.labels, predicted, None if table.probs is None else table.probs[rows.indices]
         ),
     )
 

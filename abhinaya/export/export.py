@@ -77,6 +77,7 @@ def export_checkpoint(
     for package in ("onnx", "onnxscript", "onnxruntime"):
         require_package(package, "Exporting to ONNX")
     from abhinaya.export.graph import MIN_SAMPLES, OPSET, WaveformClassifier, write_graph
+    from abhinaya.inference.logit_adjustment import adjust_logits
     from abhinaya.nn.build import build_classifier
     from abhinaya.nn.checkpoint import (
         load_weights,
@@ -105,6 +106,7 @@ def export_checkpoint(
     load_weights(checkpoint, classifier)
     if config.attributes is not None:
         _logger.warning("%s: the graph predicts classes only, no attributes", config.name)
+    absorbed = adjust_logits(classifier, config.inference.logit_adjustment, about.facts, checkpoint)
     model = WaveformClassifier(
         member.build_front_end(config), classifier, normalize=config.audio.normalize
     )
@@ -134,7 +136,7 @@ def export_checkpoint(
             eval_crop=config.audio.eval_crop,
             quantization=quantize,
             run_digest=about.facts["digest"],
-            absorbed_prior=about.facts["absorbed_prior"],
+            absorbed_prior=None if absorbed is None else tuple(absorbed),
             training_rows=None if trained_on is None else write_training_rows(folder, trained_on),
             model_sha256=hash_file(folder / MODEL),
             versions={"abhinaya": __version__, "operators": str(OPSET)}

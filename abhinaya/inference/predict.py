@@ -17,6 +17,7 @@ from abhinaya.data.labels import ABSTAIN, EmotionSet
 from abhinaya.data.predictions import PredictionTable
 from abhinaya.errors import CheckpointError
 from abhinaya.files import hash_file
+from abhinaya.inference.logit_adjustment import adjust_logits, facts_of_adjustment
 from abhinaya.inference.sharding import (
     Batches,
     check_ending,
@@ -102,6 +103,7 @@ def predict_classifier(
     )
     clips.sort(key=lambda clip: (-clip.size, clip.utterance))
     trained_on = read_training_rows(checkpoint, info.facts)
+    tau = stored.inference.logit_adjustment
     plan = plan_table(
         stored,
         request,
@@ -111,6 +113,7 @@ def predict_classifier(
         features=config.cache.dtype if config.cache else "float32",
         clips=digest_clips(clips),
         with_embedding=request.with_embedding,
+        **facts_of_adjustment(tau, info.facts),
         # A table from before such lists were kept is made again; a run without one keeps its.
         **({} if trained_on is None else {"training_rows": info.facts["training_rows"]}),
     )
@@ -123,6 +126,7 @@ def predict_classifier(
     state = join_launch()
     model = build_classifier(member, config, len(info.emotions))
     load_weights(checkpoint, model)
+    absorbed = adjust_logits(model, tau, info.facts, checkpoint)
     model.to(state.device).eval()
 
     audio = config.audio
@@ -159,7 +163,7 @@ def predict_classifier(
     plan = plan.with_meta(
         checkpoint=str(checkpoint),
         config_digest=info.facts["digest"],
-        absorbed_prior=info.facts["absorbed_prior"],
+        absorbed_prior=absorbed,
     )
     if request.with_embedding:
         last = model.head.last_linear

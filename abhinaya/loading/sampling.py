@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch.utils.data import Sampler
 
+from abhinaya.loading.balance import EpochRows
+
 __all__ = ["LengthGroupedSampler"]
 
 
@@ -29,32 +31,57 @@ class LengthGroupedSampler(Sampler[tuple[int, int]]):
         batch_size: rows per optimizer step over all processes.
         seed: seed of the order.
         pool_batches: batches per pool; larger means less padding and less mixing.
+        rows: draws the rows of an epoch; None takes each once.
     """
 
     def __init__(
-        self, lengths: Sequence[float], batch_size: int, seed: int, pool_batches: int = 50
+        self,
+        lengths: Sequence[float],
+        batch_size: int,
+        seed: int,
+        pool_batches: int = 50,
+        rows: EpochRows | None = None,
     ) -> None:
         self.lengths = np.asarray(lengths, dtype=np.float64)
         self.batch_size = batch_size
         self.seed = seed
         self.pool_size = batch_size * pool_batches
+        self.rows = rows
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch whose order comes next."""
         self.epoch = epoch
 
+    def n_steps(self, epoch: int) -> int:
+        """Return the optimizer steps of an epoch."""
+        if self.rows is not None:
+            return self.rows.n_steps(epoch, self.batch_size)
+        return -(-len(self.lengths) // self.batch_size)
+
+    def steps_before(self, epoch: int) -> int:
+        """Return the optimizer steps of all epochs before one."""
+        return sum(map(self.n_steps, range(epoch)))
+
+    def find_epoch(self, step: int) -> int:
+        """Return the epoch that an optimizer step belongs to; both count from 0."""
+        epoch = 0
+        while step >= (n_steps := self.n_steps(epoch)):
+            step, epoch = step - n_steps, epoch + 1
+        return epoch
+
     def __len__(self) -> int:
-        n_batches = -(-len(self.lengths) // self.batch_size)
-        return n_batches * self.batch_size
+        return self.n_steps(self.epoch) * self.batch_size
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         # A loader draws such a number whenever its readers start. Drawn here, it is drawn once an
         # epoch however long they live, and dropout is the same with any number of them.
         torch.empty((), dtype=torch.int64).random_()
         rng = np.random.default_rng([self.seed, self.epoch])
+        rows = self.rows
+        drawn = rows.draw(self.epoch, rng) if rows else rng.permutation(len(self.lengths))
         # Fills up from the start, as often as it takes.
-        order = np.resize(rng.permutation(len(self.lengths)), len(self))
+        order = np.resize(drawn, len(self))
         batches: list[np.ndarray[tuple[int], np.dtype[np.int64]]] = []
         for start in range(0, len(order), self.pool_size):
             pool = order[start : start + self.pool_size]

@@ -27,6 +27,7 @@ from abhinaya.data.sound_folders import find_sounds
 from abhinaya.errors import did_you_mean
 from abhinaya.nn.losses.config import LossConfig
 from abhinaya.nn.recipe.attributes import AttributesConfig
+from abhinaya.nn.recipe.balance import BalanceConfig, check_balance
 from abhinaya.nn.recipe.mixing import MixingConfig
 from abhinaya.nn.recipe.speakers import SpeakerScaling
 
@@ -34,12 +35,17 @@ __all__ = [
     "AudioConfig",
     "CacheConfig",
     "ClassifierConfig",
+    "ClassifierInferenceConfig",
     "HeadConfig",
     "InferenceConfig",
     "TrainingConfig",
 ]
 
 Precision = Literal["float32", "bf16", "fp16"]
+
+
+def _is_none(value: object) -> bool:
+    return value is None  # where unset, runs of earlier versions keep their digest
 
 
 class AudioConfig(Config):
@@ -56,7 +62,7 @@ class AudioConfig(Config):
     normalize: bool = False
     """Scale each segment to zero mean and unit variance first."""
     # Where unset it is not written, so that runs of earlier versions keep their digest.
-    augment: AugmentConfig | None = Field(default=None, exclude_if=lambda value: value is None)
+    augment: AugmentConfig | None = Field(default=None, exclude_if=_is_none)
     """Change each segment in training, anew in each epoch by (seed, epoch, utterance)."""
 
 
@@ -76,6 +82,14 @@ class InferenceConfig(Config):
     precision: Precision = "float32"
     num_workers: int = Field(default=0, ge=0)
     """Processes that read audio beside the main one."""
+
+
+class ClassifierInferenceConfig(InferenceConfig):
+    """The same for a classifier; only `logit_adjustment` changes what is predicted."""
+
+    logit_adjustment: float | None = Field(default=None, ge=0, exclude_if=_is_none)
+    """Predict as if the class prior of the training rows, to this power, were not learned: 1 frees
+    logits from it, whatever the loss has freed them from. None leaves them as they are."""
 
 
 class CacheConfig(Config):
@@ -220,19 +234,17 @@ class ClassifierConfig(TrainedConfig):
     pooling: Literal["attentive-statistics", "mean"] = "attentive-statistics"
     head: HeadConfig = HeadConfig()
     loss: LossConfig = LossConfig()
-    attributes: AttributesConfig | None = Field(
-        default=None, exclude_if=lambda value: value is None
-    )
+    attributes: AttributesConfig | None = Field(default=None, exclude_if=_is_none)
     """What is learned beside the class: attributes, gender, secondary emotions."""
+    balance: BalanceConfig | None = Field(default=None, exclude_if=_is_none)
+    """How often classes are drawn, and when their weights apply."""
     training: TrainingConfig
-    inference: InferenceConfig = InferenceConfig()
+    inference: ClassifierInferenceConfig = ClassifierInferenceConfig()
     cache: CacheConfig | None = None
     """Keep the frozen encoder's output on disk; None computes it anew in every epoch."""
-    speaker_scaling: SpeakerScaling | None = Field(
-        default=None, exclude_if=lambda value: value is None
-    )
+    speaker_scaling: SpeakerScaling | None = Field(default=None, exclude_if=_is_none)
     """See the features of `cache` from their speaker's mean and spread; `{}` takes the defaults."""
-    mixing: MixingConfig | None = Field(default=None, exclude_if=lambda value: value is None)
+    mixing: MixingConfig | None = Field(default=None, exclude_if=_is_none)
     """Join training clips, or average the vectors of two rows."""
 
     @property
@@ -258,6 +270,12 @@ class ClassifierConfig(TrainedConfig):
                 f"{next(key for key in wrong if wrong[key])}; change that, or set loss.name to "
                 "focal"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _check_balance(self) -> Self:
+        if self.balance is not None:
+            check_balance(self.balance, self.loss, self.training.arguments)
         return self
 
     @model_validator(mode="after")

@@ -92,9 +92,10 @@ class Watch(TrainerCallback):
         Each process takes every n-th micro-batch of the sampler's order.
         """
         args, dataset = self._trainer.args, cast("ClipDataset", self._trainer.train_dataset)
-        step = (self._trainer.state.global_step - 1) * self._sampler.batch_size
-        size = args.per_device_train_batch_size
-        start = step % len(self._sampler) + (number * args.world_size + args.process_index) * size
+        sampler, size = self._sampler, args.per_device_train_batch_size
+        step = self._trainer.state.global_step - 1 - sampler.steps_before(sampler.epoch)
+        micro = number * args.world_size + args.process_index
+        start = step * sampler.batch_size + micro * size
         order = [idx for idx, _ in self._sampler]
         return [dataset.clips[idx].utterance for idx in order[start : start + size]]
 

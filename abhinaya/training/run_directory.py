@@ -86,8 +86,11 @@ class RunDirectory:
 
     def last_checkpoint(self) -> Path | None:
         """Find the newest complete checkpoint of the Trainer."""
-        complete = [folder for folder in self._checkpoints() if is_complete(folder)]
-        return max(complete, key=_step, default=None)
+        return next(reversed(self.complete_checkpoints()), None)
+
+    def complete_checkpoints(self) -> list[Path]:
+        """Return all complete checkpoints of the Trainer, the oldest first."""
+        return sorted(filter(is_complete, self._checkpoints()), key=_step)
 
     def _stored(self) -> dict[str, Any] | None:
         file = self.path / "digest.json"

@@ -9,17 +9,21 @@ mean different things by the same unit may be worse than either; score it before
 Low-rank adapters are averaged as they are stored, matrix by matrix: A with A and B with B. That is
 customary for adapters that started alike, but it is not the average of the products B A that they
 add to the model; for that, vote over the runs instead.
+
+The checkpoints of one run always started alike. Izmailov et al., "Averaging weights leads to wider
+optima and better generalization", 2018, arXiv:1803.05407, average those of late epochs.
 """
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors.torch import save_file
@@ -28,20 +32,40 @@ from torch import Tensor
 import abhinaya
 from abhinaya.config import MemberConfig, dump_yaml
 from abhinaya.errors import BadValueError, CheckpointError
-from abhinaya.files import atomic_folder, digest_of, hash_file, write_json, write_text
+from abhinaya.files import (
+    atomic_folder,
+    digest_of,
+    hash_file,
+    read_json_object,
+    write_json,
+    write_text,
+)
 from abhinaya.member_config import check_member_config
+from abhinaya.nn.build import build_classifier
 from abhinaya.nn.checkpoint import (
     WEIGHTS,
     CheckpointInfo,
+    check_keys,
     read_info,
     read_training_rows,
     write_training_rows,
 )
+from abhinaya.nn.classifier_config import ClassifierConfig
+from abhinaya.nn.losses.config import absorbed_prior
 from abhinaya.nn.weight_files import open_safetensors
+from abhinaya.registry import load_member
 from abhinaya.training.run_directory import RunDirectory
 from abhinaya.weight_places import locate_weights, weights_from
 
-__all__ = ["Part", "average_weights", "greedy_choice", "read_parts", "soup_digest", "write_soup"]
+__all__ = [
+    "Part",
+    "average_weights",
+    "greedy_choice",
+    "read_checkpoints",
+    "read_parts",
+    "soup_digest",
+    "write_soup",
+]
 
 _ADAPTER = "adapter/adapter_model.safetensors"
 _ADAPTER_CONFIG = "adapter/adapter_config.json"
@@ -49,8 +73,10 @@ _ADAPTER_CONFIG = "adapter/adapter_config.json"
 # Config keys that only say how a run was trained, or where things lie and how work is spread.
 # Everything else decides what the weights mean.
 _MAY_DIFFER = frozenset(
-    "name run_dir seed data training loss cache inference train_crop augment mixing "
-    "spec_augment mask_time".split()
+    (
+        "name run_dir seed data training loss targets balance cache inference train_crop augment "
+        "mixing spec_augment mask_time"
+    ).split()
 )
 
 
@@ -63,12 +89,19 @@ class Part:
         checkpoint: the folder that holds the weights.
         info: what the checkpoint says of itself.
         config: its config with all defaults filled in.
+        state: folder of the weights, where they are those of a checkpoint that training left.
     """
 
     run: Path
     checkpoint: Path
     info: CheckpointInfo
     config: MemberConfig
+    state: Path | None = None
+
+    @property
+    def weights(self) -> Path:
+        """The file with the trained tensors."""
+        return (self.state or self.checkpoint) / WEIGHTS
 
 
 def read_parts(runs: Sequence[Path]) -> list[Part]:
@@ -103,6 +136,46 @@ def read_parts(runs: Sequence[Path]) -> list[Part]:
     return parts
 
 
+def read_checkpoints(run: Path, number: int | None = None) -> list[Part]:
+    """Read the checkpoints that a training has left beside its `best/`.
+
+    Args:
+        run: run directory of a finished training.
+        number: how many of them, from the last one backwards; None for all.
+
+    Raises:
+        BadValueError: if there are not so many, or fewer than two, or some are of the first stage
+            of a training and some of the second.
+        MissingFileError: if the run has no `best/`.
+    """
+    best = _read_part(run)
+    folders = RunDirectory(run, "").complete_checkpoints()
+    wanted = max(number or 2, 2)
+    if len(folders) < wanted:
+        raise BadValueError(
+            f"{str(run)!r} holds {len(folders)} checkpoints, and {wanted} or more are to be "
+            "averaged. training.save_total_limit says how many a training leaves, 2 by default."
+        )
+    parts = []
+    for folder in folders[-(number or len(folders)) :]:
+        facts = dict(best.info.facts)
+        if isinstance(best.config, ClassifierConfig) and best.config.balance is not None:
+            epoch = math.ceil(read_json_object(folder / "trainer_state.json")["epoch"]) - 1
+            exponent = best.config.balance.prior_exponent(epoch)
+            prior = absorbed_prior(best.config.loss, facts["class_counts"], exponent)
+            facts["absorbed_prior"] = prior
+        info = replace(best.info, facts=facts)
+        parts.append(Part(folder, best.checkpoint, info, best.config, folder))
+    for part in parts:
+        if part.info.facts["absorbed_prior"] != parts[-1].info.facts["absorbed_prior"]:
+            raise BadValueError(
+                f"{str(part.run)!r} and {str(parts[-1].run)!r} are of different stages of the "
+                "training, and have learned different class priors. Average fewer, from the last "
+                "one on: --checkpoints N."
+            )
+    return parts
+
+
 def average_weights(files: Sequence[Path]) -> dict[str, Tensor]:
     """Average each tensor, in float64, and store it in the type it had.
 
@@ -134,7 +207,7 @@ def soup_digest(parts: Sequence[Part], recipe: Mapping[str, Any]) -> str:
         parts: the runs.
         recipe: JSON-able facts, such as the selection that a choice is made on.
     """
-    contents = [hash_file(part.checkpoint / WEIGHTS) for part in parts]
+    contents = [hash_file(part.weights) for part in parts]
     return digest_of({"parts": contents, "recipe": dict(recipe)})
 
 
@@ -180,16 +253,35 @@ def write_soup(
     with atomic_folder(run.best) as folder:
         if known:
             facts["training_rows"] = write_training_rows(folder, chain.from_iterable(known))
+        if first.state is not None:
+            _write_average_state(used, folder, config)
         for name in _weight_files(first):
             (folder / name).parent.mkdir(exist_ok=True)
             means = average_weights([part.checkpoint / name for part in used])
             save_file(means, folder / name, metadata={"format": "pt"})
-        if (first.checkpoint / _ADAPTER_CONFIG).is_file():
+        if first.state is None and (first.checkpoint / _ADAPTER_CONFIG).is_file():
             shutil.copyfile(first.checkpoint / _ADAPTER_CONFIG, folder / _ADAPTER_CONFIG)
         write_text(folder / "config.yaml", dump_yaml(config))
         write_text(folder / "classes.json", first.info.emotions.to_json() + "\n")
         write_json(folder / "metrics.json", {"macro_f1": macro_f1, "step": None, "n_steps": None})
         write_json(folder / "facts.json", facts)
+
+
+def _write_average_state(parts: Sequence[Part], folder: Path, config: MemberConfig) -> None:
+    """Write weights and adapter of averaged checkpoints; the model says what belongs to them."""
+    kind: Any = load_member(config.member)
+    model = build_classifier(kind, cast("Any", config), len(parts[0].info.emotions))
+    if model.calibrates:
+        raise BadValueError(
+            f"The member {config.member!r} sets a temperature after the training, which its "
+            "checkpoints lack, so they cannot be averaged. Average runs, or vote over their tables."
+        )
+    means = average_weights([part.weights for part in parts])
+    means = {name: value for name, value in means.items() if not name.startswith("loss.")}
+    check_keys(means, model, str(parts[0].weights))
+    save_file(means, folder / WEIGHTS, metadata={"format": "pt"})
+    model.load_state_dict(means, strict=False)
+    model.backbone.save_adapter(folder / "adapter")
 
 
 def greedy_choice(
@@ -222,6 +314,8 @@ def _read_part(run: Path) -> Part:
 
 
 def _weight_files(part: Part) -> list[str]:
+    if part.state is not None:
+        return []
     return [name for name in (WEIGHTS, _ADAPTER) if (part.checkpoint / name).is_file()]
 
 

@@ -25,6 +25,7 @@ from abhinaya.errors import BadValueError, list_some
 from abhinaya.evaluation.metrics import scores
 from abhinaya.files import atomic_folder, digest_of, write_csv
 from abhinaya.loading.attributes import attribute_targets
+from abhinaya.loading.balance import EpochRows
 from abhinaya.loading.clips import collect_clips, split_readable, split_short
 from abhinaya.loading.dataset import ClipDataset, Collator
 from abhinaya.loading.targets import hard_targets, soft_targets
@@ -145,6 +146,9 @@ def train_classifier(
             f"{config.loss.name!r} weighs classes by their rows. Add rows to data.train, state "
             "loss.class_counts, or take a loss that counts none."
         )
+    rows = EpochRows(train.truth, manifest.emotions, config.balance) if config.balance else None
+    if rows is not None:
+        rows.require_steps(arguments.max_steps, config.training.global_batch_size)
 
     set_seed(config.seed)
     model = build_classifier(member, config, len(manifest.emotions), counts.tolist())
@@ -174,6 +178,7 @@ def train_classifier(
         bf16=bool(config.training.arguments.get("bf16")),
         lengths=[clip.size for clip in train.clips],
         global_batch_size=config.training.global_batch_size,
+        rows=rows,
         train_dataset=train_rows,
         eval_dataset=(
             ClipDataset(
@@ -200,8 +205,8 @@ def train_classifier(
         if state.is_main_process:
             trainer.drop_old_checkpoints()
             _write_log(run.path / "log.csv", trainer.state.log_history)
-            rows = [clip.utterance for clip in train.clips]
-            _write_best(run, model, config, manifest.emotions, trainer, counts.tolist(), rows)
+            trained_on = [clip.utterance for clip in train.clips]
+            _write_best(run, model, config, manifest.emotions, trainer, counts.tolist(), trained_on)
     meet()
     return run.path
 
@@ -328,7 +333,9 @@ def _write_best(
     }
     facts: dict[str, Any] = {
         "digest": run.digest,
-        "absorbed_prior": absorbed_prior(config.loss, counts),
+        "absorbed_prior": absorbed_prior(
+            config.loss, counts, trainer.prior_exponent(metrics["step"])
+        ),
         "class_counts": counts,
         "weights": weights_from(run.best, config),
         "versions": {

@@ -25,11 +25,13 @@ from transformers import (
 from transformers.trainer_utils import rotate_checkpoints
 
 from abhinaya.errors import CheckpointError, list_some
+from abhinaya.loading.balance import EpochRows
 from abhinaya.loading.sampling import LengthGroupedSampler
 from abhinaya.progress import progress
 from abhinaya.stopping.interruptions import outlast_signals
 from abhinaya.training.interruptions import Watch, whole_checkpoint
 from abhinaya.training.sharded import ShardedTrainer
+from abhinaya.training.staged import StagedTrainer
 from abhinaya.training.zero import ZeroTrainer
 
 __all__ = ["EmotionTrainer"]
@@ -111,21 +113,29 @@ class _EpochLog(TrainerCallback):
         self.stack.close()
 
 
-class EmotionTrainer(ZeroTrainer, ShardedTrainer):
+class EmotionTrainer(StagedTrainer, ZeroTrainer, ShardedTrainer):
     """Trainer of an `EmotionClassifier`.
 
     Args:
         name: of the run, for its log lines.
         lengths: length of each training row, to group similar ones.
         global_batch_size: rows per optimizer step over all processes.
+        rows: draws the rows of an epoch; None takes each once.
         kwargs: as for the Trainer.
     """
 
     def __init__(
-        self, *, name: str, lengths: Sequence[float], global_batch_size: int, **kwargs: Any
+        self,
+        *,
+        name: str,
+        lengths: Sequence[float],
+        global_batch_size: int,
+        rows: EpochRows | None = None,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
-        self._sampler = LengthGroupedSampler(lengths, global_batch_size, self.args.seed)
+        seed = kwargs["args"].seed
+        sampler = LengthGroupedSampler(lengths, global_batch_size, seed, rows=rows)
+        super().__init__(sampler=sampler, **kwargs)
         self.add_callback(_SetEpoch(self._sampler))
         self.remove_callback(PrinterCallback)
         self.add_callback(_EpochLog(name))

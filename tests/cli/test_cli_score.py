@@ -63,6 +63,28 @@ def test_score_names_the_absent_classes_of_each_table(run_cli, save_table, truth
     assert "Note: q: No scored utterance is truly C, D, F, H, N, S, U: each" in each.err
 
 
+def test_score_shows_calibration_where_a_table_has_probabilities(
+    run_cli, save_table, truth, tmp_path
+):
+    # u0 right at .9 and u2 wrong at .6; u1 abstains, which claims nothing, and u3 is missing.
+    table = tmp_path / "q.csv"
+    heading = ",".join(["FileName,EmoClass", *(f"prob_{code}" for code in ALL)])
+    rest = "0,0,0,.1,0,0,0"
+    table.write_text(f"{heading}\nu0,A,.9,{rest}\nu1,,,,,,,,,\nu2,A,.6,0,0,0,.4,0,0,0\n")
+    args = ("score", save_table("p", "AHH-A"), table, "--manifest", truth, "--resamples", 50)
+    heading, first, second, *_ = run_cli(*args).out.splitlines()
+    assert heading.split()[-2:] == ["ECE", "Brier"]
+    assert len(first) < heading.index("ECE")
+    # (.1 + .6) / 2, and the mean of .1^2 + .1^2 and .6^2 + .6^2.
+    assert second.split()[-2:] == ["0.3500", "0.3700"]
+    found = json.loads(run_cli(*args, "--json").out)["tables"]
+    assert [each["n_with_probs"] for each in found] == [0, 2]
+    assert found[0]["ece"] is found[0]["brier"] is None
+    assert (found[1]["ece"], found[1]["brier"]) == pytest.approx((0.35, 0.37))
+    mean = run_cli(*args, "--mean").out.splitlines()[-2]
+    assert mean.split()[0] == "mean"
+
+
 def test_score_says_nothing_of_absent_classes_where_all_occur(run_cli, save_table, tmp_path):
     path = tmp_path / "all.csv"
     path.write_text("".join(["FileName,EmoClass\n", *(f"u{i},{c}\n" for i, c in enumerate(ALL))]))

@@ -225,3 +225,27 @@ def test_soup_wrong_command_line_exits_2(run_cli: Any, folder: Path, tmp_path: P
         result = run_cli("soup", *args)
         assert (result.code, result.out) == (2, ""), args
         assert message in result.err, args
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (("r0", "--checkpoints", "1"), "give 2 or more, or all"),
+        (("r0", "--checkpoints", "few"), "give 2 or more, or all"),
+        (("r0", "r1", "--checkpoints", "2"), "give one run"),
+    ],
+)
+def test_soup_of_checkpoints_wants_a_number_and_one_run(
+    run_cli: Any, folder: Path, tmp_path: Path, args: tuple[str, ...], message: str
+) -> None:
+    given = [folder / arg if arg.startswith("r") else arg for arg in args]
+    result = run_cli("soup", *given, "--out", tmp_path / "mix")
+    assert (result.code, message in result.err) == (2, True)
+
+
+def test_soup_of_checkpoints_that_are_not_there_exits_1(
+    run_cli: Any, folder: Path, tmp_path: Path
+) -> None:
+    result = run_cli("soup", folder / "r0", "--checkpoints", "all", "--out", tmp_path / "mix")
+    assert result.code == 1
+    assert "holds 0 checkpoints, and 2 or more are to be averaged" in result.err

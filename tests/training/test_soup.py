@@ -200,6 +200,8 @@ def test_read_parts_what_only_concerns_training_may_differ(make_run: MakeRun) ->
         "spec_augment=false",
         "inference.batch_size=2",
         "data.train=all",
+        "balance.reweight_from_epoch=1",
+        "loss.class_weights=inverse",
     ]
     first, other = read_parts([make_run("one"), make_run("two", *overrides)])
     assert (first.config.name, other.config.name) == ("one", "two")

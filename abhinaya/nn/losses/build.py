@@ -61,6 +61,9 @@ class EmotionLoss(nn.Module):
         function: called as function(logits, targets, **tensors).
         uses_soft_targets: whether targets are vote distributions (B, K), not class indices (B,).
         tensors: class weights and class counts, shape (K,), as far as the function takes them.
+
+    Attributes:
+        weighs_classes: whether class weights apply now; training may turn them off for a while.
     """
 
     def __init__(
@@ -69,6 +72,7 @@ class EmotionLoss(nn.Module):
         super().__init__()
         self._function = function
         self._uses_soft_targets = uses_soft_targets
+        self.weighs_classes = True
         for name, tensor in tensors.items():
             self.register_buffer(name, tensor, persistent=False)
 
@@ -84,7 +88,10 @@ class EmotionLoss(nn.Module):
             logits: unnormalised scores, shape (B, K).
             targets: class indices, shape (B,), or vote distributions, shape (B, K).
         """
-        return self._function(logits, targets, **dict(self.named_buffers(recurse=False)))
+        tensors = dict(self.named_buffers(recurse=False))
+        if not self.weighs_classes:
+            tensors.pop("class_weights", None)
+        return self._function(logits, targets, **tensors)
 
 
 class AdaptiveFocalLoss(EmotionLoss):

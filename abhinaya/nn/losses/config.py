@@ -175,22 +175,26 @@ def require_counts(class_counts: Sequence[int]) -> list[int]:
     return counts
 
 
-def absorbed_prior(config: LossConfig, class_counts: Sequence[int]) -> list[float] | None:
+def absorbed_prior(
+    config: LossConfig, class_counts: Sequence[int], exponent: float = 1.0
+) -> list[float] | None:
     """Return the class prior that a trained model's raw logits have already been freed from.
 
     With pi the share of a class in the counts, logit adjustment and vector scaling train z +
     tau log pi to fit the data, so the raw z that predicts is the posterior divided by
     pi ** tau. Whoever corrects the prior afterwards must not do so twice. Class weights,
     re-weighted targets and the shrunk logits of vector scaling favour rare classes too, but as
-    costs rather than as a prior; they are not counted.
+    costs rather than as a prior; they are not counted. Where classes are drawn in proportion to
+    n ** e out of their n training rows, the raw z has been freed from (n / N) ** (1 - e) as well.
 
     Args:
         config: the loss trained with; its own `class_counts` come first.
         class_counts: rows per class among the training rows, length K.
+        exponent: e; 1 where every row is drawn as often as any other.
 
     Returns:
         pi ** tau, scaled to sum to one (pi itself at the default tau of 1), length K; None where
-        the loss absorbs none.
+        neither the loss nor the drawing of rows absorbs any.
 
     Raises:
         BadValueError: if a class has no row.
@@ -199,8 +203,13 @@ def absorbed_prior(config: LossConfig, class_counts: Sequence[int]) -> list[floa
         >>> absorbed_prior(LossConfig(name="logit-adjustment"), [30, 10])
         [0.75, 0.25]
     """
-    if not config.tau:
+    powers = [1.0] * len(class_counts)
+    given = [(config.class_counts or class_counts, config.tau or 0), (class_counts, 1 - exponent)]
+    for numbers, power in given:
+        if power:
+            counts = require_counts(numbers)
+            shares = [count / sum(counts) for count in counts]
+            powers = [old * share**power for old, share in zip(powers, shares, strict=True)]
+    if not config.tau and exponent == 1:
         return None
-    counts = require_counts(config.class_counts or class_counts)
-    powers = [(count / sum(counts)) ** config.tau for count in counts]
     return [power / sum(powers) for power in powers]

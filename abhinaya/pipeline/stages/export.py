@@ -17,6 +17,7 @@ __all__ = ["run_export"]
 
 # What a config may have otherwise than the checkpoint without being of another model.
 _NOT_THE_MODEL = (
+    "balance",
     "base",
     "cache",
     "data",

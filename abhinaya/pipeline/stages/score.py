@@ -145,6 +145,11 @@ def run_score(
         columns += ["trained on", "macro-F1 without"]
         for row, result in zip_longest(rows, results):
             row += [result.n_trained_on, result.unseen_macro_f1] if result else [None, None]
+    if any(result.calibration for result in results):
+        columns += ["ECE", "Brier"]
+        for row, result in zip_longest(rows, results):
+            found = result.calibration if result else None
+            row += [found.ece, found.brier] if found else [None, None]
     return Report(
         None,
         columns,
@@ -184,6 +189,15 @@ def _attribute_rows(name: str, found: Sequence[Concordance]) -> list[list[Cell]]
         shown = [one.ccc, interval_text(one.interval)] if is_there else [None, None]
         rows.append([name, one.attribute, one.n_utts, *shown])
     return rows
+
+
+def _calibration(result: TableScore) -> dict[str, float | None]:
+    found = result.calibration
+    return {
+        "ece": found.ece if found else None,
+        "brier": found.brier if found else None,
+        "n_with_probs": found.n_utts if found else 0,
+    }
 
 
 def _class_rows(result: TableScore) -> list[list[Cell]]:
@@ -271,6 +285,7 @@ def _as_json(
             "n_not_in_table": result.n_not_in_table,
             "n_trained_on": result.n_trained_on,
             "unseen_macro_f1": result.unseen_macro_f1,
+            **_calibration(result),
         }
         if settings.per_class:
             keys = ("class", "name", "precision", "recall", "f1", "support")

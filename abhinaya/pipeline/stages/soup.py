@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Literal
 
 from abhinaya.files import sole_outputs
 from abhinaya.pipeline.report import Cell, Report
@@ -21,8 +22,9 @@ def run_soup(
     select: Sequence[str] = (),
     audio_root: Path | None = None,
     overrides: Sequence[str] = (),
+    checkpoints: int | Literal["all"] | None = None,
 ) -> Report | None:
-    """Write the average of runs as a run directory.
+    """Write the average of runs, or of the checkpoints of one, as a run directory.
 
     Args:
         runs: run directories of one architecture.
@@ -31,6 +33,7 @@ def run_soup(
         select: names of splits or subsets of it.
         audio_root: where its audio lies now.
         overrides: `key=value` changes of the runs' configs for predicting.
+        checkpoints: average so many of the last checkpoints of the only run; None averages runs.
 
     Returns:
         What was written, or None where it was there already.
@@ -38,7 +41,11 @@ def run_soup(
     from abhinaya.training import soup as soups
     from abhinaya.training.run_directory import RunDirectory
 
-    parts = soups.read_parts(runs)
+    if checkpoints is None:
+        parts = soups.read_parts(runs)
+    else:
+        (source,) = runs
+        parts = soups.read_checkpoints(source, None if checkpoints == "all" else checkpoints)
     work = out.with_name(f".{out.name}.soup")
     recipe: dict[str, object] = {"name": out.name}
     if manifest is not None:
@@ -61,7 +68,11 @@ def run_soup(
             soups.write_soup(parts, candidates, work / "candidate", digest="candidate")
             return score(work / "candidate" / "best")
 
-        singly = [score(part.checkpoint) for part in parts]
+        # What training left is no folder to predict from before it is one of a soup.
+        singly = [
+            score(part.checkpoint) if checkpoints is None else score_of([idx])
+            for idx, part in enumerate(parts)
+        ]
         chosen, macro_f1 = soups.greedy_choice(singly, score_of)
         scores = [*singly]
     soups.write_soup(parts, chosen, out, digest=digest, macro_f1=macro_f1)
@@ -71,7 +82,7 @@ def run_soup(
         for idx, part in enumerate(parts)
     ]
     return Report(
-        f"soup of {len(chosen)} of {len(parts)} runs",
+        f"soup of {len(chosen)} of {len(parts)} {'runs' if checkpoints is None else 'checkpoints'}",
         ["run", "weight", "macro-F1"],
         [*rows, [str(out), 1.0, macro_f1]],
         files=(run.best,),

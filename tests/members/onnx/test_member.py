@@ -91,6 +91,27 @@ def test_folder_labels_as_the_run_it_was_exported_from(
     assert ours.meta["checkpoint"] == str(export)
 
 
+@pytest.mark.slow
+def test_export_with_adjusted_logits_labels_as_the_run_with_them(
+    folder: Path, manifest: Manifest, tmp_path: Path
+) -> None:
+    run, adjusted = tmp_path / "run", "inference.logit_adjustment=2"
+    shutil.copytree(folder / "run", run)
+    facts = run / "best" / "facts.json"
+    counts = {"class_counts": [1, 2, 3, 40, 5, 6, 7, 8]}
+    facts.write_text(json.dumps(json.loads(facts.read_text()) | counts))
+    export_checkpoint(run / "best", tmp_path / "export", overrides=[adjusted])
+    ours = predict(tmp_path / "export", manifest, tmp_path / "onnx.parquet")
+    request = PredictRequest(manifest, ("all",), tmp_path / "run.parquet", overrides=(adjusted,))
+    theirs = load_member("whisper-encoder").predict(run, request)
+    assert ours.probs is not None
+    np.testing.assert_allclose(ours.probs, theirs.probs, atol=1e-5)
+    assert ours.meta["absorbed_prior"] == pytest.approx(theirs.meta["absorbed_prior"])
+    assert (
+        ours.labels.tolist() != predict(run, manifest, tmp_path / "plain.parquet").labels.tolist()
+    )
+
+
 def test_export_json_is_enough_to_run_it(folder: Path) -> None:
     info = json.loads((folder / "export" / INFO).read_text())
     assert info["classes"] == list("ACDFHNSU")
