@@ -38,6 +38,8 @@ COMMANDS = {
     "predict": "predict",
     "convert": "convert",
     "cross-validate": "stages",
+    "ablate-recipe": "trials",
+    "sweep": "trials",
     "vote": "stages",
     "ablate": "ablate",
     "fit": "stages",

@@ -148,6 +148,16 @@ CASES += (
         ("wavlm.yaml", "corpus/manifest.parquet"),
         True,
     ),
+    Case(
+        "ablate-recipe wavlm.yaml --switch freeze --seeds 1 --resamples 10 --out out",
+        ("wavlm.yaml", "corpus/manifest.parquet"),
+        True,
+    ),
+    Case(
+        "sweep wavlm.yaml head.dropout=0,0.5 --resamples 10 --out out",
+        ("wavlm.yaml", "corpus/manifest.parquet"),
+        True,
+    ),
     Case("export run --out out", ("run/best/config.yaml", "run/best/model.safetensors"), True),
     Case(
         "predict exported --manifest corpus/manifest.parquet --select development "
