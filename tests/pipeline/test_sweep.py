@@ -203,9 +203,7 @@ def test_what_cannot_be_swept_is_refused_before_anything_is_trained(
 def test_number_of_trials_is_that_of_a_search(sweep: Sweep, args: tuple[str, ...]) -> None:
     code, _, err = sweep("loss.gamma=1,2", *args)
     assert code == 2
-    assert "give trials to a search, --search tpe --trials 40" in " ".join(
-        err.replace("│", " ").split()
-    )
+    assert "give trials to a search, --search tpe --trials 40, and to no grid" in err
 
 
 def test_values_are_yaml_in_any_place() -> None:
@@ -249,8 +247,8 @@ def test_two_processes_share_one_study(make_config: Callable[..., object], tmp_p
     content = dump_yaml(make_config(tmp_path / "none", "training.num_train_epochs=1"))  # type: ignore[arg-type]
     config.write_text(content)
     command = [
-        sys.executable, "-m", "abhinaya", "sweep", str(config),
-        "training.learning_rate=log:1e-4..1", "seed=1,2", "--search", "tpe", "--trials", "6", "--resamples", "50", "--json",
+        sys.executable, "-m", "abhinaya", "sweep", str(config), "head.dropout=0..0.5",
+        "--search", "tpe", "--trials", "4", "--resamples", "50", "--json",
         "--out", str(tmp_path / "out"),
     ]  # fmt: skip
     running = [
@@ -260,13 +258,13 @@ def test_two_processes_share_one_study(make_config: Callable[..., object], tmp_p
     ended = [process.communicate(timeout=300) for process in running]
     assert [process.returncode for process in running] == [0, 0], ended
     trained = [err.count("training clips") for _, err in ended]
-    assert sum(trained) == 12
-    assert min(trained) >= 2
+    assert sum(trained) == 4
+    assert min(trained) >= 1
     assert not any("trained already" in err for _, err in ended)
     found = [json.loads(out) for out, _ in ended]
-    assert max(len(report["trials"]) for report in found) == 6
+    assert max(len(report["trials"]) for report in found) == 4
     names = {trial["trial"] for report in found for trial in report["trials"]}
-    assert names == {f"trial-{number:04d}" for number in range(6)}
+    assert names == {f"trial-{number:04d}" for number in range(4)}
     # Everything is there: a third one trains nothing.
     third = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "training clips" not in third.stderr
