@@ -33,7 +33,7 @@ def ablate_recipe(
 
     Every recipe is checked first, then trained with every seed; a killed command goes on where it
     was. Written are recipes.csv, seeds.csv and recipes.md. Such as: abhinaya ablate-recipe
-    members/distilhubert.yaml data.manifest=M --switch audio.augment,loss --seeds 1,2,3 --out DIR
+    members/wavlm.yaml data.manifest=M --switch loss,head.dropout=0 --seeds 1,2,3 --out DIR
     """
     from abhinaya.cli.processes import quiet_libraries
     from abhinaya.pipeline.trials.ablate_recipe import run_ablate_recipe
@@ -65,7 +65,7 @@ def sweep(
     Scores are means over the values of seed. The same command in several shells or jobs with the
     same --out shares the trials; killed, it goes on where it was. Written are points.csv,
     classes.csv, sweep.md and pictures. Such as: abhinaya sweep members/wavlm.yaml data.manifest=M
-    loss.name=focal loss.gamma=0,1,2 seed=1,2,3 --out DIR
+    loss.gamma=0,1,2 seed=1,2,3 --out DIR
     """
     from abhinaya.cli.processes import quiet_libraries
     from abhinaya.pipeline.trials.sweep import run_sweep
