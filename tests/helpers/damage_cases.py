@@ -149,7 +149,7 @@ CASES += (
         True,
     ),
     Case(
-        "ablate-recipe wavlm.yaml --switch freeze --seeds 1 --resamples 10 --out out",
+        "ablate-recipe wavlm.yaml --switch head.hidden=0 --seeds 1 --resamples 10 --out out",
         ("wavlm.yaml", "corpus/manifest.parquet"),
         True,
     ),

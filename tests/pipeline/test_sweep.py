@@ -153,6 +153,16 @@ def test_random_search_draws_whole_numbers_and_logarithms(
     assert len(set(rates)) == 8
 
 
+def test_finished_trials_without_their_tables_are_named(
+    sweep: Sweep, tmp_path: Path, pretended_trainings: Trainings
+) -> None:
+    assert sweep(*TPE, 2)[0] == 0
+    (tmp_path / "out" / "trial-0001" / "seed-0.parquet").unlink()
+    code, _, err = sweep(*TPE, 2)
+    assert code == 1
+    assert "has 2 finished trials, but tables of 'trial-0001' are gone" in err
+
+
 def test_damaged_study_is_named(
     sweep: Sweep, tmp_path: Path, pretended_trainings: Trainings
 ) -> None:
@@ -183,6 +193,10 @@ def test_damaged_study_is_named(
         ("loss.gamma=-1..2 --search tpe --trials 2", "loss.gamma is -1"),
         ("loss.gama=1,2", "did you mean loss.gamma?"),
         ("loss.gamma=1,2 loss.name=focal,cross-entropy", "has no option 'gamma'"),
+        (
+            "loss.gamma=0..2 loss.name=focal,cross-entropy --search tpe --trials 2",
+            "has no option 'gamma'",
+        ),
         ("data.manifest=a,b", "differ in data.manifest"),
         ("loss.gamma=1,2 --select train", "8 of the 8 rows of 'train' are trained on"),
     ],

@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import islice, product
 from typing import Any
 
 from abhinaya.config import apply_overrides, parse_yaml
@@ -20,6 +20,7 @@ Point = Mapping[str, Any]
 """Dotted key -> value."""
 
 _MAX_NAME = 100
+_MAX_PROBES = 1_000
 _RANGE = re.compile(r"(log:)?([^.,\[\]{}'\"][^,\[\]{}'\"]*?)\.\.(.+)")
 
 
@@ -79,17 +80,19 @@ class Space:
                     f"{dimension.key} has a range, of which a grid would never end. List values, "
                     "as in KEY=1,2,3, or search with --search tpe --trials N."
                 )
-        keys = [dimension.key for dimension in self.dimensions]
-        every = product(*(dimension.probes for dimension in self.dimensions))
-        points = [dict(zip(keys, values, strict=True)) for values in every]
-        return {_name(point): point for point in points}
+        return {_name(point): point for point in self._combinations()}
 
-    def probes(self) -> Iterator[tuple[str, Point]]:
-        """Yield points in which every value stands once, the others being their first."""
+    def probes(self) -> dict[str, Point]:
+        """Return points to check a config with: each value and end of a range, and combinations."""
         first = {dimension.key: dimension.probes[0] for dimension in self.dimensions}
-        for dimension in self.dimensions:
-            for value in dimension.probes:
-                yield f"{dimension.key}={json.dumps(value)}", {**first, dimension.key: value}
+        alone = [{**first, d.key: value} for d in self.dimensions for value in d.probes]
+        together = islice(self._combinations(), _MAX_PROBES)
+        return {_name(point): point for point in (*alone, *together)}
+
+    def _combinations(self) -> Iterator[dict[str, Any]]:
+        keys = [dimension.key for dimension in self.dimensions]
+        for values in product(*(dimension.probes for dimension in self.dimensions)):
+            yield dict(zip(keys, values, strict=True))
 
 
 def place(content: Mapping[str, Any], point: Point) -> dict[str, Any]:

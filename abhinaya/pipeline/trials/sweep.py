@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from abhinaya.config import TrainedConfig, config_digest
-from abhinaya.errors import BadValueError
+from abhinaya.errors import BadValueError, list_some
 from abhinaya.files import sole_writer, write_csv
 from abhinaya.member_config import check_member_config
 from abhinaya.pipeline.report import Cell, Report
@@ -70,8 +70,8 @@ def run_sweep(
 
     Several processes may do the same sweep at once, on one machine or on a shared folder. Below
     `out` is one folder for each trial with a run and a table for each seed; what is finished there
-    is not computed again. Grids are checked whole before the first training, searches with every
-    value and both ends of every range.
+    is not computed again. Grids are checked whole before the first training, searches with the
+    combinations of all values and both ends of every range, a thousand of them.
 
     Args:
         config: the member's YAML.
@@ -95,7 +95,7 @@ def run_sweep(
     require_optuna()
     content, where = read_content(config, space.overrides)
     is_grid = settings.search == "grid"
-    points = space.grid() if is_grid else dict(space.probes())
+    points = space.grid() if is_grid else space.probes()
     configs = check_variants({name: place(content, p) for name, p in points.items()}, where)
     every = list(configs.values())
     seeds = space.seeds or (every[0].seed,)
@@ -124,7 +124,15 @@ def run_sweep(
             for name, point in points.items()
             if all(table_path(out, name, seed).is_file() for seed in seeds)
         }
-        n_open = search.n_unfinished() if search is not None else len(points) - len(done)
+        n_open = len(points) - len(done)
+        if search is not None:
+            if n_open:
+                gone = [name for name in points if name not in done]
+                raise BadValueError(
+                    f"The study of {str(out)!r} has {len(points)} finished trials, but tables of "
+                    f"{list_some(gone)} are gone. Put them back, or choose another --out."
+                )
+            n_open = search.n_unfinished()
         report = _report(content["name"], space, done, n_open, seeds, rows, out, settings)
         write(report)
     return report

@@ -150,20 +150,19 @@ def find_rows_to_score(
         )
     scored = set(rows["utterance"][is_labelled])
     notes: list[str] = []
-    for config in configs:
-        both = scored & set(manifest.select(config.data.train)["utterance"])
+    for train in dict.fromkeys(config.data.train for config in configs):
+        both = scored & set(manifest.select(train)["utterance"])
         if both:
             raise BadValueError(
                 f"{len(both)} of the {len(scored)} rows of {', '.join(chosen)!r} are trained on "
-                f"({', '.join(config.data.train)}). That flatters a recipe. Name other rows with "
-                "--select."
+                f"({', '.join(train)}). That flatters a recipe. Name other rows with --select."
             )
-        validation = config.data.validation
-        if validation and scored & set(manifest.select(validation)["utterance"]):
-            notes.append(
-                "The scored rows also chose each run's checkpoint, so all scores are a little too "
-                "good; differences less so."
-            )
+    validations = dict.fromkeys(config.data.validation for config in configs)
+    if any(v and scored & set(manifest.select(v)["utterance"]) for v in validations):
+        notes.append(
+            "The scored rows also chose each run's checkpoint, so all scores are a little too "
+            "good; differences less so."
+        )
     groups: tuple[str | None, ...] | None = None
     if by_speaker:
         groups = tuple(None if pd.isna(s) else str(s) for s in rows["speaker"][is_labelled])
@@ -173,7 +172,7 @@ def find_rows_to_score(
                 "Leave out --by-speaker, or estimate speakers with abhinaya speakers."
             )
     truth = codes[is_labelled]
-    return ScoredRows(manifest, chosen, is_labelled, truth, groups, tuple(dict.fromkeys(notes)))
+    return ScoredRows(manifest, chosen, is_labelled, truth, groups, tuple(notes))
 
 
 def table_path(out: Path, variant: str, seed: int) -> Path:
