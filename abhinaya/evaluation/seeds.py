@@ -231,13 +231,17 @@ def _interval(drawn: FloatArray, seed: int) -> tuple[float, float]:
 
 
 def _paired_t(differences: FloatArray) -> float | None:
-    """Return the two-sided p-value of Student's t test that the mean is 0; None for one value."""
+    """Return the two-sided p-value of Student's t test that the mean is 0; None for one value.
+
+    Where all values are the same, as accuracies of few clips may be, t would be infinite; p is then
+    that of the sign test.
+    """
     from scipy.stats import ttest_1samp
 
     if len(differences) < 2:
         return None
     if np.ptp(differences) < _ROUNDING:
-        return 1.0 if abs(differences[0]) < _ROUNDING else 0.0
+        return 1.0 if abs(differences[0]) < _ROUNDING else float(2.0 ** (1 - len(differences)))
     return float(ttest_1samp(differences, 0.0).pvalue)
 
 

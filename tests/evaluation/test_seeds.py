@@ -60,6 +60,16 @@ def test_same_predictions_differ_by_nothing():
     assert found.p == found.p_seeds == found.p_utterances == 1
 
 
+def test_seeds_that_differ_by_the_same_have_the_p_of_signs():
+    """Both seeds are better by the same ten rows: of four pairs of signs, two are as extreme."""
+    truth = np.zeros(60, dtype=int)
+    worse = np.zeros((2, 60), dtype=int)
+    worse[:, :10] = 1
+    found = compare_seeds(truth, np.zeros_like(worse), worse, 2, n_resamples=2_000)["accuracy"]
+    assert found.p_seeds == found.p == 0.5
+    assert found.p_utterances == 2 / 2**10
+
+
 def test_luck_of_the_seed_is_no_difference_of_recipes():
     """One seed of four is ten points better: certain on these seeds, not over others."""
     truth, labels = simulate([0.9, 0.7, 0.7, 0.7, 0.7, 0.7, 0.7, 0.7], n_utts=2_000)
