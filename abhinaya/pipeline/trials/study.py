@@ -208,12 +208,12 @@ def importances(
     importance", ICML 2014, as Optuna has it; its random forest has a fixed seed.
 
     Returns:
-        Shares that sum to 1, the largest first; None for fewer than four points, or where all have
-        the same value.
+        Shares that sum to 1, the largest first; None for a single key, fewer than four points, or
+        where all have the same value.
     """
     import optuna
 
-    if len(points) < _MIN_POINTS or len(set(values)) < 2:
+    if len(space.dimensions) < 2 or len(points) < _MIN_POINTS or len(set(values)) < 2:
         return None
     study = optuna.create_study(direction="maximize")
     distributions = {d.key: _distribution(d) for d in space.dimensions}

@@ -247,9 +247,9 @@ def _report(
             "score it on others."
         )
     tables[-1] = replace(tables[-1], remark=remark)
-    if shares is None:
+    if shares is None and len(keys) > 1:
         notes.append("Importance needs four trials of different scores, so none is shown.")
-    else:
+    if shares is not None:
         shown: list[list[Cell]] = [[key, share] for key, share in shares.items()]
         tables.append(
             Report("Share in the variance of mean macro-F1 (fANOVA)", ["key", "share"], shown)
