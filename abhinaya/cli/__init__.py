@@ -39,6 +39,8 @@ COMMANDS = {
     "predict": "predict",
     "convert": "convert",
     "cross-validate": "stages",
+    "ablate-recipe": "trials",
+    "sweep": "trials",
     "vote": "stages",
     "ablate": "ablate",
     "fit": "stages",

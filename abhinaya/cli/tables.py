@@ -9,9 +9,11 @@ import json
 import sys
 from collections.abc import Sequence
 from enum import StrEnum
+from pathlib import Path
 
 import typer
 
+from abhinaya.files import write_text
 from abhinaya.pipeline.report import Cell, Report
 from abhinaya.processes import is_main_process
 
@@ -22,6 +24,7 @@ __all__ = [
     "show_json",
     "show_report",
     "show_table",
+    "write_markdown",
 ]
 
 
@@ -66,6 +69,26 @@ def show_report(
                 typer.echo(table.remark)
     for note in report.notes:
         typer.echo(f"Note: {note}", err=True)
+
+
+def write_markdown(report: Report, path: Path) -> None:
+    """Write what a stage returned as Markdown; only the main process of a launch does.
+
+    Args:
+        report: the stage's report.
+        path: the file.
+    """
+    if not is_main_process():
+        return
+    parts = []
+    for table in (report, *report.more):
+        parts.append(
+            render_table(
+                table.columns, table.rows, title=table.title, table_format=TableFormat.MARKDOWN
+            )
+        )
+        parts += [table.remark] if table.remark else []
+    write_text(path, "\n\n".join([*parts, *(f"Note: {note}" for note in report.notes)]) + "\n")
 
 
 def show_table(

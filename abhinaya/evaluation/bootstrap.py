@@ -147,8 +147,12 @@ def _kinds(cells: NDArray[np.int64], n_classes: int) -> tuple[FloatArray, NDArra
     """
     n_cells = n_classes * (n_classes + 1)
     shape = (n_cells,) * len(cells)
-    codes, how_often = np.unique(np.ravel_multi_index(tuple(cells), shape), return_counts=True)
-    kinds = np.stack(np.unravel_index(codes, shape), axis=1)  # (N, P)
+    if n_cells ** len(cells) < 2**63:
+        codes, how_often = np.unique(np.ravel_multi_index(tuple(cells), shape), return_counts=True)
+        kinds = np.stack(np.unravel_index(codes, shape), axis=1)  # (N, P)
+    else:  # predictions of many seeds: slower, in the same order
+        columns, how_often = np.unique(cells, axis=1, return_counts=True)
+        kinds = columns.T
     return np.eye(n_cells)[kinds].reshape(len(kinds), len(cells) * n_cells), how_often
 
 

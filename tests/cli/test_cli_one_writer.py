@@ -21,6 +21,7 @@ WRITING = {
     "fit": ("weights a.csv --manifest m.csv", "--out", "out.json"),
     "fit out of fold": ("weights a.csv --manifest m.csv --out o.json", "--out-of-fold", "out.csv"),
     "smooth": ("a.csv --manifest m.csv", "--out", "out.csv"),
+    "ablate-recipe": ("member.yaml --switch a", "--out", "out"),
     "ablate": ("a.csv --manifest m.csv", "--out", "out.parquet"),
     "soup": ("run-1 run-2", "--out", "out"),
     "submit": ("a.csv", "--out", "out.csv"),
@@ -35,8 +36,8 @@ WRITING = {
     "speakers": ("m.csv --model voices --n-speakers 2", "--out", "out.parquet"),
 }
 # These have tests of their own, beside what they compute: run, train, predict, prompts run,
-# cross-validate.
-ELSEWHERE = {"run", "train", "predict", "prompts", "cross-validate"}
+# cross-validate. Of sweep several may run on one folder: each of its trials has one writer.
+ELSEWHERE = {"run", "train", "predict", "prompts", "cross-validate", "sweep"}
 READING = {"score", "score-asr", "compare", "doctor"}
 
 

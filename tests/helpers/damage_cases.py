@@ -154,6 +154,16 @@ CASES += (
         ("wavlm.yaml", WAV, f"clips/{NAMES[1]}"),
         True,
     ),
+    Case(
+        "ablate-recipe wavlm.yaml --switch head.hidden=0 --seeds 1 --resamples 10 --out out",
+        ("wavlm.yaml", "corpus/manifest.parquet"),
+        True,
+    ),
+    Case(
+        "sweep wavlm.yaml head.dropout=0,0.5 --resamples 10 --out out",
+        ("wavlm.yaml", "corpus/manifest.parquet"),
+        True,
+    ),
     Case("export run --out out", ("run/best/config.yaml", "run/best/model.safetensors"), True),
     Case(
         "predict exported --manifest corpus/manifest.parquet --select development "

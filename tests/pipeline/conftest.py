@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
+from pretended_training import pretended_trainings
 
 from abhinaya.cli.processes import quiet_libraries
 from abhinaya.demo.checkpoints.encoders import write_wavlm, write_whisper
@@ -17,6 +18,8 @@ from abhinaya.demo.corpus.release import write_corpus
 from abhinaya.pipeline.config import load_pipeline
 from abhinaya.pipeline.report import Report
 from abhinaya.pipeline.run import run_pipeline
+
+__all__ = ["pretended_trainings"]
 
 RunChain = Callable[..., list[str]]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import statistics
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +14,7 @@ from abhinaya.errors import BadValueError, UnknownNameError, list_some
 from abhinaya.files import sole_outputs
 from abhinaya.pipeline.report import Cell, Report
 from abhinaya.pipeline.stages.settings import Settings
+from abhinaya.pipeline.trials.variants import train_and_predict
 
 if TYPE_CHECKING:
     import numpy as np
@@ -284,8 +284,6 @@ def _run_fold(
 ) -> PredictionTable:
     """Train without a fold, and label it; both only where that was not done before."""
     from abhinaya.data.manifest import MANIFEST
-    from abhinaya.member import PredictRequest
-    from abhinaya.registry import load_member
 
     data = config.data.model_copy(
         update={
@@ -296,11 +294,7 @@ def _run_fold(
         }
     )
     own = config.model_copy(update={"data": data, "run_dir": config.run_dir / fold})
-    member = load_member(config.member)
-    run = member.train(own, corpus)
-    table = member.predict(run, PredictRequest(corpus, (fold,), config.run_dir / f"{fold}.parquet"))
-    gc.collect()  # a trainer refers to itself, and its model may fill a device
-    return table
+    return train_and_predict(own, corpus, (fold,), config.run_dir / f"{fold}.parquet")
 
 
 def _join(

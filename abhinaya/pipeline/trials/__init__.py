@@ -1,0 +1,1 @@
+"""Trials: one member is trained in several variants, which are held against each other."""
