@@ -14,10 +14,13 @@ from torch.utils.data import Dataset
 from abhinaya.loading.clips import Clip, Cropping, load_segments
 from abhinaya.member import InputBuilder
 
-__all__ = ["ClipDataset", "Collator", "fresh_loader", "usable_workers"]
+__all__ = ["ClipDataset", "Collator", "TargetLoader", "fresh_loader", "usable_workers"]
 
 SegmentLoader = Callable[[Clip, int | None], list[dict[str, Any]]]
 """Encoded segments of a clip in an epoch of training; None outside training."""
+
+TargetLoader = Callable[[int, int | None], Any]
+"""Target of the row at an index in an epoch of training; None outside training."""
 
 
 def usable_workers(wanted: int) -> int:
@@ -44,13 +47,17 @@ class ClipDataset(Dataset[dict[str, Any]]):
     Args:
         clips: the rows.
         load: gives a clip's segments.
-        targets: class indices (U,) or vote distributions (U, K).
+        targets: class indices (U,) or distributions (U, K), or what gives those of an epoch.
     """
 
-    def __init__(self, clips: Sequence[Clip], load: SegmentLoader, targets: NDArray[Any]) -> None:
+    def __init__(
+        self, clips: Sequence[Clip], load: SegmentLoader, targets: NDArray[Any] | TargetLoader
+    ) -> None:
         self.clips = clips
         self.load = load
-        self.targets = targets
+        self.target: TargetLoader = (
+            targets if callable(targets) else lambda idx, epoch: targets[idx]
+        )
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -58,7 +65,7 @@ class ClipDataset(Dataset[dict[str, Any]]):
     def __getitem__(self, key: int | tuple[int, int]) -> dict[str, Any]:
         """Load one row; the key is (index, epoch) in training, and its index else."""
         idx, epoch = key if isinstance(key, tuple) else (key, None)
-        return {"segments": self.load(self.clips[idx], epoch), "target": self.targets[idx]}
+        return {"segments": self.load(self.clips[idx], epoch), "target": self.target(idx, epoch)}
 
 
 class Collator:

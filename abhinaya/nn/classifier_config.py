@@ -24,7 +24,8 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 from abhinaya.config import Config, TrainedConfig
 from abhinaya.data.augmentation import AugmentConfig
 from abhinaya.errors import did_you_mean
-from abhinaya.nn.losses.config import LossConfig
+from abhinaya.nn.losses.config import SOFT_LOSSES, LossConfig
+from abhinaya.nn.recipe.targets import TargetsConfig
 
 __all__ = [
     "AudioConfig",
@@ -216,6 +217,8 @@ class ClassifierConfig(TrainedConfig):
     pooling: Literal["attentive-statistics", "mean"] = "attentive-statistics"
     head: HeadConfig = HeadConfig()
     loss: LossConfig = LossConfig()
+    targets: TargetsConfig | None = Field(default=None, exclude_if=lambda value: value is None)
+    """What a loss on distributions compares with in training; None: the annotators' votes."""
     training: TrainingConfig
     inference: InferenceConfig = InferenceConfig()
     cache: CacheConfig | None = None
@@ -237,6 +240,16 @@ class ClassifierConfig(TrainedConfig):
                 "the loss adaptive-focal learns from the validation rows after each epoch, but "
                 f"{next(key for key in wrong if wrong[key])}; change that, or set loss.name to "
                 "focal"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_targets(self) -> Self:
+        if self.targets is not None and not self.loss.uses_soft_targets:
+            raise ValueError(
+                "targets makes distributions over the classes, but the loss "
+                f"{self.loss.name} takes one class per row; set loss.name to "
+                f"{' or '.join(SOFT_LOSSES)}, or remove targets"
             )
         return self
 

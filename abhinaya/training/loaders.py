@@ -15,6 +15,7 @@ from abhinaya.errors import AudioError
 from abhinaya.loading.clips import Clip, Cropping
 from abhinaya.loading.dataset import ClipDataset, Collator, SegmentLoader, fresh_loader
 from abhinaya.loading.features import FeatureStore
+from abhinaya.loading.targets import SoftTargets
 from abhinaya.member import InputBuilder
 from abhinaya.nn.backbone import LayerMix
 from abhinaya.nn.classifier import EmotionClassifier
@@ -28,8 +29,13 @@ class Rows:
     """Usable rows of a selection: clips, targets for the loss, and true class indices (U,)."""
 
     clips: list[Clip]
-    targets: NDArray[Any]
+    targets: NDArray[Any] | SoftTargets
     truth: NDArray[np.int64]
+
+    @property
+    def teacher_rows(self) -> frozenset[str]:
+        """Utterances that the model behind `targets.table` was trained on, as far as known."""
+        return self.targets.teacher_rows if isinstance(self.targets, SoftTargets) else frozenset()
 
 
 def make_loaders(
