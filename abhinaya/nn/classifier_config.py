@@ -225,6 +225,12 @@ class ClassifierConfig(TrainedConfig):
     """Keep the frozen encoder's output on disk; None computes it anew in every epoch."""
 
     @property
+    def training_files(self) -> tuple[Path, ...]:
+        """Files beside the manifest and its transcripts that decide what is trained."""
+        table = self.targets.table if self.targets is not None else None
+        return (table,) if table is not None else ()
+
+    @property
     def depends_on_batch(self) -> bool:
         """Whether a row's result depends on the rows beside it, as in some published code."""
         return False

@@ -145,12 +145,6 @@ def _texts(member: MemberConfig) -> tuple[Path, ...]:
     return (member.data.manifest.parent / TRANSCRIPTS,) if reads else ()
 
 
-def _teacher(member: MemberConfig) -> tuple[Path, ...]:
-    """Return the table that a member learns from, if it has one."""
-    targets = getattr(member, "targets", None)
-    return (targets.table,) if targets is not None and targets.table is not None else ()
-
-
 def _train_step(pipeline: Pipeline, member: TrainedConfig) -> Step:
     from abhinaya.pipeline.stages.train import report_run, run_train
 
@@ -174,7 +168,7 @@ def _train_step(pipeline: Pipeline, member: TrainedConfig) -> Step:
     return Step(
         f"train:{member.name}",
         config_digest(member),
-        (config.manifest_path, *_texts(member), *_teacher(member)),
+        (config.manifest_path, *_texts(member), *getattr(member, "training_files", ())),
         (best / "model.safetensors",),
         work,
         tuple(dict.fromkeys(sources)),

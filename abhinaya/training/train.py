@@ -94,8 +94,7 @@ def training_digest(config: ClassifierConfig, manifest: Manifest) -> str:
         file = transcripts_path(manifest.root)
         for source in dict.fromkeys([sources.train, *([sources.validation] * is_validated)]):
             values.append(digest_of(read_transcripts(file, source)))
-    if config.targets is not None and config.targets.table is not None:
-        values.append(table_digest(config.targets.table))
+    values += [table_digest(file) for file in config.training_files]
     return digest_of(values)
 
 
