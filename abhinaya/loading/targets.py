@@ -139,7 +139,7 @@ def make_targets(config: ClassifierConfig, rows: pd.DataFrame, emotions: Emotion
     outside = (truth == ABSTAIN) & is_voted
     if recipe.outside == "leave-out":
         counts[outside] = 0
-    elif outside.any():
+    elif outside.any() and recipe.table is None:  # else the table may say more, and is counted
         _logger.info(
             "%s: %d of %d rows of %s have no label of the emotion set, and train on their votes",
             *(config.name, outside.sum(), len(rows), selection),
