@@ -45,7 +45,7 @@ def load_member_config(config: str | Path, overrides: Sequence[str] = ()) -> Mem
 
 
 def read_member_yaml(path: Path) -> dict[str, Any]:
-    """Read the keys of a member's YAML; weights that lie beside it are found from anywhere.
+    """Read the keys of a member's YAML; weights, and a table of targets, are found from anywhere.
 
     A relative path is looked up from the folder of the file, then from the working directory. What
     lies in neither is a hub id, or a mistake that loading will name.
@@ -58,6 +58,9 @@ def read_member_yaml(path: Path) -> dict[str, Any]:
     given = {
         key: value for key in WEIGHT_KEYS if isinstance(value := content.get(key), str) and value
     }
+    targets = content.get("targets")
+    if isinstance(targets, dict) and isinstance(table := targets.get("table"), str) and table:
+        content["targets"] = locate_weights(targets, path.parent, {"table": table})
     return locate_weights(content, path.parent, given)
 
 

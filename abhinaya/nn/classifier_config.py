@@ -25,11 +25,12 @@ from abhinaya.config import Config, TrainedConfig
 from abhinaya.data.augmentation import AugmentConfig
 from abhinaya.data.sound_folders import find_sounds
 from abhinaya.errors import did_you_mean
-from abhinaya.nn.losses.config import LossConfig
+from abhinaya.nn.losses.config import SOFT_LOSSES, LossConfig
 from abhinaya.nn.recipe.attributes import AttributesConfig
 from abhinaya.nn.recipe.balance import BalanceConfig, check_balance
 from abhinaya.nn.recipe.mixing import MixingConfig
 from abhinaya.nn.recipe.speakers import SpeakerScaling
+from abhinaya.nn.recipe.targets import TargetsConfig
 
 __all__ = [
     "AudioConfig",
@@ -238,6 +239,8 @@ class ClassifierConfig(TrainedConfig):
     """What is learned beside the class: attributes, gender, secondary emotions."""
     balance: BalanceConfig | None = Field(default=None, exclude_if=_is_none)
     """How often classes are drawn, and when their weights apply."""
+    targets: TargetsConfig | None = Field(default=None, exclude_if=_is_none)
+    """What a loss on distributions compares with in training; None: the annotators' votes."""
     training: TrainingConfig
     inference: ClassifierInferenceConfig = ClassifierInferenceConfig()
     cache: CacheConfig | None = None
@@ -248,10 +251,16 @@ class ClassifierConfig(TrainedConfig):
     """Join training clips, or average the vectors of two rows."""
 
     @property
-    def recordings(self) -> tuple[Path, ...]:
-        """Sounds that augmentation adds in training; a folder that is not there has none."""
+    def training_files(self) -> tuple[Path, ...]:
+        """Files beside the manifest and its transcripts that decide what is trained.
+
+        A table that is learned from, and sounds that augmentation adds: a folder that is not there
+        has none.
+        """
+        table = self.targets.table if self.targets is not None else None
         folders = self.audio.augment.folders if self.audio.augment else []
-        return tuple(file for folder in folders for file in find_sounds(folder))
+        sounds = [file for folder in folders for file in find_sounds(folder)]
+        return (*sounds, *([] if table is None else [table]))
 
     @property
     def depends_on_batch(self) -> bool:
@@ -276,6 +285,16 @@ class ClassifierConfig(TrainedConfig):
     def _check_balance(self) -> Self:
         if self.balance is not None:
             check_balance(self.balance, self.loss, self.training.arguments)
+        return self
+
+    @model_validator(mode="after")
+    def _check_targets(self) -> Self:
+        if self.targets is not None and not self.loss.uses_soft_targets:
+            raise ValueError(
+                "targets makes distributions over the classes, but the loss "
+                f"{self.loss.name} takes one class per row; set loss.name to "
+                f"{' or '.join(SOFT_LOSSES)}, or remove targets"
+            )
         return self
 
     @model_validator(mode="after")

@@ -168,7 +168,7 @@ def _train_step(pipeline: Pipeline, member: TrainedConfig) -> Step:
     return Step(
         f"train:{member.name}",
         config_digest(member),
-        (config.manifest_path, *_texts(member), *getattr(member, "recordings", ())),
+        (config.manifest_path, *_texts(member), *getattr(member, "training_files", ())),
         (best / "model.safetensors",),
         work,
         tuple(dict.fromkeys(sources)),

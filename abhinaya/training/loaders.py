@@ -18,6 +18,7 @@ from abhinaya.loading.dataset import ClipDataset, Collator, SegmentLoader, fresh
 from abhinaya.loading.features import FeatureStore
 from abhinaya.loading.mixing import MixedClips
 from abhinaya.loading.speaker_scaling import scale_speakers
+from abhinaya.loading.targets import SoftTargets
 from abhinaya.member import InputBuilder
 from abhinaya.nn.backbone import LayerMix
 from abhinaya.nn.classifier import EmotionClassifier
@@ -34,9 +35,14 @@ class Rows:
     """
 
     clips: list[Clip]
-    targets: NDArray[Any]
+    targets: NDArray[Any] | SoftTargets
     truth: NDArray[np.int64]
     attributes: NDArray[np.float32] | None = None
+
+    @property
+    def teacher_rows(self) -> frozenset[str]:
+        """Utterances that the model behind `targets.table` was trained on, as far as known."""
+        return self.targets.teacher_rows if isinstance(self.targets, SoftTargets) else frozenset()
 
 
 def make_loaders(

@@ -28,7 +28,13 @@ from abhinaya.loading.attributes import attribute_targets
 from abhinaya.loading.balance import EpochRows
 from abhinaya.loading.clips import collect_clips, split_readable, split_short
 from abhinaya.loading.dataset import ClipDataset, Collator
-from abhinaya.loading.targets import hard_targets, soft_targets
+from abhinaya.loading.targets import (
+    SoftTargets,
+    hard_targets,
+    make_targets,
+    soft_targets,
+    table_digest,
+)
 from abhinaya.member import InputBuilder
 from abhinaya.nn.build import ClassifierBuilder, build_classifier
 from abhinaya.nn.checkpoint import save_checkpoint, write_training_rows
@@ -58,6 +64,7 @@ _NOT_IN_DIGEST = (
     "audio.augment.background.folder",
     "audio.augment.reverb.folder",
     "data.transcripts.predict",
+    "targets.table",
     "cache",
     "inference",
     "training.per_device_train_batch_size",
@@ -95,6 +102,8 @@ def training_digest(config: ClassifierConfig, manifest: Manifest) -> str:
         file = transcripts_path(manifest.root)
         for source in dict.fromkeys([sources.train, *([sources.validation] * is_validated)]):
             values.append(digest_of(read_transcripts(file, source)))
+    if config.targets is not None and config.targets.table is not None:
+        values.append(table_digest(config.targets.table))
     return digest_of(values)
 
 
@@ -138,6 +147,13 @@ def train_classifier(
         validation, more = _usable_rows(config, manifest, inputs, "validation")
         problems += more
         validation = _only_with_truth(validation, config)
+        n_known = sum(clip.utterance in train.teacher_rows for clip in validation.clips)
+        if n_known:
+            _logger.warning(
+                "%s: the model behind targets.table was trained on %d of the %d validation rows, "
+                "so scores on them are too good",
+                *(config.name, n_known, len(validation.clips)),
+            )
     counts = np.bincount(train.truth[train.truth != ABSTAIN], minlength=len(manifest.emotions))
     if config.loss.counts_rows and not counts.all():
         codes = [manifest.emotions.codes[idx] for idx in np.flatnonzero(counts == 0)]
@@ -205,7 +221,7 @@ def train_classifier(
         if state.is_main_process:
             trainer.drop_old_checkpoints()
             _write_log(run.path / "log.csv", trainer.state.log_history)
-            trained_on = [clip.utterance for clip in train.clips]
+            trained_on = [*(clip.utterance for clip in train.clips), *train.teacher_rows]
             _write_best(run, model, config, manifest.emotions, trainer, counts.tolist(), trained_on)
     meet()
     return run.path
@@ -221,12 +237,14 @@ def _usable_rows(
     selection = config.data.train if use == "train" else config.data.validation or ()
     rows = manifest.select(selection)
     truth = hard_targets(rows, manifest.emotions)
-    if config.loss.uses_soft_targets:
-        targets: NDArray[Any] = soft_targets(rows, manifest.emotions)
+    targets: NDArray[Any] | SoftTargets = truth
+    has_target = truth != ABSTAIN
+    if config.loss.uses_soft_targets and use == "train":
+        targets = make_targets(config, rows, manifest.emotions)
+        has_target = targets.is_known
+    elif config.loss.uses_soft_targets:
+        targets = soft_targets(rows, manifest.emotions)
         has_target = ~np.isnan(targets).any(axis=1)
-    else:
-        targets = truth
-        has_target = truth != ABSTAIN
     attributes = attribute_targets(rows, config, has_target if use == "train" else None)
     n_without = int((~has_target).sum())
     if n_without:
@@ -288,6 +306,7 @@ def _metrics(validation: Rows, model: EmotionClassifier, device: torch.device) -
         found = scores(validation.truth, logits.argmax(axis=1), logits.shape[1])
         shown = {"macro_f1": found.macro_f1, "accuracy": found.accuracy, "uar": found.uar}
         if model.loss is not None:
+            assert isinstance(validation.targets, np.ndarray)  # votes or labels as they are
             targets = torch.from_numpy(validation.targets).to(device)
             shown["loss"] = model.loss(torch.from_numpy(logits).to(device), targets).item()
         if model.attribute_heads is not None and validation.attributes is not None:

@@ -62,6 +62,18 @@ def test_build_loss_hands_on_the_options():
     assert loss(tensor([[0.0, 0.0]]), tensor([1])).item() == pytest.approx(2.302585, rel=1e-6)
 
 
+def test_build_loss_reweights_votes_by_the_rows_of_each_class():
+    # p = (1/4, 3/4). Votes (1/2, 1/2) at counts 30, 10 become (1/60, 1/20) * 15 = (1/4, 3/4): no
+    # loss is left. As they are: ln 2 / 2 + ln(2/3) / 2.
+    logits, votes = tensor([[0.0, 1.0986123]]), tensor([[0.5, 0.5]])
+    losses = [
+        build_loss(LossConfig(name="kl-divergence", reweight_targets=wanted), [30, 10])
+        for wanted in (True, False)
+    ]
+    found = [loss(logits, votes).item() for loss in losses]
+    assert found == pytest.approx([0, 0.143841], abs=1e-6)
+
+
 def test_build_loss_counts_of_the_config_replace_those_of_the_rows():
     # Share of class 1 is 3/4 by the config: -log(3/4) = .287682.
     loss = build_loss(LossConfig(name="logit-adjustment", class_counts=(1, 3)), [50, 50])

@@ -178,3 +178,10 @@ def test_shipped_demo_keeps_its_runs_where_its_members_files_say():
         # A member with nothing to train has none.
         assert str(getattr(member, "run_dir", None)) == str(content.get("run_dir"))
         assert str(member.data.manifest) == content["data"]["manifest"]
+
+
+def test_student_is_trained_again_when_its_teachers_table_is_another():
+    student = "members.wavlm.set={loss: {name: kl-divergence}, targets: {table: t.parquet}}"
+    steps = build_steps(load_pipeline("demo/demo.yaml", [student]))
+    needs = {step.name: step.needs for step in steps}
+    assert [name for name, files in needs.items() if Path("t.parquet") in files] == ["train:wavlm"]

@@ -12,7 +12,14 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, m
 
 from abhinaya.errors import BadValueError, list_some
 
-__all__ = ["LossConfig", "LossName", "Reduction", "absorbed_prior", "require_counts"]
+__all__ = [
+    "SOFT_LOSSES",
+    "LossConfig",
+    "LossName",
+    "Reduction",
+    "absorbed_prior",
+    "require_counts",
+]
 
 LossName = Literal[
     "adaptive-focal",
@@ -26,6 +33,9 @@ LossName = Literal[
     "vector-scaling",
 ]
 """Names of the losses."""
+
+SOFT_LOSSES = ("kl-divergence", "soft-cross-entropy")
+"""Those that compare with a distribution over the classes, such as votes."""
 
 Reduction = Literal["mean", "weight-normalised"]
 """How the losses of a batch become one number: `mean` divides their sum by the number of rows,
@@ -151,7 +161,7 @@ class LossConfig(BaseModel):
     @property
     def uses_soft_targets(self) -> bool:
         """Whether the loss wants vote distributions (B, K) instead of class indices (B,)."""
-        return self.name in ("kl-divergence", "soft-cross-entropy")
+        return self.name in SOFT_LOSSES
 
 
 def require_counts(class_counts: Sequence[int]) -> list[int]:
