@@ -32,12 +32,10 @@ def check_fusion(
     bases = {f"encoders.{name}": config.base_of(name) for name in config.encoders}
     if config.text is not None:
         bases[TEXT] = config.text.base
-    legs = {
-        key: _check_leg(
-            key, base, partial(build_leg, config, key.removeprefix("encoders.")), findings
-        )
-        for key, base in bases.items()
-    }
+    legs = {}
+    for key, base in bases.items():
+        build = partial(build_leg, config, key.removeprefix("encoders."))
+        legs[key] = _check_leg(key, base, build, findings)
     if all(legs.values()):
         findings.attempt("inputs", "", partial(build_inputs, config))
     if config.text is not None:

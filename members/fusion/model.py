@@ -49,7 +49,7 @@ class Leg(Backbone):
 
     @property
     def encode_settings(self) -> dict[str, Any]:
-        """Those of the reader, so that what is stored of last or all layers serves its member too."""
+        """Those of the reader, so that last or all layers are stored once for its member too."""
         chosen = {} if self.layer in ("last", "weighted") else {"layer": self.layer}
         return self._settings | chosen
 
