@@ -67,7 +67,7 @@ class FusionConfig(ClassifierConfig):
     base: str = ""
     """For encoders that name none of their own."""
     encoders: dict[str, EncoderConfig] = Field(default_factory=dict)
-    """Encoders of speech by names of your choice; null takes one out."""
+    """Encoders of speech by names of your choice; None takes one out."""
     text: TextConfig | None = None
     """The encoder of the transcript; None hears only."""
     fusion: Literal["deep", "cross-attention"] = "deep"

@@ -125,7 +125,9 @@ class FusionBackbone(Backbone):
         """Return the fused vector as one frame, shape (B, 1, D), and a mask (B, 1)."""
         frames = [leg.forward_trained(states[n], mask[n])[0] for n, leg in self.parts.items()]
         vector = self.fusion(frames, list(mask.values()))
-        return vector.unsqueeze(1), torch.ones_like(vector[:, :1], dtype=torch.bool)
+        # Of no value's making, so that it is known where the model is run without values.
+        whole = torch.ones(len(vector), 1, dtype=torch.bool, device=vector.device)
+        return vector.unsqueeze(1), whole
 
     def enable_gradient_checkpointing(self) -> None:
         """Trade time for memory in the layers of the encoders that are trained."""
