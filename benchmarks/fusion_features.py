@@ -46,7 +46,7 @@ def write_clips(folder: Path) -> list[Clip]:
 
 
 def make_config(folder: Path, dtype: str) -> Any:
-    """Encoders of 4 layers and a width of 256, and legs of a quarter of it, as in members/fusion.yaml."""
+    """Encoders of 4 layers and a width of 256, legs of a quarter of it, as when published."""
     if not (folder / "wavlm").is_dir():
         write_wavlm(folder / "wavlm", n_layers=4, n_features=256, n_conv_features=128)
         write_whisper(folder / "whisper", chunk_s=10, n_layers=4, n_features=256)
