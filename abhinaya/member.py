@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -14,7 +15,14 @@ if TYPE_CHECKING:
     from abhinaya.data.manifest import Manifest
     from abhinaya.data.predictions import PredictionTable
 
-__all__ = ["ContextBuilder", "InputBuilder", "Member", "PredictRequest", "Utterance"]
+__all__ = [
+    "ContextBuilder",
+    "InputBuilder",
+    "JoinedInputs",
+    "Member",
+    "PredictRequest",
+    "Utterance",
+]
 
 
 @dataclass(frozen=True)
@@ -59,6 +67,13 @@ class ContextBuilder(InputBuilder, Protocol):
 
     def collate_context(self, encoded: list[dict[str, Any]]) -> dict[str, Any]:
         """Return the tensors that the backbone's `context` names, of several utterances."""
+
+
+class JoinedInputs(InputBuilder, Protocol):
+    """An input builder for a backbone that has `parts`: each with a builder of its own."""
+
+    parts: Mapping[str, InputBuilder]
+    """By the names of the backbone's parts."""
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from abhinaya.errors import MissingFileError, ProblemsError
 from abhinaya.member import Member
 from abhinaya.registry import load_member, member_names
 from abhinaya.resources import find_config
-from abhinaya.weight_places import WEIGHT_KEYS, locate_weights
+from abhinaya.weight_places import locate_weights, weight_names
 
 __all__ = [
     "check_member_config",
@@ -55,13 +55,10 @@ def read_member_yaml(path: Path) -> dict[str, Any]:
         ProblemsError: if it is not YAML, or no mapping.
     """
     content = load_yaml(path)
-    given = {
-        key: value for key in WEIGHT_KEYS if isinstance(value := content.get(key), str) and value
-    }
-    targets = content.get("targets")
-    if isinstance(targets, dict) and isinstance(table := targets.get("table"), str) and table:
-        content["targets"] = locate_weights(targets, path.parent, {"table": table})
-    return locate_weights(content, path.parent, given)
+    places, targets = weight_names(content), content.get("targets")
+    if isinstance(targets, dict) and isinstance(table := targets.get("table"), str):
+        places["targets.table"] = table
+    return locate_weights(content, path.parent, places)
 
 
 def check_member_config(content: Mapping[str, Any], where: str) -> MemberConfig:

@@ -8,6 +8,7 @@ __all__ = ["MEMBERS"]
 
 MEMBERS = {
     "distilhubert": "members.distilhubert.member:MEMBER",
+    "fusion": "members.fusion.member:MEMBER",
     "gen-ser": "members.gen_ser.member:MEMBER",
     "llama-8b-lora": "members.llama_lora.member:MEMBER",
     "llama-70b-zero-shot": "members.llama_zero_shot.member:ZERO_SHOT",

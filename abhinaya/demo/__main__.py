@@ -109,6 +109,7 @@ def _write_checkpoints(folder: Path) -> None:
     from abhinaya.demo.checkpoints.encoders import write_wavlm, write_whisper, write_whisper_openai
     from abhinaya.demo.checkpoints.llama import write_llama
     from abhinaya.demo.checkpoints.salmonn import write_salmonn
+    from abhinaya.demo.checkpoints.text import write_roberta
     from abhinaya.files import atomic_folder
 
     if folder.is_dir():
@@ -121,6 +122,7 @@ def _write_checkpoints(folder: Path) -> None:
         write_whisper_openai(temporary / "whisper.pt", chunk_s=3, n_layers=2, init_std=0.15)
         write_beats(temporary / "beats.pt")
         write_llama(temporary / "vicuna")
+        write_roberta(temporary / "roberta")
         write_salmonn(
             temporary / "salmonn.pth", qformer_width=64, qformer_ffn_width=128, speech_std=0.3
         )

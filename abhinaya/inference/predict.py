@@ -29,7 +29,7 @@ from abhinaya.inference.sharding import (
 )
 from abhinaya.loading.clips import Clip, Cropping, collect_clips, digest_clips
 from abhinaya.loading.dataset import SegmentLoader, fresh_loader
-from abhinaya.loading.features import FeatureStore
+from abhinaya.loading.joined import open_store
 from abhinaya.loading.speaker_scaling import scale_speakers
 from abhinaya.member import PredictRequest
 from abhinaya.nn.build import ClassifierBuilder, build_classifier
@@ -135,7 +135,7 @@ def predict_classifier(
     collate: Any = inputs.collate
     chunks = cut(clips)
     if config.cache is not None:
-        store = FeatureStore(config.cache, model.backbone, inputs, cropping)
+        store = open_store(config.cache, model.backbone, inputs, cropping)
         unread = store.fill(
             clips,
             batch_size=config.inference.batch_size,

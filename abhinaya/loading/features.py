@@ -67,14 +67,19 @@ class FeatureStore:
         inputs: makes the encoder's inputs.
         cropping: which segments of a clip are used; not `random`.
 
+    Attributes:
+        hears: the encoder hears; otherwise it reads.
+
     Raises:
         BadValueError: if there is no audio, the encoder is trained, or crops are random.
     """
 
+    hears = True
+
     def __init__(
         self, config: CacheConfig, backbone: Backbone, inputs: InputBuilder, cropping: Cropping
     ) -> None:
-        if not inputs.needs_audio:
+        if self.hears and not inputs.needs_audio:
             raise BadValueError(
                 "cache keeps what an encoder makes of audio, but this member only reads. "
                 "Remove cache."
@@ -213,14 +218,18 @@ class FeatureStore:
 
     def _locate(self, clip: Clip) -> Path | str:
         """Return the file of a clip's states, or why the clip cannot be read."""
-        assert clip.path is not None
         try:
-            content = audio_digest(clip.path)
+            content = self._content(clip)
         except AudioError as err:
             return str(err)
-        cut = f"{self.cropping.where} {self.cropping.max_audio_s} {self.cropping.normalize}"
-        key = hashlib.sha256(f"{content} {cut}".encode()).hexdigest()[:32]
+        key = hashlib.sha256(content.encode()).hexdigest()[:32]
         return self.folder / key[:2] / f"{key}.npy"
+
+    def _content(self, clip: Clip) -> str:
+        """Return what of a clip decides its states."""
+        assert clip.path is not None
+        cut = f"{self.cropping.where} {self.cropping.max_audio_s} {self.cropping.normalize}"
+        return f"{audio_digest(clip.path)} {cut}"
 
     @torch.no_grad()
     def _encode(
@@ -268,7 +277,9 @@ class FeatureStore:
         return True
 
     def _heard_s(self, clip: Clip) -> float:
-        """Return the seconds of all segments of a clip together."""
+        """Return the seconds of all segments of a clip together, of text its letters."""
+        if not self.hears:
+            return clip.size
         longest_s = self.cropping.max_audio_s
         if self.cropping.where == "full" or clip.duration_s <= longest_s:
             return clip.duration_s

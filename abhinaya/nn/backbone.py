@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,14 @@ class Backbone(nn.Module, ABC):
     @property
     def encode_settings(self) -> dict[str, Any]:
         """What beside weights and audio decides the pre-trained output; part of a stored key."""
+        return {}
+
+    @property
+    def parts(self) -> Mapping[str, Backbone]:
+        """Backbones that it is made of, each with inputs of its own; by name, empty for most.
+
+        The hidden states of each are stored for themselves.
+        """
         return {}
 
     @property

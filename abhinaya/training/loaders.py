@@ -15,7 +15,7 @@ from abhinaya.data.labels import EmotionSet
 from abhinaya.errors import AudioError
 from abhinaya.loading.clips import Clip, Cropping
 from abhinaya.loading.dataset import ClipDataset, Collator, SegmentLoader, fresh_loader
-from abhinaya.loading.features import FeatureStore
+from abhinaya.loading.joined import open_store
 from abhinaya.loading.mixing import MixedClips
 from abhinaya.loading.speaker_scaling import scale_speakers
 from abhinaya.loading.targets import SoftTargets
@@ -63,7 +63,7 @@ def make_loaders(
     if config.cache is not None:
         model.backbone.to(device)
         stores = [
-            FeatureStore(config.cache, model.backbone, inputs, c) for c in (crop_train, crop_eval)
+            open_store(config.cache, model.backbone, inputs, c) for c in (crop_train, crop_eval)
         ]
         every = [(stores[0], train.clips)] + ([(stores[1], validation.clips)] if validation else [])
         size = config.inference.batch_size

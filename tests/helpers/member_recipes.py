@@ -15,13 +15,14 @@ from abhinaya.demo.checkpoints.beats import write_beats
 from abhinaya.demo.checkpoints.encoders import write_distilhubert, write_wavlm, write_whisper
 from abhinaya.demo.checkpoints.llama import write_llama
 from abhinaya.demo.checkpoints.salmonn import write_salmonn
+from abhinaya.demo.checkpoints.text import write_roberta
 from abhinaya.export.export import export_checkpoint
 from abhinaya.export.folder import Quantization
 from abhinaya.member_config import check_member_config
 
 __all__ = ["N_MEMBERS", "RECIPES", "Recipe", "make_config"]
 
-N_MEMBERS = 10
+N_MEMBERS = 11
 """How many are registered; count a new one here."""
 
 
@@ -99,6 +100,20 @@ def tiny_salmonn(folder: Path) -> dict[str, Any]:
     }
 
 
+def tiny_encoders(folder: Path) -> dict[str, Any]:
+    tiny_wavlm(folder / "wavlm")
+    tiny_whisper(folder / "whisper")
+    write_roberta(folder / "roberta", n_layers=1, n_features=16)
+    return {
+        "encoders": {
+            "wavlm": {"base": str(folder / "wavlm")},
+            "whisper": {"base": str(folder / "whisper"), "layer": "weighted"},
+        },
+        "text": {"base": str(folder / "roberta"), "layer": "mean"},
+        "legs": {"width": 16, "feed_forward": 16},
+    }
+
+
 def tiny_export(folder: Path, quantize: Quantization) -> dict[str, Any]:
     write_tiny_whisper(folder / "whisper")
     audio = {"eval_crop": 2, "max_audio_s": 1.5}
@@ -113,6 +128,22 @@ _NO_HEAD = {"head": {"hidden": 1024}}
 
 RECIPES = {
     "distilhubert": Recipe("distilhubert", tiny_distilhubert),
+    "fusion": Recipe("fusion", tiny_encoders, reads=True),
+    # All encoders are trained.
+    "fusion-tuned": Recipe(
+        "fusion",
+        tiny_encoders,
+        {
+            "fusion": "cross-attention",
+            "encoders": {
+                "wavlm": {"freeze": "convolutions", "layer": "mean"},
+                "whisper": {"freeze": "nothing"},
+            },
+            "text": {"freeze": "nothing", "layer": "last"},
+            "audio": {"eval_crop": 2},
+        },
+        reads=True,
+    ),
     "gen-ser": Recipe(
         "gen-ser",
         lambda folder: tiny_wavlm(folder, n_features=32),

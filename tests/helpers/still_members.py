@@ -54,6 +54,7 @@ MEMBERS = {
         "weights=bf16",
         "training.bf16=true",
     ),
+    "fusion-tuned": ("head.dropout=0", "legs.dropout=0"),
 }
 CHECKPOINTS = ("checkpoint-2", "checkpoint-4", "checkpoint-6", "best")
 
@@ -89,17 +90,17 @@ def write_config(member: str, folder: Path, manifest_file: Path) -> dict[str, An
     """The content of a member's config; nothing of the member is random in training."""
     config = make_config(RECIPES[member], folder, manifest_file)
     content: dict[str, Any] = config.model_dump(mode="json", exclude_unset=True)
-    if member in ("wavlm", "distilhubert"):
-        file = folder / "base" / "config.json"
-        encoder = json.loads(file.read_text())
-        encoder |= {key: 0.0 for key in encoder if "drop" in key}
-        file.write_text(json.dumps(encoder))
+    if member in ("wavlm", "distilhubert", "fusion-tuned"):
+        for file in (folder / "base").rglob("config.json"):
+            encoder = json.loads(file.read_text())
+            encoder |= {key: 0.0 for key in encoder if "drop" in key}
+            file.write_text(json.dumps(encoder))
     if member == "salmonn-13b":
         (folder / "bert").mkdir()
         still = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
         (folder / "bert" / "config.json").write_text(json.dumps(still))
         content["qformer"] = str(folder / "bert")
-    if member.startswith("llama"):
+    if member.startswith(("llama", "fusion")):
         content["data"]["transcripts"] = {"train": "human", "predict": "human"}
     return apply_overrides(content, [*SETTINGS, *MEMBERS[member]])
 

@@ -82,7 +82,7 @@ MAY_IMPORT_HEAVY = re.compile(
     r"|members/[a-z0-9_]+/(model|member)\.py"
     r"|members/gen_ser/(estimator|transport)\.py"
     r"|members/salmonn/(beats/[a-z]+|encoders|qformer|sequence)\.py"
-    r"|members/gen_ser/(estimator|transport)\.py"
+    r"|members/fusion/(fuse|text)\.py"
 )
 """Files that may import them at their top."""
 

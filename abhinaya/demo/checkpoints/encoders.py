@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "build_whisper",
+    "seeded",
     "write_distilhubert",
     "write_wavlm",
     "write_whisper",
@@ -41,7 +42,7 @@ def write_wavlm(folder: Path, *, seed: int = 0, norm: Norm = "layer", **size: in
     from transformers import WavLMModel
 
     config = _wavlm_config(norm, **{"n_layers": 3, "n_features": 64, "n_conv_features": 32} | size)
-    with _seeded(seed):
+    with seeded(seed):
         WavLMModel(config).save_pretrained(folder)
     _write_extractor(folder, norm == "layer")
 
@@ -70,7 +71,7 @@ def write_distilhubert(
         num_attention_heads=max(4, n_features // 64),
         num_hidden_layers=2,
     )
-    with _seeded(seed):
+    with seeded(seed):
         HubertModel(config).save_pretrained(folder)
     _write_extractor(folder, False)
 
@@ -112,7 +113,7 @@ def write_xvector(
         initializer_range=init_std,
         num_labels=8,  # speakers of its training; that part is not used
     )
-    with _seeded(seed):
+    with seeded(seed):
         WavLMForXVector(config).save_pretrained(folder)
     _write_extractor(folder, False)
 
@@ -229,12 +230,12 @@ def build_whisper(
         suppress_tokens=None,
         begin_suppress_tokens=None,
     )
-    with _seeded(seed):
+    with seeded(seed):
         return WhisperForConditionalGeneration(config)
 
 
 @contextmanager
-def _seeded(seed: int) -> Iterator[None]:
+def seeded(seed: int) -> Iterator[None]:
     """Draw torch's random numbers from `seed`, and put them back as they were afterwards."""
     import torch
 

@@ -21,7 +21,7 @@ from abhinaya.files import write_json
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["write_llama"]
+__all__ = ["demo_texts", "write_llama"]
 
 Layout = Literal["vicuna", "llama3"]
 
@@ -106,7 +106,7 @@ def write_llama(
             "Write the layout 'llama3', or leave chat_template out."
         )
     folder.mkdir(parents=True, exist_ok=True)
-    texts = _demo_texts() if texts is None else texts
+    texts = demo_texts() if texts is None else texts
     if layout == "vicuna":
         _write_sentencepiece(folder, texts, vocab_size)
     else:
@@ -311,7 +311,8 @@ def _bad_vocab_size(vocab_size: int, reason: str) -> BadValueError:
     )
 
 
-def _demo_texts() -> list[str]:
+def demo_texts() -> list[str]:
+    """Return sentences of the demo's corpus and the words of prompts, for tokenizers to learn."""
     rng = np.random.default_rng(0)
     sentences = [
         make_sentence(code, rng)

@@ -1,0 +1,1 @@
+"""Several encoders of speech and one of text, fused by small transformers."""
