@@ -129,18 +129,7 @@ def train_classifier(
     arguments = training_arguments(config, run.path)  # starts torch.distributed under a launcher
     state = join_launch()
     inputs = member.build_inputs(config)
-    max_words = config.data.max_train_words
-    if max_words is not None and not inputs.needs_text:
-        raise BadValueError(
-            f"data.max_train_words is {max_words}, but the member {config.member!r} reads no text. "
-            "Remove it."
-        )
-    if config.audio.augment is not None and not inputs.needs_audio:
-        raise BadValueError(
-            f"audio.augment changes sound, but the member {config.member!r} hears none. Remove it."
-        )
-    if config.audio.augment is not None:
-        require_augmentation(config.audio.augment)
+    _check_inputs(config, inputs)
     train, problems = _usable_rows(config, manifest, inputs, "train")
     validation = None
     if config.data.validation is not None:
@@ -225,6 +214,22 @@ def train_classifier(
             _write_best(run, model, config, manifest.emotions, trainer, counts.tolist(), trained_on)
     meet()
     return run.path
+
+
+def _check_inputs(config: ClassifierConfig, inputs: InputBuilder) -> None:
+    """Refuse keys about what the member does not take in, and look for what augmentation needs."""
+    max_words = config.data.max_train_words
+    if max_words is not None and not inputs.needs_text:
+        raise BadValueError(
+            f"data.max_train_words is {max_words}, but the member {config.member!r} reads no text. "
+            "Remove it."
+        )
+    if config.audio.augment is not None and not inputs.needs_audio:
+        raise BadValueError(
+            f"audio.augment changes sound, but the member {config.member!r} hears none. Remove it."
+        )
+    if config.audio.augment is not None:
+        require_augmentation(config.audio.augment)
 
 
 def _usable_rows(
