@@ -92,7 +92,7 @@ def trainer_of(train: Train, monkeypatch: pytest.MonkeyPatch) -> Callable[..., A
         ((SOFT, "targets.weight=0.5"), "targets: weight is about the table, but none is named"),
         ((SOFT, "targets.temperature=2"), "temperature is about the table, but none is named"),
         ((SOFT, "targets.outside=drop"), "targets.outside is 'drop', expected 'votes' or"),
-        ((SOFT, "targets.tabel=x"), "targets.tabel is unknown, did you mean targets.table?"),
+        ((SOFT, "targets.tablx=x"), "targets.tablx is unknown, did you mean targets.table?"),
     ],
 )
 def test_targets_that_cannot_work_are_refused(
