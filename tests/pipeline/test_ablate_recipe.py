@@ -121,7 +121,10 @@ def test_killed_half_way_it_goes_on(
     [
         ("--switch loss.gama", "Unknown key of"),
         ("--switch loss.gama", "Did you mean 'loss.gamma'?"),
+        ("--switch mixin", "Did you mean 'mixing'?"),
         ("--switch pooling", "The switch 'pooling' is not set by"),
+        ("--switch mixing", "The switch 'mixing' is not set by"),
+        ("--switch audio.augment", "The switch 'audio.augment' is not set by"),
         ("--switch pooling", "it has its default already"),
         ("--switch loss.gamma=1", "The switch 'loss.gamma=1' changes nothing"),
         ("loss.gamma=2 --switch loss.gamma", "The switch 'loss.gamma' changes nothing"),

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BaseModel, Field, field_validator, model_validator
 
 from abhinaya.config import apply_overrides, config_digest
 from abhinaya.errors import BadValueError, UnknownNameError
@@ -167,23 +167,23 @@ def _without(content: dict[str, Any], switches: Sequence[str], where: str) -> di
 
 def _refuse_unset(switch: str, content: Mapping[str, Any], where: str) -> None:
     """Say whether a switch that a config does not set is a key at all."""
-    known = set(_dotted(content))
-    for own in check_variants({_ALL: content}, where).values():
-        if switch in (keys := set(_dotted(own.model_dump(mode="json")))):
-            raise BadValueError(
-                f"The switch {switch!r} is not set by {where!r}: it has its default already, so to "
-                f"take it out changes nothing. Set it with {switch}=VALUE after the config, or "
-                f"say what it is without, as in --switch {switch}=VALUE."
-            )
-        known |= keys
-    raise UnknownNameError(f"key of {where!r} to switch", switch, known)
+    (own,) = check_variants({_ALL: content}, where).values()
+    known = list(_keys(own))
+    if switch not in known:
+        raise UnknownNameError(f"key of {where!r} to switch", switch, known)
+    raise BadValueError(
+        f"The switch {switch!r} is not set by {where!r}: it has its default already, so to "
+        f"take it out changes nothing. Set it with {switch}=VALUE after the config, or "
+        f"say what it is without, as in --switch {switch}=VALUE."
+    )
 
 
-def _dotted(content: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    for key, value in content.items():
+def _keys(config: BaseModel, prefix: str = "") -> Iterator[str]:
+    """Yield the dotted keys of a config, also those that are not written where they are unset."""
+    for key in (*type(config).model_fields, *(config.model_extra or {})):
         yield f"{prefix}{key}"
-        if isinstance(value, Mapping):
-            yield from _dotted(value, f"{prefix}{key}.")
+        if isinstance(value := getattr(config, key), BaseModel):
+            yield from _keys(value, f"{prefix}{key}.")
 
 
 def _refuse_idle(
