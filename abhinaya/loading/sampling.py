@@ -61,14 +61,24 @@ class LengthGroupedSampler(Sampler[tuple[int, int]]):
 
     def steps_before(self, epoch: int) -> int:
         """Return the optimizer steps of all epochs before one."""
-        return sum(map(self.n_steps, range(epoch)))
+        n_first = min(epoch, self._turn)
+        return n_first * self.n_steps(0) + (epoch - n_first) * self.n_steps(epoch)
 
     def find_epoch(self, step: int) -> int:
-        """Return the epoch that an optimizer step belongs to; both count from 0."""
-        epoch = 0
-        while step >= (n_steps := self.n_steps(epoch)):
-            step, epoch = step - n_steps, epoch + 1
-        return epoch
+        """Return the epoch that an optimizer step belongs to; both count from 0.
+
+        The step may come from a damaged file, so no loop runs up to it.
+        """
+        n_before = self.steps_before(self._turn)
+        if step < n_before:
+            return step // self.n_steps(0)
+        return self._turn + (step - n_before) // self.n_steps(self._turn)
+
+    @property
+    def _turn(self) -> int:
+        """The epoch from which on epochs may have another number of steps."""
+        second = self.rows.balance.second_stage if self.rows is not None else None
+        return 0 if second is None else second.from_epoch
 
     def __len__(self) -> int:
         return self.n_steps(self.epoch) * self.batch_size

@@ -40,8 +40,9 @@ class StagedTrainer(Trainer):
     def prior_exponent(self, step: int) -> float:
         """Return e, where up to a step classes were drawn in proportion to n ** e of n rows."""
         rows = self._sampler.rows
-        epoch = self._sampler.find_epoch(max(step - 1, 0))
-        return 1.0 if rows is None else rows.balance.prior_exponent(epoch)
+        if rows is None:
+            return 1.0
+        return rows.balance.prior_exponent(self._sampler.find_epoch(max(step - 1, 0)))
 
     def set_initial_training_values(self, args: Any, dataloader: Any) -> Any:
         """Return numbers of epochs, of steps and of rows, as the Trainer does."""

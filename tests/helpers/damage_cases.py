@@ -156,12 +156,12 @@ CASES += (
     ),
     Case(
         "ablate-recipe wavlm.yaml --switch head.hidden=0 --seeds 1 --resamples 10 --out out",
-        ("wavlm.yaml", "corpus/manifest.parquet"),
+        ("wavlm.yaml",),
         True,
     ),
     Case(
         "sweep wavlm.yaml head.dropout=0,0.5 --resamples 10 --out out",
-        ("wavlm.yaml", "corpus/manifest.parquet"),
+        ("wavlm.yaml",),
         True,
     ),
     Case("export run --out out", ("run/best/config.yaml", "run/best/model.safetensors"), True),

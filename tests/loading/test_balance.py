@@ -72,6 +72,10 @@ def test_sampler_of_batches_follows_the_rows_of_each_epoch() -> None:
     sampler = LengthGroupedSampler(lengths, 8, seed=5, rows=rows)
     # 52 rows are seven batches, 15 are two, of which one row comes twice.
     assert [sampler.n_steps(epoch) for epoch in range(4)] == [7, 7, 2, 2]
+    # A damaged file may speak of any step, and is not counted up to.
+    assert sampler.find_epoch(14 + 2 * 10**15) == 2 + 10**15
+    plain = LengthGroupedSampler([1.0] * 52, 8, seed=0)
+    assert plain.find_epoch(7 * 10**15 + 6) == 10**15
     assert [sampler.steps_before(epoch) for epoch in (0, 1, 2, 4)] == [0, 7, 14, 18]
     assert [sampler.find_epoch(step) for step in (0, 6, 7, 13, 14, 15, 16, 18)] == [
         *(0, 0, 1, 1, 2, 2, 3, 4)
