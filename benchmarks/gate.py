@@ -106,8 +106,8 @@ def table_of(embeddings: NDArray[np.float64], head: LogisticRegression) -> Predi
 
 def corrected(found: dict[str, Any]) -> str:
     """Return what a gate decides that wants an interval, corrected for all tried, above zero."""
-    candidates, df = found["candidates"], found["pseudo_tests"]["speakers_in_all"] - 1
-    wider = t.ppf(1 - 0.025 / len(candidates), df) / t.ppf(0.975, df) if df else 0.0
+    candidates, df = found["candidates"], found["pseudo_tests"]["speakers_in_all"] + 1
+    wider = t.ppf(1 - 0.025 / len(candidates), df) / t.ppf(0.975, df)
     sure = {
         name: one["gain"]
         for name, one in candidates.items()

@@ -20,7 +20,13 @@ from abhinaya.errors import BadValueError
 from abhinaya.evaluation.metrics import metric_of_counts
 from ensembling.aligned import AlignedTables
 from ensembling.learned.recipes import Fused, LearnedRule, read_options
-from ensembling.speakers.expected_gain import CONFIDENCE, ExpectedGain, expect_gain, read_priors
+from ensembling.speakers.expected_gain import (
+    CONFIDENCE,
+    ExpectedGain,
+    expect_gain,
+    moderate,
+    read_priors,
+)
 from ensembling.speakers.pseudo_tests import CLIPS_PER_SPEAKER, PseudoTest, draw_pseudo_test
 from ensembling.speakers.rows import SpeakerRows, speaker_rows
 from ensembling.speakers.variants import NONE, VARIANTS, adapt, lacking_for, usable_variants
@@ -47,11 +53,12 @@ class _Adaptation:
 
     The score of a variant is its mean macro-F1 over the pseudo-tests, its gain that minus the same
     without adaptation. Speakers are resampled with all their clips, in all pseudo-tests at once
-    and for all variants alike; the spread of the resampled gains, widened as Student's t is for so
-    few speakers, is the gain's standard error s. Gains on other corpora are thought normal around
-    m = 0 with standard deviation t = `prior_sd`, or as `prior` says for a variant; so what a gain
-    is expected to be on other speakers is m + w (gain - m) with w = t^2 / (t^2 + s^2), give or take
-    sqrt(w) s. Few speakers pull it towards m, which also pays for the luck of the best of several.
+    and for all variants alike; the spread of the resampled gains, partly pooled over the variants
+    and widened as Student's t is for so few speakers, is the gain's standard error s. Gains on
+    other corpora are thought normal around m = 0 with standard deviation t = `prior_sd`, or as
+    `prior` says for a variant; so what a gain is expected to be on other speakers is
+    m + w (gain - m) with w = t^2 / (t^2 + s^2), give or take sqrt(w) s. Few speakers pull it
+    towards m, which also pays for the luck of the best of several.
     Among the variants that gain with the wanted certainty, the one with the largest expected gain
     is applied; else none. Five speakers, and three in each pseudo-test, are the least that can be
     told apart from chance.
@@ -315,9 +322,10 @@ def _gains(
     observed /= len(counts)
     gains = observed[1:] - observed[0]
     spread = ((resampled[:, 1:] - resampled[:, :1]) / len(counts)).std(axis=0)
-    # Student's t with a speaker less than there are, and the spread with the matching divisor: a
-    # plain quantile of the resamples is far too narrow for a handful of speakers.
-    reach = t.ppf((1 + CONFIDENCE) / 2, n_units - 1) * spread * np.sqrt(n_units / (n_units - 1))
+    # Of a handful of speakers a plain quantile of the resamples would be far too narrow, and the
+    # spread of a single candidate is a matter of luck itself.
+    variance, df = moderate(spread**2 * n_units / (n_units - 1), n_units - 1)
+    reach = t.ppf((1 + CONFIDENCE) / 2, df) * np.sqrt(variance)
     macro_f1 = {name: float(value) for name, value in zip((NONE, *names), observed, strict=True)}
     return macro_f1, {
         name: (float(gain - width), float(gain + width))

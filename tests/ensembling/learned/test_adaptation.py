@@ -5,6 +5,7 @@ import re
 
 import numpy as np
 import pytest
+from scipy.stats import t
 from sklearn.metrics import f1_score
 
 from abhinaya.data.labels import EmotionSet
@@ -176,14 +177,22 @@ def test_gate_scores_equal_scikit_learns_and_intervals_a_plain_bootstrap():
     assert (high - low) / 2 == pytest.approx(2.262 * np.std(gains) * (10 / 9) ** 0.5, rel=0.12)
 
 
-def test_gate_judges_each_candidate_as_if_it_were_the_only_one():
-    table, truth, speakers = draw_table()
+def test_gate_pools_the_spread_of_its_candidates_in_part():
+    table, truth, speakers = draw_table(n_speakers=6)
     aligned = align_predictions([table])
-    alone = ADAPTATION.fit(aligned, truth, speakers, {**FAST, "variants": "prior"})
-    among = ADAPTATION.fit(aligned, truth, speakers, {**FAST, "variants": "prior, soft-logits"})
-    theirs = among["candidates"]["prior"].pop("interval")
-    assert alone["candidates"]["prior"].pop("interval") == pytest.approx(theirs, abs=1e-12)
-    assert alone["candidates"]["prior"] == pytest.approx(among["candidates"]["prior"], abs=1e-12)
+
+    def variances(names):
+        found = ADAPTATION.fit(aligned, truth, speakers, {**FAST, "variants": names})
+        n_heard = found["pseudo_tests"]["speakers_in_all"]
+        df = n_heard - 1 + 2 * ("," in names)
+        halves = [np.ptp(one["interval"]) / 2 for one in found["candidates"].values()]
+        return (np.array(halves) / t.ppf(0.975, df)) ** 2, n_heard - 1
+
+    (prior, _), (soft, df) = variances("prior"), variances("soft-logits")
+    mean = (prior[0] + soft[0]) / 2
+    both, _ = variances("prior,soft-logits")
+    expected = [(2 * mean + df * own[0]) / (2 + df) for own in (prior, soft)]
+    np.testing.assert_allclose(both, expected, rtol=1e-9)
 
 
 def test_gate_says_when_the_labelled_clips_cannot_have_the_shape():
