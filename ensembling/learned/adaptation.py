@@ -33,7 +33,8 @@ from ensembling.speakers.variants import NONE, VARIANTS, adapt, lacking_for, usa
 
 __all__ = ["ADAPTATION"]
 
-# With fewer speakers in all, or in each pseudo-test, gains that chance has made alike look certain.
+# With fewer speakers in all, or in each pseudo-test, gains that chance has made alike look certain;
+# and pseudo-tests with far fewer clips per speaker rehearse something else.
 _MIN_SPEAKERS, _MIN_SPEAKERS_PER_TEST = 5, 3
 
 # Fewer pseudo-tests times speakers than this are done before other processes have started.
@@ -60,8 +61,8 @@ class _Adaptation:
     m + w (gain - m) with w = t^2 / (t^2 + s^2), give or take sqrt(w) s. Few speakers pull it
     towards m, which also pays for the luck of the best of several.
     Among the variants that gain with the wanted certainty, the one with the largest expected gain
-    is applied; else none. Five speakers, and three in each pseudo-test, are the least that can be
-    told apart from chance.
+    is applied; else none. Five speakers, three in each pseudo-test and half of the clips per
+    speaker that were asked for are the least that can be told apart from chance.
 
     Source: the normal model with known variances of Gelman et al., "Bayesian Data Analysis", 3rd
     edition, section 2.5.
@@ -200,6 +201,15 @@ class _Shape:
             len({speakers[idx] for test in tests for idx in test.indices.tolist()}),
             float(np.mean([test.clips_per_speaker for test in tests])),
             wanted,
+        )
+
+    @property
+    def tells_enough(self) -> bool:
+        """Return whether gains on these tests can be told from chance."""
+        return (
+            self.n_heard >= _MIN_SPEAKERS
+            and self.n_speakers >= _MIN_SPEAKERS_PER_TEST
+            and self.clips_per_speaker >= self.wanted / 2
         )
 
     def __str__(self) -> str:
@@ -354,11 +364,12 @@ def _decide(
     # The first among equals, such as where nothing changes a label.
     best = max(expected, key=lambda name: expected[name].gain)
     sure = [name for name in expected if expected[name].certainty >= wanted]
-    if shape.n_heard < _MIN_SPEAKERS or shape.n_speakers < _MIN_SPEAKERS_PER_TEST:
+    if not shape.tells_enough:
         return NONE, (
             f"{describe(best)}: not applied, since {shape.n_heard} speakers, "
-            f"{shape.n_speakers:.1f} in a pseudo-test, are too few to tell; {_MIN_SPEAKERS} and "
-            f"{_MIN_SPEAKERS_PER_TEST} are wanted."
+            f"{shape.n_speakers:.1f} in a pseudo-test with {shape.clips_per_speaker:.1f} clips "
+            f"each, are too few to tell; {_MIN_SPEAKERS}, {_MIN_SPEAKERS_PER_TEST} and "
+            f"{shape.wanted / 2:g} are wanted."
         )
     if sure:
         chosen = max(sure, key=lambda name: expected[name].gain)

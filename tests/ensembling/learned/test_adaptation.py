@@ -114,8 +114,16 @@ def test_gate_of_few_speakers_leaves_the_table_alone_however_much_it_gained():
     found = ADAPTATION.fit(align_predictions([table]), truth, speakers, FAST)
     assert max(candidate["gain"] for candidate in found["candidates"].values()) > 0.1
     assert found["variant"] == "none"
-    few = r"not applied, since 4 speakers, [34]\.\d in a pseudo-test, are too few to tell; 5 and 3 "
-    assert re.search(few, found["reason"])
+    few = r"not applied, since 4 speakers, [34]\.\d in a pseudo-test with 1\d\.\d clips each, are "
+    assert re.search(few + r"too few to tell; 5, 3 and 6\.25 are wanted\.$", found["reason"])
+
+
+def test_gate_leaves_the_table_alone_where_the_labelled_clips_have_another_shape():
+    table, truth, speakers = draw_table(n_clips=5)
+    found = ADAPTATION.fit(align_predictions([table]), truth, speakers, FAST)
+    assert max(candidate["certainty"] for candidate in found["candidates"].values()) > 0.9
+    assert found["variant"] == "none"
+    assert found["reason"].endswith("are too few to tell; 5, 3 and 6.25 are wanted.")
 
 
 @pytest.mark.parametrize(
