@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -29,7 +30,7 @@ def test_member_learns_and_predicts_attributes(
 ) -> None:
     rng = np.random.default_rng(0)
     values = {key: rng.uniform(1, 7, len(manifest.rows)) for key in ("arousal", "valence")}
-    known = Manifest(**{**vars(manifest), "rows": manifest.rows.assign(**values)})
+    known = replace(manifest, rows=manifest.rows.assign(**values))
     config = make_config(RECIPES[name], tmp_path, manifest_file)
     content = apply_overrides(
         config.model_dump(mode="json"), [*QUICK, "attributes={arousal: 1, valence: 1}"]
