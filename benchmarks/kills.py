@@ -76,6 +76,7 @@ def write_inputs(root: Path) -> None:
     speech |= {"run_dir": "run", "audio": {"max_audio_s": 0.4}, "training": training}
     words = {"member": "llama-70b-zero-shot", "name": "words", "base": str(root / "llama")}
     words |= {"engine": "transformers", "transformers": {"batch_size": 4}}
+    words |= {"prompt": "zero-shot-v1", "answers": "answers"}
     words |= {"data": data | {"transcripts": {"predict": "human"}}}
     for config in (speech, words):
         (root / f"{config['name']}.yaml").write_text(yaml.safe_dump(config))
