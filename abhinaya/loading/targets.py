@@ -229,8 +229,8 @@ def soften(probs: NDArray[np.float32], temperature: float) -> NDArray[np.float32
         temperature: above 0.
 
     Example:
-        >>> soften(np.array([[0.64, 0.36]]), 2.0).round(4).tolist()
-        [[0.5714, 0.4286]]
+        >>> [round(float(share), 4) for share in soften(np.array([[0.64, 0.36]]), 2.0)[0]]
+        [0.5714, 0.4286]
     """
     # By the largest first, or a low temperature would leave nothing but zeros.
     powers = (probs / probs.max(axis=1, keepdims=True)).astype(np.float64) ** (1 / temperature)

@@ -72,16 +72,16 @@ def test_score_shows_calibration_where_a_table_has_probabilities(
     rest = "0,0,0,.1,0,0,0"
     table.write_text(f"{heading}\nu0,A,.9,{rest}\nu1,,,,,,,,,\nu2,A,.6,0,0,0,.4,0,0,0\n")
     args = ("score", save_table("p", "AHH-A"), table, "--manifest", truth, "--resamples", 50)
-    heading, first, second, *_ = run_cli(*args).out.splitlines()
-    assert heading.split()[-2:] == ["ECE", "Brier"]
-    assert len(first) < heading.index("ECE")
-    # (.1 + .6) / 2, and the mean of .1^2 + .1^2 and .6^2 + .6^2.
-    assert second.split()[-2:] == ["0.3500", "0.3700"]
+    title, heading, *rows = run_cli(*args).out.splitlines()[-3:]
+    assert title == "calibration"
+    assert heading.split() == ["table", "rows", "ECE", "Brier"]
+    # Labels alone claim nothing. (.1 + .6) / 2, and the mean of .1^2 + .1^2 and .6^2 + .6^2.
+    assert [row.split() for row in rows] == [["q", "2", "0.3500", "0.3700"]]
     found = json.loads(run_cli(*args, "--json").out)["tables"]
     assert [each["n_with_probs"] for each in found] == [0, 2]
     assert found[0]["ece"] is found[0]["brier"] is None
     assert (found[1]["ece"], found[1]["brier"]) == pytest.approx((0.35, 0.37))
-    mean = run_cli(*args, "--mean").out.splitlines()[-2]
+    _, _, _, mean, *_ = run_cli(*args, "--mean").out.splitlines()
     assert mean.split()[0] == "mean"
 
 

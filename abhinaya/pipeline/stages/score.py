@@ -96,6 +96,13 @@ def run_score(
             for key in _METRICS
         }
     more = []
+    claims: list[list[Cell]] = [
+        [result.name, result.calibration.n_utts, result.calibration.ece, result.calibration.brier]
+        for result in results
+        if result.calibration is not None
+    ]
+    if claims:
+        more.append(Report("calibration", ["table", "rows", "ECE", "Brier"], claims))
     for result in results:
         if settings.per_class:
             more.append(
@@ -145,11 +152,6 @@ def run_score(
         columns += ["trained on", "macro-F1 without"]
         for row, result in zip_longest(rows, results):
             row += [result.n_trained_on, result.unseen_macro_f1] if result else [None, None]
-    if any(result.calibration for result in results):
-        columns += ["ECE", "Brier"]
-        for row, result in zip_longest(rows, results):
-            found = result.calibration if result else None
-            row += [found.ece, found.brier] if found else [None, None]
     return Report(
         None,
         columns,
