@@ -7,6 +7,7 @@ line turns any `AbhinayaError` into its message and exit code 1, and the system'
 from __future__ import annotations
 
 import difflib
+import importlib.util
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -26,6 +27,7 @@ __all__ = [
     "did_you_mean",
     "kind_of",
     "list_some",
+    "require_package",
     "shorten",
 ]
 
@@ -111,6 +113,16 @@ class MissingPackageError(AbhinayaError, ImportError):
             f"{purpose} needs the package {package}. "
             f"Install it with: pip install 'abhinaya[{extra}]'."
         )
+
+
+def require_package(package: str, purpose: str, extra: str) -> None:
+    """Refuse to go on without an optional package; arguments as for `MissingPackageError`.
+
+    Raises:
+        MissingPackageError: if it is not installed.
+    """
+    if importlib.util.find_spec(package) is None:
+        raise MissingPackageError(package, purpose, extra)
 
 
 class UnknownNameError(AbhinayaError, KeyError):

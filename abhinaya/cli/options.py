@@ -22,6 +22,7 @@ __all__ = [
     "AudioRoot",
     "Format",
     "IncludeTrainingRows",
+    "MemberConfigFile",
     "Overrides",
     "Tables",
     "Truth",
@@ -34,6 +35,11 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 Format = Annotated[TableFormat, typer.Option("--format", help="How to print the table.")]
 """Of every command that prints a table."""
+
+MemberConfigFile = Annotated[
+    str, typer.Argument(help="YAML file, or a shipped one such as members/wavlm.yaml.")
+]
+"""Of every command that trains a member from its config."""
 
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Changes of the config.")

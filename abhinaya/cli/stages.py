@@ -11,6 +11,7 @@ from abhinaya.cli.options import (
     AsJson,
     AudioRoot,
     Format,
+    MemberConfigFile,
     Overrides,
     Tables,
     Truth,
@@ -44,9 +45,6 @@ __all__ = [
 
 _Corpus = Annotated[Path, typer.Argument(help="Manifest of the corpus.")]
 _TableOut = Annotated[Path, typer.Option(help="Table to write, .parquet or .csv.")]
-_MemberConfig = Annotated[
-    str, typer.Argument(help="YAML file, or a shipped one such as members/wavlm.yaml.")
-]
 
 
 @takes_settings
@@ -84,7 +82,7 @@ def transcribe(
 
 
 def train(
-    config: _MemberConfig,
+    config: MemberConfigFile,
     overrides: Overrides = None,
     as_json: AsJson = False,
     table_format: Format = TableFormat.TEXT,
@@ -107,7 +105,7 @@ def train(
 
 
 def preview(
-    config: _MemberConfig,
+    config: MemberConfigFile,
     clips: Annotated[
         list[str],
         typer.Argument(metavar="CLIP|KEY=VALUE", help="Sound files; changes of the config."),
@@ -137,7 +135,7 @@ def preview(
 
 @takes_settings
 def cross_validate(
-    config: _MemberConfig,
+    config: MemberConfigFile,
     settings: CrossValidateSettings,
     out: _TableOut,
     overrides: Overrides = None,

@@ -7,22 +7,19 @@ from typing import Annotated
 
 import typer
 
-from abhinaya.cli.options import AsJson, Format, Overrides, takes_settings
+from abhinaya.cli.options import AsJson, Format, MemberConfigFile, Overrides, takes_settings
 from abhinaya.cli.tables import TableFormat, show_report, write_markdown
 from abhinaya.pipeline.trials.ablate_recipe import AblateRecipeSettings
 from abhinaya.pipeline.trials.sweep import SweepSettings
 
 __all__ = ["ablate_recipe", "sweep"]
 
-_MemberConfig = Annotated[
-    str, typer.Argument(help="YAML file, or a shipped one such as members/wavlm.yaml.")
-]
 _Out = Annotated[Path, typer.Option(help="Folder for the runs, their tables and the result.")]
 
 
 @takes_settings
 def ablate_recipe(
-    config: _MemberConfig,
+    config: MemberConfigFile,
     settings: AblateRecipeSettings,
     out: _Out,
     overrides: Overrides = None,
@@ -46,7 +43,7 @@ def ablate_recipe(
 
 @takes_settings
 def sweep(
-    config: _MemberConfig,
+    config: MemberConfigFile,
     settings: SweepSettings,
     out: _Out,
     values: Annotated[

@@ -13,12 +13,11 @@ from typing import Any
 from abhinaya import __version__
 from abhinaya.config import apply_overrides, check_config
 from abhinaya.data.audio import SAMPLE_RATE_HZ
-from abhinaya.errors import BadValueError
+from abhinaya.errors import BadValueError, require_package
 from abhinaya.export.folder import (
     MODEL,
     ExportInfo,
     Quantization,
-    require_package,
     write_info,
 )
 from abhinaya.files import atomic_folder, hash_file, write_text
@@ -75,7 +74,7 @@ def export_checkpoint(
             "--out."
         )
     for package in ("onnx", "onnxscript", "onnxruntime"):
-        require_package(package, "Exporting to ONNX")
+        require_package(package, "Exporting to ONNX", "export")
     from abhinaya.export.graph import MIN_SAMPLES, OPSET, WaveformClassifier, write_graph
     from abhinaya.inference.logit_adjustment import adjust_logits
     from abhinaya.nn.build import build_classifier

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -11,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from abhinaya.data.labels import EmotionSet
-from abhinaya.errors import BadValueError, CheckpointError, MissingFileError, MissingPackageError
+from abhinaya.errors import BadValueError, CheckpointError, MissingFileError, require_package
 from abhinaya.files import hash_file, parse_json, read_text, write_json
 
 if TYPE_CHECKING:
@@ -23,7 +22,6 @@ __all__ = [
     "ExportInfo",
     "Quantization",
     "read_export",
-    "require_package",
     "run_session",
     "start_session",
     "write_info",
@@ -129,16 +127,6 @@ def read_export(folder: Path) -> ExportInfo:
     return info
 
 
-def require_package(package: str, purpose: str) -> None:
-    """Refuse to go on without a package of the extra `export`.
-
-    Raises:
-        MissingPackageError: if it is not installed.
-    """
-    if find_spec(package) is None:
-        raise MissingPackageError(package, purpose, "export")
-
-
 def start_session(model: Path, n_threads: int = 1) -> InferenceSession:
     """Load a model into onnxruntime, on the CPU.
 
@@ -150,7 +138,7 @@ def start_session(model: Path, n_threads: int = 1) -> InferenceSession:
         MissingPackageError: if onnxruntime is not installed.
         CheckpointError: if the file holds no model that it can run.
     """
-    require_package("onnxruntime", "Running an exported model")
+    require_package("onnxruntime", "Running an exported model", "export")
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

@@ -72,7 +72,7 @@ class EpochRows:
             BadValueError: if it does.
         """
         for key, epoch in self.balance.changes.items():
-            n_before = sum(self.n_steps(each, batch_size) for each in range(epoch))
+            n_before = epoch * self.n_steps(0, batch_size)  # no epoch of these is of the second
             if 0 < max_steps <= n_before:
                 raise BadValueError(
                     f"training.max_steps is {max_steps}, but balance.{key} is {epoch}, and there "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import shutil
 import signal
@@ -13,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from abhinaya.errors import BadValueError, MissingPackageError, UnknownNameError, list_some
+from abhinaya.errors import BadValueError, UnknownNameError, list_some, require_package
 from abhinaya.pipeline.launch import ChildStep, StepError, stop
 from abhinaya.stopping.interruptions import EXIT_CODE
 
@@ -45,8 +44,7 @@ def check_jobs(executor: str, slurm: Mapping[str, Mapping[str, Any]]) -> None:
         BadValueError: if there is no SLURM here, or a job has no time.
         UnknownNameError: if submitit knows no such parameter.
     """
-    if importlib.util.find_spec("submitit") is None:
-        raise MissingPackageError("submitit", "The launcher 'slurm'", "cluster")
+    require_package("submitit", "The launcher 'slurm'", "cluster")
     from submitit import SlurmExecutor
 
     known = {*SlurmExecutor._valid_parameters(), _TIMEOUTS} - _OURS

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from abhinaya.config import load_yaml
-from abhinaya.errors import BadValueError, MissingPackageError, ProblemsError, did_you_mean
+from abhinaya.errors import BadValueError, ProblemsError, did_you_mean, require_package
 from abhinaya.resources import find_config
 
 if TYPE_CHECKING:
@@ -89,8 +88,8 @@ def check_launch_file(name: str | Path) -> ClusterConfig:
     from accelerate.utils import is_bf16_available
 
     kind = config.distributed_type.value
-    if kind == "DEEPSPEED" and importlib.util.find_spec("deepspeed") is None:
-        raise MissingPackageError("deepspeed", f"The launch file {str(name)!r}", "deepspeed")
+    if kind == "DEEPSPEED":
+        require_package("deepspeed", f"The launch file {str(name)!r}", "deepspeed")
     here = 0 if config.use_cpu else torch.accelerator.device_count()
     wanted = config.num_processes // config.num_machines
     where = f"The launch file {str(name)!r}"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from abhinaya.config import MemberConfig
-from abhinaya.errors import BadValueError, MissingPackageError
+from abhinaya.errors import BadValueError, require_package
 from abhinaya.files import atomic_folder, sole_outputs
 from abhinaya.pipeline.report import Cell, Report
 
@@ -55,7 +55,7 @@ def run_preview(
             f"{str(out)!r} exists, and a preview overwrites nothing. Remove it, or choose another "
             "--out."
         )
-    _require_matplotlib()
+    require_package("matplotlib", "A picture of spectrograms", "augment")
     sounds = _hear(config, clips, epoch)
     rows: list[list[Cell]] = []
     with atomic_folder(out) as folder:
@@ -129,13 +129,6 @@ def _level_db(waveform: FloatArray) -> float | None:
 
     power = float(np.mean(waveform.astype(np.float64) ** 2))
     return round(10 * float(np.log10(power)), 1) if power else None
-
-
-def _require_matplotlib() -> None:
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError as err:
-        raise MissingPackageError("matplotlib", "A picture of spectrograms", "augment") from err
 
 
 def _draw(file: Path, sounds: Mapping[str, Mapping[str, FloatArray]]) -> None:

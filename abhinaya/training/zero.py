@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import copy
 import importlib
-import importlib.util
 import logging
 import os
 import sys
@@ -29,7 +28,7 @@ from accelerate.utils.operations import convert_outputs_to_fp32
 from safetensors.torch import load_file
 from transformers import Trainer, TrainingArguments
 
-from abhinaya.errors import BadValueError, CheckpointError, MissingPackageError
+from abhinaya.errors import BadValueError, CheckpointError, require_package
 from abhinaya.nn.classifier import EmotionClassifier
 from abhinaya.processes import asks_for
 from abhinaya.training.sharded import first_quantised
@@ -52,8 +51,7 @@ def settle_deepspeed(given: dict[str, Any]) -> dict[str, Any]:
     """
     if not asks_for("ACCELERATE_USE_DEEPSPEED"):
         return {}
-    if importlib.util.find_spec("deepspeed") is None:
-        raise MissingPackageError("deepspeed", "A launch with DeepSpeed", "deepspeed")
+    require_package("deepspeed", "A launch with DeepSpeed", "deepspeed")
     for key in _REFUSED:
         if given.get(key):
             raise BadValueError(

@@ -57,7 +57,7 @@ def mixed(
         truth=np.array(truth),
         emotions=EMOTIONS,
         mixing=ClipMixing(**settings),
-        inputs=SimpleNamespace(encode=encode),  # type: ignore[arg-type]
+        inputs=SimpleNamespace(encode=encode),
         cropping=cropping,
     )
 

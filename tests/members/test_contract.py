@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+from kills import KilledError
 from member_recipes import N_MEMBERS, RECIPES, Recipe, make_config
 
 from abhinaya.config import MemberConfig, apply_overrides, dump_yaml, load_yaml
@@ -28,10 +29,6 @@ from abhinaya.training.trainer import EmotionTrainer
 UNHEARD = {1: "does not exist", 2: "is truncated"}
 UNREAD = dict.fromkeys((4, 5), "there is no transcript of the source 'machine'")
 """Rows for validation that cannot be used, as the corpus has them, and why."""
-
-
-class KilledError(BaseException):
-    """Nothing may catch it, as nothing catches SIGKILL."""
 
 
 @dataclass(frozen=True)

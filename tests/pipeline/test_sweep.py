@@ -258,7 +258,7 @@ def test_two_processes_share_one_study(make_config: Callable[..., object], tmp_p
     """Both begin together; each trial is trained once, and the last one to end shows all."""
     pytest.importorskip("optuna", reason="the extra 'sweep' is not installed")
     config = tmp_path / "tiny.yaml"
-    content = dump_yaml(make_config(tmp_path / "none", "training.num_train_epochs=1"))  # type: ignore[arg-type]
+    content = dump_yaml(make_config(tmp_path / "none", "training.num_train_epochs=1"))
     config.write_text(content)
     command = [
         sys.executable, "-m", "abhinaya", "sweep", str(config), "head.dropout=0..0.5",

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from killed_training import kill_in_step
 from still_members import configs
 from training_runs import (
     make_config,
@@ -14,6 +15,7 @@ from training_runs import (
 
 __all__ = [
     "configs",
+    "kill_in_step",
     "make_config",
     "manifest",
     "manifest_file",

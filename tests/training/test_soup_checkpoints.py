@@ -66,7 +66,7 @@ def test_best_checkpoints_are_chosen_greedily(
 ) -> None:
     run, truth = trained(*ALL), read_truth(manifest_file)
     scored = {"manifest": manifest_file, "select": ["development"]}
-    report = run_soup([run], tmp_path / "mix", checkpoints="all", **scored)  # type: ignore[arg-type]
+    report = run_soup([run], tmp_path / "mix", checkpoints="all", **scored)
     assert report is not None
     *rows, last = report.rows
     with (run / "log.csv").open() as file:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
+from kills import KilledError
 from safetensors.torch import load_file
 from two_processes import ROOT, run_two
 
@@ -23,7 +24,6 @@ from abhinaya.loading.dataset import ClipDataset
 from abhinaya.member_config import check_member_config
 from abhinaya.nn.classifier_config import ClassifierConfig
 from abhinaya.nn.losses.build import EmotionLoss
-from abhinaya.training.trainer import EmotionTrainer
 
 Train = Callable[..., Path]
 MakeConfig = Callable[..., ClassifierConfig]
@@ -41,10 +41,6 @@ SECOND = (
     "training.save_total_limit=9",
 )
 BY_STEPS = ("training.save_strategy=steps", "training.save_steps=2")
-
-
-class KilledError(BaseException):
-    """Nothing may catch it, as nothing catches SIGKILL."""
 
 
 def read_log(run: Path, column: str) -> list[float]:
@@ -90,23 +86,6 @@ def test_second_stage_has_its_own_rows_rate_and_no_weights(
     rates += [0.004 * (6 - step) / 6 for step in range(6)]
     assert read_log(run, "learning_rate") == pytest.approx(rates)
     assert read_log(run, "epoch")[4::3] == [1, 2, 3]
-
-
-@pytest.fixture
-def kill_in_step(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
-    """A function after which trainings stop in the middle of an optimizer step; 0 for never."""
-    original = EmotionTrainer.training_step
-
-    def arm(step: int) -> None:
-        def training_step(self: EmotionTrainer, *args: Any, **kwargs: Any) -> Any:
-            loss = original(self, *args, **kwargs)
-            if self.state.global_step + 1 == step:
-                raise KilledError
-            return loss
-
-        monkeypatch.setattr(EmotionTrainer, "training_step", training_step)
-
-    return arm
 
 
 @pytest.mark.slow

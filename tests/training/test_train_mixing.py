@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kills import KilledError
 
 from abhinaya.config import dump_yaml
 from abhinaya.data.manifest import Manifest
 from abhinaya.errors import BadValueError
 from abhinaya.training.train import training_digest
-from abhinaya.training.trainer import EmotionTrainer
 
 Train = Callable[..., Path]
 
@@ -31,10 +31,6 @@ SETTINGS = (
 )
 
 
-class KilledError(BaseException):
-    """Nothing may catch it, as nothing catches SIGKILL."""
-
-
 def weights(run: Path) -> bytes:
     return (run / "best" / "model.safetensors").read_bytes()
 
@@ -50,22 +46,15 @@ def test_runs_without_mixing_keep_their_digest(
 
 @pytest.mark.slow
 def test_mixed_training_resumes_to_the_same_bytes_with_other_workers(
-    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any
+    train: Train, tmp_path: Path, kill_in_step: Callable[[int], None], caplog: Any
 ) -> None:
     caplog.set_level(logging.WARNING, logger="abhinaya")
     whole = train(*SETTINGS)
     assert "mixing.manifold mixes the 4 rows that one device sees at once" in caplog.text
-    original = EmotionTrainer.training_step
-
-    def training_step(self: EmotionTrainer, *args: Any, **kwargs: Any) -> Any:
-        if self.state.global_step == 7:
-            raise KilledError
-        return original(self, *args, **kwargs)
-
-    monkeypatch.setattr(EmotionTrainer, "training_step", training_step)
+    kill_in_step(8)
     with pytest.raises(KilledError):
         train(*SETTINGS, run_dir=tmp_path / "run")
-    monkeypatch.undo()
+    kill_in_step(0)
     resumed = train(*SETTINGS, "training.dataloader_num_workers=1", run_dir=tmp_path / "run")
     assert weights(resumed) == weights(whole)
     assert weights(train(*SETTINGS, MIXING[1].replace("0.7", "0"))) != weights(whole)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kills import KilledError
 
 from abhinaya.errors import BadValueError, CheckpointError
 from abhinaya.training.trainer import EmotionTrainer
@@ -29,27 +30,6 @@ SETTINGS = (
 )
 STEPS_PER_EPOCH, N_STEPS = 5, 15
 """34 usable rows in batches of 8."""
-
-
-class KilledError(BaseException):
-    """Nothing may catch it, as nothing catches SIGKILL."""
-
-
-@pytest.fixture
-def kill_in_step(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
-    """A function after which trainings stop in the middle of an optimizer step; 0 for never."""
-    original = EmotionTrainer.training_step
-
-    def arm(step: int) -> None:
-        def training_step(self: EmotionTrainer, *args: Any, **kwargs: Any) -> Any:
-            loss = original(self, *args, **kwargs)
-            if self.state.global_step + 1 == step:
-                raise KilledError
-            return loss
-
-        monkeypatch.setattr(EmotionTrainer, "training_step", training_step)
-
-    return arm
 
 
 @pytest.fixture

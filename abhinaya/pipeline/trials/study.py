@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from abhinaya.errors import BadValueError, MissingPackageError
+from abhinaya.errors import BadValueError, require_package
 from abhinaya.files import digest_of, drop_lock, sole_writer, take_lock
 from abhinaya.pipeline.trials.space import Dimension, Point, Range, Space
 
@@ -47,10 +47,7 @@ def require_optuna() -> None:
         MissingPackageError: if the extra `sweep` is not installed.
     """
     for package in ("optuna", "matplotlib"):
-        try:
-            __import__(package)
-        except ImportError as err:
-            raise MissingPackageError(package, "A sweep", "sweep") from err
+        require_package(package, "A sweep", "sweep")
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from kills import KilledError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from zero_shot_runs import make_corpus, run_zero_shot
 
@@ -285,10 +286,6 @@ def test_chat_template_that_fails_is_one_line(base, tmp_path, template):
     with pytest.raises(CheckpointError, match=r"chat template of .* not take the turns") as err:
         ask(folder, QUESTIONS[:1])
     assert "\n" not in str(err.value)
-
-
-class KilledError(BaseException):
-    """Nothing may catch it, as nothing catches SIGKILL."""
 
 
 @pytest.mark.parametrize("n_stored", [1, 6, 8, 13])
