@@ -46,6 +46,7 @@ __all__ = [
     "check_config",
     "config_digest",
     "dump_yaml",
+    "is_unset",
     "load_yaml",
     "merge",
     "parse_yaml",
@@ -142,6 +143,11 @@ class TrainedConfig(MemberConfig):
 
     run_dir: Path
     """Folder that training writes to."""
+
+
+def is_unset(value: object) -> bool:
+    """Tell if a later key is None: it is then not written, so earlier runs keep their digest."""
+    return value is None
 
 
 def parse_yaml(text: str) -> Any:

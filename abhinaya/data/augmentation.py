@@ -19,7 +19,7 @@ import soxr
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from abhinaya.config import Config
+from abhinaya.config import Config, is_unset
 from abhinaya.data.audio import MIN_DURATION_S, SAMPLE_RATE_HZ
 from abhinaya.data.sound_folders import check_sounds, draw_sound, list_sounds
 from abhinaya.errors import MissingPackageError
@@ -71,39 +71,34 @@ class Reverb(Config):
         return self
 
 
-def _later() -> Any:
-    # Where unset it is not written, so that runs of earlier versions keep their digest.
-    return Field(default=None, exclude_if=lambda value: value is None)
-
-
 class AugmentConfig(Config):
     """Transforms in the order in which they are applied; those left out are not."""
 
     speed: Transform | None = None
     """So many times as fast and high, such as [0.9, 1.1]; a slower clip loses its end where it
     exceeds max_audio_s."""
-    time_stretch: Transform | None = _later()
+    time_stretch: Transform | None = Field(default=None, exclude_if=is_unset)
     """So many times as fast at the same pitch, such as [0.85, 1.2]; a slower clip as above."""
-    pitch: Transform | None = _later()
+    pitch: Transform | None = Field(default=None, exclude_if=is_unset)
     """Higher by so many semitones at the same speed, such as [-3, 3]."""
     shift: Transform | None = None
     """Later by such a share of the clip (earlier below 0), such as [-0.2, 0.2], after silence."""
-    reverb: Reverb | None = _later()
+    reverb: Reverb | None = Field(default=None, exclude_if=is_unset)
     """As loud as before, in a room."""
     gain: Transform | None = None
     """Louder by so many decibels, such as [-6, 6]; cut off at full scale."""
     noise: Transform | None = None
     """White noise so many decibels below the clip, such as [15, 40]."""
-    background: Background | None = _later()
+    background: Background | None = Field(default=None, exclude_if=is_unset)
     """Recorded noise so many decibels below the clip, such as [10, 30]."""
-    low_pass: Transform | None = _later()
+    low_pass: Transform | None = Field(default=None, exclude_if=is_unset)
     """Without what is above so many Hz, such as [2000, 7000]; this and the following filters are
     of Butterworth's kind and fall by 24 dB per octave."""
-    high_pass: Transform | None = _later()
+    high_pass: Transform | None = Field(default=None, exclude_if=is_unset)
     """Without what is below so many Hz, such as [100, 2000]."""
-    band_pass: Transform | None = _later()
+    band_pass: Transform | None = Field(default=None, exclude_if=is_unset)
     """Only the two octaves around so many Hz, such as [500, 3000]."""
-    band_stop: Transform | None = _later()
+    band_stop: Transform | None = Field(default=None, exclude_if=is_unset)
     """Without the octave around so many Hz, such as [200, 4000]."""
     time_mask: Transform | None = None
     """So many seconds of silence somewhere, such as [0.05, 0.5]; at most half of the clip."""

@@ -21,7 +21,7 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from abhinaya.config import Config, TrainedConfig
+from abhinaya.config import Config, TrainedConfig, is_unset
 from abhinaya.data.augmentation import AugmentConfig
 from abhinaya.data.sound_folders import find_sounds
 from abhinaya.errors import did_you_mean
@@ -45,10 +45,6 @@ __all__ = [
 Precision = Literal["float32", "bf16", "fp16"]
 
 
-def _is_none(value: object) -> bool:
-    return value is None  # where unset, runs of earlier versions keep their digest
-
-
 class AudioConfig(Config):
     """How much of a clip the model hears."""
 
@@ -62,8 +58,7 @@ class AudioConfig(Config):
     clip and averages their logits. `full` hears the whole clip whatever its length."""
     normalize: bool = False
     """Scale each segment to zero mean and unit variance first."""
-    # Where unset it is not written, so that runs of earlier versions keep their digest.
-    augment: AugmentConfig | None = Field(default=None, exclude_if=_is_none)
+    augment: AugmentConfig | None = Field(default=None, exclude_if=is_unset)
     """Change each segment in training, anew in each epoch by (seed, epoch, utterance)."""
 
 
@@ -88,7 +83,7 @@ class InferenceConfig(Config):
 class ClassifierInferenceConfig(InferenceConfig):
     """The same for a classifier; only `logit_adjustment` changes what is predicted."""
 
-    logit_adjustment: float | None = Field(default=None, ge=0, exclude_if=_is_none)
+    logit_adjustment: float | None = Field(default=None, ge=0, exclude_if=is_unset)
     """Predict as if the class prior of the training rows, to this power, were not learned: 1 frees
     logits from it, whatever the loss has freed them from. None leaves them as they are."""
 
@@ -235,19 +230,19 @@ class ClassifierConfig(TrainedConfig):
     pooling: Literal["attentive-statistics", "mean"] = "attentive-statistics"
     head: HeadConfig = HeadConfig()
     loss: LossConfig = LossConfig()
-    attributes: AttributesConfig | None = Field(default=None, exclude_if=_is_none)
+    attributes: AttributesConfig | None = Field(default=None, exclude_if=is_unset)
     """What is learned beside the class: attributes, gender, secondary emotions."""
-    balance: BalanceConfig | None = Field(default=None, exclude_if=_is_none)
+    balance: BalanceConfig | None = Field(default=None, exclude_if=is_unset)
     """How often classes are drawn, and when their weights apply."""
-    targets: TargetsConfig | None = Field(default=None, exclude_if=_is_none)
+    targets: TargetsConfig | None = Field(default=None, exclude_if=is_unset)
     """What a loss on distributions compares with in training; None: the annotators' votes."""
     training: TrainingConfig
     inference: ClassifierInferenceConfig = ClassifierInferenceConfig()
     cache: CacheConfig | None = None
     """Keep the frozen encoder's output on disk; None computes it anew in every epoch."""
-    speaker_scaling: SpeakerScaling | None = Field(default=None, exclude_if=_is_none)
+    speaker_scaling: SpeakerScaling | None = Field(default=None, exclude_if=is_unset)
     """See the features of `cache` from their speaker's mean and spread; `{}` takes the defaults."""
-    mixing: MixingConfig | None = Field(default=None, exclude_if=_is_none)
+    mixing: MixingConfig | None = Field(default=None, exclude_if=is_unset)
     """Join training clips, or average the vectors of two rows."""
 
     @property

@@ -16,7 +16,7 @@ from pydantic import (
     model_validator,
 )
 
-from abhinaya.config import Config, MemberConfig
+from abhinaya.config import Config, MemberConfig, is_unset
 from abhinaya.prompting.rendering import FillingConfig
 
 __all__ = [
@@ -120,7 +120,7 @@ class VllmConfig(Config):
 
     server: bool = Field(default=True, exclude_if=bool)
     """A server of its own, in processes of its own; false loads vLLM into this process."""
-    python: Path | None = Field(default=None, exclude_if=lambda value: value is None)
+    python: Path | None = Field(default=None, exclude_if=is_unset)
     """The server's Python, in the environment that has vLLM; None for the one that runs now."""
     arguments: tuple[str, ...] = Field(default=(), exclude_if=lambda value: not value)
     """Further arguments of `vllm serve`, as they are."""

@@ -6,6 +6,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from abhinaya.config import is_unset
 from abhinaya.nn.classifier_config import ClassifierConfig
 
 __all__ = ["WavLMConfig"]
@@ -24,7 +25,7 @@ class WavLMConfig(ClassifierConfig):
     """Average the hidden states over time before anything is learned from them."""
     spec_augment: bool = True
     """Mask spans of frames in training, as the encoder's own config says."""
-    mask_time: float | None = Field(default=None, gt=0, lt=1, exclude_if=lambda v: v is None)
+    mask_time: float | None = Field(default=None, gt=0, lt=1, exclude_if=is_unset)
     """Share of the frames that `spec_augment` masks; None takes the encoder's own."""
 
     @model_validator(mode="after")

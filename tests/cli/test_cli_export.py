@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib.util
 import json
 from pathlib import Path
 
@@ -11,7 +12,6 @@ from exported_runs import write_run, write_tiny_whisper
 from abhinaya.data.labels import MSP_PODCAST
 from abhinaya.data.manifest import make_manifest, write_manifest
 from abhinaya.errors import MissingPackageError
-from abhinaya.export import folder as export_folder
 from abhinaya.export import graph
 
 
@@ -154,7 +154,7 @@ def test_model_larger_than_a_file_of_onnx_is_refused(run_cli, run, tmp_path, mon
 
 
 def test_missing_package_names_the_extra(run_cli, run, tmp_path, monkeypatch):
-    monkeypatch.setattr(export_folder, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     result = run_cli("export", run, "--out", tmp_path / "out")
     assert result.code == 1
     assert result.err == f"Error: {MissingPackageError('onnx', 'Exporting to ONNX', 'export')}\n"

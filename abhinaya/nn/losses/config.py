@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 
+from abhinaya.config import is_unset
 from abhinaya.errors import BadValueError, list_some
 
 __all__ = [
@@ -56,10 +57,6 @@ _OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 
-def _is_none(value: object) -> bool:
-    return value is None  # of later keys: where unset, runs of earlier versions keep their digest
-
-
 class LossConfig(BaseModel):
     """A loss and its options; an option left out takes the default of the chosen loss.
 
@@ -84,9 +81,9 @@ class LossConfig(BaseModel):
     gamma: float | None = Field(default=None, ge=0)
     """`focal`: how fast easy rows fade out, default 2. `adaptive-focal`: the same at the beginning,
     default 1. `vector-scaling`: how strongly the logits of rare classes shrink, default 0.3."""
-    rate: float | None = Field(default=None, ge=0, exclude_if=_is_none)
+    rate: float | None = Field(default=None, ge=0, exclude_if=is_unset)
     """`adaptive-focal`: how fast gamma follows the calibration on validation rows, default 1."""
-    bins: int | None = Field(default=None, ge=1, exclude_if=_is_none)
+    bins: int | None = Field(default=None, ge=1, exclude_if=is_unset)
     """`adaptive-focal`: bins of confidence, each with a gamma of its own, default 15."""
     tau: float | None = Field(default=None, ge=0)
     """`vector-scaling`, `logit-adjustment`: strength of the prior's log, default 1."""

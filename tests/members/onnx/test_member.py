@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shutil
 from collections.abc import Callable
@@ -23,7 +24,6 @@ from abhinaya.errors import (
     MissingFileError,
     MissingPackageError,
 )
-from abhinaya.export import folder as export_folder
 from abhinaya.export.export import export_checkpoint
 from abhinaya.export.folder import INFO, MODEL, hash_file, read_export
 from abhinaya.member import PredictRequest
@@ -213,7 +213,7 @@ def test_export_of_a_later_version_raises(export: Path) -> None:
 def test_missing_onnxruntime_names_the_extra(
     export: Path, manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(export_folder, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(MissingPackageError, match=r"onnxruntime\. Install it with: pip install 'a"):
         predict(export, manifest, tmp_path / "t.parquet")
 
