@@ -1,9 +1,10 @@
 """Kills commands at seeded moments, runs them again, and compares the end with an undisturbed run.
 
-A tiny WavLM is trained on a synthetic corpus and predicts, and the demo's text members answer as a
-chain would; SIGKILL and SIGTERM come by turns. Run it, with some minutes of time, with:
+A tiny WavLM is trained on a synthetic corpus and predicts, a tiny Llama answers, and a chain does
+all of that from the release to the submission; SIGKILL and SIGTERM come by turns. Run it, with some
+minutes of time, with:
 
-    python benchmarks/kills.py [--trainings 6] [--predictions 6] [--zero-shots 4] [--seed 0]
+    python benchmarks/kills.py [--trainings 6] [--predictions 6] [--zero-shots 4] [--chains 4]
 
 It prints a table in Markdown: how many ended with equal bytes, rows lost, optimizer steps that were
 done twice (at most `save_steps` per kill), and files left over.
@@ -33,6 +34,7 @@ from abhinaya.demo.checkpoints.llama import write_llama
 from abhinaya.demo.corpus.release import write_corpus
 
 SAVE_STEPS = 5
+RESULTS = ("best/model.safetensors", "*.parquet", "submission.csv")
 
 COUNTING = """
 import sys
@@ -78,7 +80,18 @@ def write_inputs(root: Path) -> None:
     words |= {"engine": "transformers", "transformers": {"batch_size": 4}}
     words |= {"prompt": "zero-shot-v1", "answers": "answers"}
     words |= {"data": data | {"transcripts": {"predict": "human"}}}
-    for config in (speech, words):
+    chain = {"name": "chain", "out": ".", "vote": {"tiebreaker": ["speech"]}}
+    chain |= {"prepare": {"corpus": "msp-podcast", "source": str(release), "out": "corpus"}}
+    chain |= {
+        "members": {
+            one["name"]: {"config": str(root / f"{one['name']}.yaml")} for one in (speech, words)
+        }
+    }
+    chain |= {"predict": {"development": "development"}}
+    chain |= {"score": [{"selection": "development"}]}
+    names = {"names": "corpus/manifest.parquet", "select": "development"}
+    chain |= {"submit": {"selection": "development", **names}}
+    for config in (speech, words, chain):
         (root / f"{config['name']}.yaml").write_text(yaml.safe_dump(config))
 
 
@@ -100,9 +113,15 @@ def run(command: list[str], folder: Path, kill_after_s: float | None, number: in
 
 
 def results(folder: Path) -> dict[str, bytes]:
-    """Return name and bytes of the weights and tables below a folder."""
-    files = [*folder.glob("run/best/model.safetensors"), *folder.glob("*.parquet")]
+    """Return name and bytes of the weights, tables and submission below a folder."""
+    files = [file for name in RESULTS for file in folder.rglob(name)]
     return {str(file.relative_to(folder)): file.read_bytes() for file in files}
+
+
+def tables(folder: Path) -> list[Path]:
+    """Return the prediction tables below a folder, relative to it."""
+    found = folder.rglob("*.parquet")
+    return [path.relative_to(folder) for path in found if path.parent.name != "corpus"]
 
 
 def listing(folder: Path) -> set[str]:
@@ -122,22 +141,32 @@ def try_kills(
     codes = []
     for _ in range(1 + seed % 2):
         number = (signal.SIGKILL, signal.SIGTERM)[rng.randrange(2)]
-        codes.append(run(command, folder, rng.uniform(0.3, 1) * seconds, number))
+        codes.append(run(command, folder, rng.uniform(0.2, 0.8) * seconds, number))
     codes.append(run(command, folder, None, 0))
     ours, theirs = results(folder), results(reference)
-    tables = [file for file in reference.glob("*.parquet") if file.name in ours]
-    lost = sum(len(read_table(file)) - len(read_table(folder / file.name)) for file in tables)
+    lost = sum(
+        len(read_table(reference / name)) - len(read_table(folder / name))
+        for name in tables(reference)
+        if str(name) in ours
+    )
     steps = root / f"{folder.name}.steps"
     done = steps.read_text().splitlines() if steps.is_file() else []
     n_twice = len(done) - len(set(done))
     left = listing(folder) ^ listing(reference)
-    return Ended(len(codes) - 1, ours == theirs, lost, n_twice, len(left), codes)
+    n_kills = sum(code != 0 for code in codes)  # one that had ended by then was not killed
+    return Ended(n_kills, ours == theirs, lost, n_twice, len(left), codes)
 
 
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description="Kill commands and see how they end.")
-    for name, count in (("trainings", 6), ("predictions", 6), ("zero-shots", 4), ("seed", 0)):
+    for name, count in (
+        ("trainings", 6),
+        ("predictions", 6),
+        ("zero-shots", 4),
+        ("chains", 4),
+        ("seed", 0),
+    ):
         parser.add_argument(f"--{name}", type=int, default=count)
     given = parser.parse_args()
     quiet_libraries()
@@ -156,6 +185,7 @@ def main() -> None:
                 ["predict", str(root / "words.yaml"), *select],
                 None,
             ),
+            ("whole chain", given.chains, ["run", str(root / "chain.yaml")], None),
         ]
         print(
             "| killed | runs | kills | equal bytes | rows lost | steps twice | codes | left over |"
@@ -168,7 +198,8 @@ def main() -> None:
             if start is not None:
                 shutil.copytree(start, reference)
             since = time.monotonic()
-            assert run(command, reference, None, 0) == 0, f"see {reference}.log"
+            if run(command, reference, None, 0) != 0:
+                sys.exit(f"the undisturbed {title} failed:\n{Path(f'{reference}.log').read_text()}")
             seconds = time.monotonic() - since
             ends = [
                 try_kills(command, start, reference, seconds, root, given.seed + n)
