@@ -1,8 +1,9 @@
 """The command line: arguments in, reports out. A command imports what it needs when it runs.
 
-`COMMANDS` names the module of each command, which holds a function of its name (with _ for each -):
-its docstring is the help text, its parameters are the arguments. Or it holds a group of such
-functions under that name. Importing it must stay light: `abhinaya --help` imports all of them.
+`TASKS` names the module of each command, which holds a function of its name (with _ for each -):
+its docstring is the help text and ends with an example, its parameters are the arguments. Or it
+holds a group of such functions under that name. Importing it must stay light: `abhinaya --help`
+imports all of them.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import typer
 
 from abhinaya import __version__
 from abhinaya.cli.processes import set_up_logging
+from abhinaya.cli.shell.groups import add_command, grouped
 from abhinaya.errors import AbhinayaError, LostProcessError, shorten
 from abhinaya.stopping.interruptions import (
     EXIT_CODE,
@@ -29,39 +31,42 @@ from abhinaya.stopping.interruptions import (
 )
 from abhinaya.stopping.neighbours import check_neighbours, forsake_neighbours
 
-__all__ = ["COMMANDS", "app", "main"]
+__all__ = ["COMMANDS", "TASKS", "app", "main"]
 
-COMMANDS = {
-    "prepare": "stages",
-    "transcribe": "stages",
-    "preview": "stages",
-    "train": "stages",
-    "predict": "predict",
-    "convert": "convert",
-    "cross-validate": "stages",
-    "ablate-recipe": "trials",
-    "sweep": "trials",
-    "vote": "stages",
-    "ablate": "ablate",
-    "fit": "stages",
-    "apply": "stages",
-    "smooth": "stages",
-    "speakers": "stages",
-    "soup": "soup",
-    "score": "stages",
-    "score-asr": "score_asr",
-    "compare": "compare",
-    "submit": "stages",
-    "run": "run",
-    "export": "export",
-    "doctor": "doctor",
-    "prompts": "prompts",
+TASKS: dict[str, dict[str, str]] = {
+    "Corpora": {"prepare": "stages", "transcribe": "stages", "score-asr": "score_asr"},
+    "Train and predict": {
+        "train": "stages",
+        "predict": "predict",
+        "cross-validate": "stages",
+        "ablate-recipe": "trials",
+        "sweep": "trials",
+        "soup": "soup",
+        "export": "export",
+    },
+    "Fuse": {
+        "convert": "convert",
+        "vote": "stages",
+        "ablate": "ablate",
+        "fit": "stages",
+        "apply": "stages",
+    },
+    "Adapt to speakers": {"speakers": "stages", "smooth": "stages"},
+    "Judge": {"score": "stages", "compare": "compare"},
+    "Submit": {"submit": "stages"},
+    "Whole chains": {"run": "run"},
+    "Prompts": {"prompts": "prompts"},
+    "Look": {"preview": "trials"},
+    "Set up": {"doctor": "doctor"},
 }
-"""Every command and its module, in the order of the help text, which puts groups last."""
+"""Every command and its module, by what one wants to do, in the order of the help text."""
+
+COMMANDS = {name: module for commands in TASKS.values() for name, module in commands.items()}
+"""Every command and its module."""
 
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
+    cls=grouped(TASKS),
     pretty_exceptions_enable=False,
     # Plain help: it is read in logs of clusters as often as on a terminal.
     rich_markup_mode=None,
@@ -165,7 +170,4 @@ def _abhinaya(
 
 for _name, _module in COMMANDS.items():
     _command = getattr(importlib.import_module(f"{__name__}.{_module}"), _name.replace("-", "_"))
-    if isinstance(_command, typer.Typer):  # a command with commands of its own
-        app.add_typer(_command, name=_name)
-    else:
-        app.command(_name)(_command)
+    add_command(app, _name, _command)

@@ -70,6 +70,9 @@ def ablate(
     Shows the best combination of each size, what each table brings, and how much of the best score
     is owed to choosing it on the same utterances. Ties are settled as in `vote`, within each
     combination; where all its tables abstain it is wrong. Differences are of macro-F1.
+
+    Example:
+        abhinaya ablate a.parquet b.parquet c.parquet --manifest M.parquet --tiebreaker a
     """
     from abhinaya.evaluation.scoring import read_with_truth
     from ensembling.ablation.ablate import ablate_tables, write_subsets

@@ -43,11 +43,15 @@ def compare(
     as_json: AsJson = False,
     table_format: Format = TableFormat.TEXT,
 ) -> None:
-    """Say whether tables differ from the first one by more than luck.
+    """Say whether tables differ by more than luck.
 
-    Paired bootstrap intervals; approximate randomisation for macro-F1, McNemar's exact test for
-    accuracy; p-values of several comparisons are corrected by Holm's method. A difference is
-    positive where the table is better than the one it is compared with.
+    All are compared with the first. Paired bootstrap intervals; approximate randomisation for
+    macro-F1, McNemar's exact test for accuracy; p-values of several comparisons are corrected by
+    Holm's method. A difference is positive where the table is better than the one it is compared
+    with.
+
+    Example:
+        abhinaya compare first.parquet other.parquet --manifest M.parquet
     """
     from abhinaya.evaluation.comparison import compare_tables
     from abhinaya.evaluation.scoring import read_with_truth

@@ -38,10 +38,13 @@ def convert(
     as_json: AsJson = False,
     table_format: Format = TableFormat.TEXT,
 ) -> None:
-    """Make a CSV of another tool one that vote, score and submit read.
+    """Make a CSV of another tool a prediction table.
 
     Nothing is guessed: columns, separator, ending and labels are as given. Blanks around cells go,
     further columns stay.
+
+    Example:
+        abhinaya convert theirs.csv --columns file=path,label=emotion --words --out ours.csv
     """
     from abhinaya.data.foreign_csv import convert_csv
 

@@ -35,13 +35,16 @@ def doctor(
     as_json: AsJson = False,
     table_format: Format = TableFormat.TEXT,
 ) -> None:
-    """Check the environment, or the weights that a config names, before hours are spent on them.
+    """Check the environment, or all that a config needs.
 
     Weights are looked at, not loaded: whether all files are there, belong together and fit into
     memory. Everything wrong is shown at once; the exit code is 1 if anything is.
 
     With --devices or --memory: what a training needs of each device, in GiB, for each way to start
     it.
+
+    Example:
+        abhinaya doctor members/wavlm.yaml base=/weights/wavlm-large
     """
     if devices is not None or memory is not None:
         columns, rows = _launches(config, overrides or [], devices, memory)

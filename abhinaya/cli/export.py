@@ -32,10 +32,14 @@ def export(
     as_json: AsJson = False,
     table_format: Format = TableFormat.TEXT,
 ) -> None:
-    """Write a trained speech member as ONNX, for onnxruntime without torch.
+    """Write a trained speech member as ONNX.
 
-    model.onnx takes waveforms and their lengths and gives logits; export.json says the rest. The
-    folder is a member too: abhinaya predict FOLDER --manifest M --select S --out TABLE.
+    For onnxruntime without torch: model.onnx takes waveforms and their lengths and gives logits;
+    export.json says the rest. The folder is a member too: abhinaya predict FOLDER --manifest M
+    --select S --out TABLE.
+
+    Example:
+        abhinaya export runs/distilhubert --quantize int8 --out phone
     """
     from abhinaya.cli.processes import quiet_libraries
     from abhinaya.pipeline.stages.export import run_export

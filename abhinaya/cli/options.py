@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 from pydantic.fields import FieldInfo
 
+from abhinaya.cli.shell.completion import COMPLETIONS, complete_member
 from abhinaya.cli.tables import TableFormat
 from abhinaya.config import apply_overrides, check_config
 from abhinaya.errors import BadValueError, ProblemsError
@@ -37,7 +38,11 @@ Format = Annotated[TableFormat, typer.Option("--format", help="How to print the 
 """Of every command that prints a table."""
 
 MemberConfigFile = Annotated[
-    str, typer.Argument(help="YAML file, or a shipped one such as members/wavlm.yaml.")
+    str,
+    typer.Argument(
+        help="YAML file, or a shipped one such as members/wavlm.yaml.",
+        autocompletion=complete_member,
+    ),
 ]
 """Of every command that trains a member from its config."""
 
@@ -106,6 +111,7 @@ def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
     texts: dict[str, Any] = {"help": " ".join((field.description or "").split())}
     if "metavar" in extra:
         texts["metavar"] = extra["metavar"]
+        texts["autocompletion"] = COMPLETIONS.get(str(extra["metavar"]))
     if field.is_required():
         return inspect.Parameter(
             name,

@@ -51,6 +51,9 @@ def predict(
     Recordings need no manifest: abhinaya predict RUN *.wav shows labels and probabilities, and
     --out keeps them. The classes are the run's. On several devices: accelerate launch -m abhinaya
     predict RUN --manifest ...
+
+    Example:
+        abhinaya predict runs/wavlm --manifest M.parquet --select test1 --out test.parquet
     """
     from abhinaya.cli.processes import quiet_libraries
     from abhinaya.pipeline.stages.predict import report_table, run_predict

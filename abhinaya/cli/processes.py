@@ -5,18 +5,27 @@ from __future__ import annotations
 import logging
 import sys
 import warnings
-from typing import Any
+from typing import Any, TextIO
 
 from abhinaya.processes import is_main_process
 
 __all__ = ["quiet_libraries", "set_up_logging"]
 
 
-def set_up_logging() -> None:
-    """Show our own messages from INFO on, those of libraries from WARNING on, on stderr."""
-    logging.basicConfig(stream=sys.stderr, format="%(message)s", level=logging.WARNING)
+class _ToScreen(logging.StreamHandler[TextIO]):
+    """Writes to what stderr is by then: while a bar is shown, lines appear above it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.stream = sys.stderr
+        super().emit(record)
+
+
+def set_up_logging(level: int = logging.INFO) -> None:
+    """Show our own messages from a level on, those of libraries from WARNING on, on stderr."""
+    handlers = [_ToScreen()]
+    logging.basicConfig(handlers=handlers, format="%(message)s", level=logging.WARNING)
     for package in ("abhinaya", "members", "ensembling"):
-        logging.getLogger(package).setLevel(logging.INFO)
+        logging.getLogger(package).setLevel(level)
     # It warns of every machine without a GPU, and peft imports it wherever it is installed.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 

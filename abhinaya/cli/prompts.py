@@ -21,13 +21,17 @@ __all__ = ["prompts"]
 prompts = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
-    help="Try prompts: list them, see one as it is sent, cross them with models, compare.",
+    help="Try prompts: list, show as sent, run and compare them.",
 )
 
 
 @prompts.command("list")
 def _list(as_json: AsJson = False, table_format: Format = TableFormat.TEXT) -> None:
-    """List the shipped prompts, what each needs of a clip, and its slots."""
+    """List the shipped prompts, their needs and slots.
+
+    Example:
+        abhinaya prompts list
+    """
     from abhinaya.prompting.prompts import load_prompt, prompt_names
 
     found = [load_prompt(name) for name in prompt_names()]
@@ -78,10 +82,13 @@ def _show(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show a prompt filled in for one utterance, exactly as it is sent.
+    """Show a prompt filled in for one utterance, as it is sent.
 
     Sound is shown as [sound of UTTERANCE]. What a model's own chat template puts around the turns
     is the model's affair and not shown.
+
+    Example:
+        abhinaya prompts show transcript-en --manifest M.parquet --utterance a.wav
     """
     from abhinaya.data.manifest import read_manifest
     from abhinaya.prompting.experiments import choose_source, read_texts
@@ -145,10 +152,13 @@ def _run(
     as_json: AsJson = False,
     table_format: Format = TableFormat.TEXT,
 ) -> None:
-    """Cross prompts, models and decodings; each trial becomes a prediction table.
+    """Cross prompts, models and decodings.
 
-    All trials are checked before the first one is computed. Run again to go on after a stop: trials
-    that are there already cost nothing.
+    Each trial becomes a prediction table. All trials are checked before the first one is computed.
+    Run again to go on after a stop: trials that are there already cost nothing.
+
+    Example:
+        abhinaya prompts run experiment.yaml --select development --out trials
     """
     from abhinaya.cli.processes import quiet_libraries
     from abhinaya.config import check_config, load_yaml
@@ -215,6 +225,9 @@ def _compare(
     Agreement is the mean, over the other tables, of the share of equal labels where both gave one.
     Tokens and cost are per 1,000 clips (1k). p is McNemar's, on being right, against the best table
     and after Holm's correction.
+
+    Example:
+        abhinaya prompts compare trials --manifest M.parquet
     """
     from abhinaya.evaluation.scoring import read_with_truth
     from abhinaya.prompting.comparison import compare_prompts, find_tables

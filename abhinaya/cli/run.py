@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from abhinaya.cli.options import AsJson, Format, Overrides
+from abhinaya.cli.shell.completion import complete_chain
 from abhinaya.cli.tables import TableFormat, show_json, show_report, show_table
 
 __all__ = ["run"]
@@ -14,7 +15,11 @@ __all__ = ["run"]
 
 def run(
     config: Annotated[
-        str, typer.Argument(help="YAML file, or a shipped one such as demo/demo.yaml.")
+        str,
+        typer.Argument(
+            help="YAML file, or a shipped one such as demo/demo.yaml.",
+            autocompletion=complete_chain,
+        ),
     ],
     overrides: Overrides = None,
     plan: Annotated[bool, typer.Option("--plan", help="Show the steps and do nothing.")] = False,
@@ -35,13 +40,16 @@ def run(
     as_json: AsJson = False,
     table_format: Format = TableFormat.TEXT,
 ) -> None:
-    """Run the chain of one YAML file: corpus, members, vote, scores, submission.
+    """Run the chain of one YAML file, from corpus to submission.
 
     Its steps are prepare, transcribe, train, predict, vote or apply, speakers, gate, smooth, score
     and submit; a block of the YAML that is not there is a step that is not done.
 
     Finished steps are not repeated; a killed run goes on where it was. A STEP is a kind such as
     train, or a name such as train:wavlm.
+
+    Example:
+        abhinaya run ensemble/abhinaya.yaml --plan
     """
     from abhinaya.cli.processes import quiet_libraries
     from abhinaya.pipeline.config import load_pipeline

@@ -38,9 +38,13 @@ def score_asr(
     as_json: AsJson = False,
     table_format: Format = TableFormat.TEXT,
 ) -> None:
-    """Score transcripts by word error rate, after Whisper's normalisation of texts.
+    """Score transcripts by word error rate.
 
-    Utterances that lack one of the two texts are not scored but counted.
+    Texts are normalised as Whisper does. Utterances that lack one of the two texts are not scored
+    but counted.
+
+    Example:
+        abhinaya score-asr M.parquet --source whisper-large-v3 --by split
     """
     from abhinaya.asr.wer import WordErrors, score_transcripts
     from abhinaya.data.manifest import read_manifest

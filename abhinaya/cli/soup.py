@@ -44,10 +44,13 @@ def soup(
     as_json: AsJson = False,
     table_format: Format = TableFormat.TEXT,
 ) -> None:
-    """Average the trained weights of several runs, or checkpoints, into one run (a model soup).
+    """Average trained weights of runs or checkpoints: a soup.
 
     Runs should have started from the same weights: one seed, other settings of the training. Score
     the average before you use it, and not on the selection that --greedy chose by.
+
+    Example:
+        abhinaya soup runs/wavlm-1 runs/wavlm-2 --out runs/wavlm-soup
     """
     from abhinaya.cli.processes import quiet_libraries
     from abhinaya.pipeline.stages.soup import run_soup

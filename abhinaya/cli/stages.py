@@ -17,7 +17,7 @@ from abhinaya.cli.options import (
     Truth,
     takes_settings,
 )
-from abhinaya.cli.tables import TableFormat, show_report
+from abhinaya.cli.tables import TableFormat, show_json, show_report
 from abhinaya.pipeline.stages.cross_validate import CrossValidateSettings
 from abhinaya.pipeline.stages.fit import FitSettings
 from abhinaya.pipeline.stages.fuse import ApplySettings, VoteSettings
@@ -33,7 +33,6 @@ __all__ = [
     "cross_validate",
     "fit",
     "prepare",
-    "preview",
     "score",
     "smooth",
     "speakers",
@@ -54,7 +53,11 @@ def prepare(
     as_json: AsJson = False,
     table_format: Format = TableFormat.TEXT,
 ) -> None:
-    """Make a manifest from a corpus as published."""
+    """Make a manifest from a corpus as published.
+
+    Example:
+        abhinaya prepare folder recordings/ --out corpora/mine
+    """
     from abhinaya.pipeline.stages.prepare import run_prepare
 
     show_report(run_prepare(settings, out), as_json=as_json, table_format=table_format)
@@ -68,10 +71,14 @@ def transcribe(
     as_json: AsJson = False,
     table_format: Format = TableFormat.TEXT,
 ) -> None:
-    """Transcribe clips with Whisper, into transcripts.parquet beside the manifest.
+    """Transcribe clips with Whisper.
 
-    Clips that have a transcript of this source are not transcribed again; a killed run goes on
-    where it was. On several devices: accelerate launch -m abhinaya transcribe MANIFEST ...
+    Texts go into transcripts.parquet beside the manifest. Clips that have a transcript of this
+    source are not transcribed again; a killed run goes on where it was. On several devices:
+    accelerate launch -m abhinaya transcribe MANIFEST ...
+
+    Example:
+        abhinaya transcribe corpora/mine/manifest.parquet --model large-v3
     """
     from abhinaya.cli.processes import quiet_libraries
     from abhinaya.pipeline.stages.transcribe import run_transcribe
@@ -90,6 +97,9 @@ def train(
     """Train one member, or go on where a killed training was.
 
     On several devices: accelerate launch -m abhinaya train CONFIG.
+
+    Example:
+        abhinaya train members/wavlm.yaml data.manifest=corpora/mine/manifest.parquet
     """
     from abhinaya.cli.processes import quiet_libraries
     from abhinaya.member_config import load_member_config
@@ -104,35 +114,6 @@ def train(
         show_report(report, as_json=as_json, table_format=table_format)
 
 
-def preview(
-    config: MemberConfigFile,
-    clips: Annotated[
-        list[str],
-        typer.Argument(metavar="CLIP|KEY=VALUE", help="Sound files; changes of the config."),
-    ],
-    out: Annotated[Path, typer.Option(help="Folder to write; it must not exist.")],
-    epoch: Annotated[int, typer.Option(min=0, help="Of training; each draws anew.")] = 0,
-    as_json: AsJson = False,
-    table_format: Format = TableFormat.TEXT,
-) -> None:
-    """Write clips before and after each transform of a config, and their spectrograms.
-
-    Where mixing.clips is set the first two clips are also joined.
-    """
-    from abhinaya.cli.processes import quiet_libraries
-    from abhinaya.errors import BadValueError
-    from abhinaya.member_config import load_member_config
-    from abhinaya.pipeline.preview import run_preview
-
-    quiet_libraries()
-    files = [one for one in clips if Path(one).exists() or "=" not in one]
-    if not files:
-        raise BadValueError(f"There is no clip among {clips!r}. Name a sound file.")
-    checked = load_member_config(config, [one for one in clips if one not in files])
-    report = run_preview(checked, [Path(file) for file in files], out, epoch=epoch)
-    show_report(report, as_json=as_json, table_format=table_format)
-
-
 @takes_settings
 def cross_validate(
     config: MemberConfigFile,
@@ -142,11 +123,15 @@ def cross_validate(
     as_json: AsJson = False,
     table_format: Format = TableFormat.TEXT,
 ) -> None:
-    """Train a member once per fold, and label each fold by the run that has not heard it.
+    """Train a member once per fold, and label what each left out.
 
-    One table comes out, whose rows know their fold; a killed cross-validation goes on where it was.
-    Where the config has a validation selection, the fold after the one held out takes its place.
-    On several devices: accelerate launch -m abhinaya cross-validate CONFIG ...
+    One table comes out: each row is labelled by the run that has not heard it, and knows its fold;
+    a killed cross-validation goes on where it was. Where the config has a validation selection, the
+    fold after the one held out takes its place. On several devices: accelerate launch -m abhinaya
+    cross-validate CONFIG ...
+
+    Example:
+        abhinaya cross-validate members/wavlm.yaml data.manifest=M.parquet --out cv.parquet
     """
     from abhinaya.cli.processes import quiet_libraries
     from abhinaya.member_config import load_member_config
@@ -169,6 +154,9 @@ def vote(
 
     By default every table counts alike. Ties are settled by the first table, in the order of the
     tiebreakers and then of the tables as given, whose own label is among the tied classes.
+
+    Example:
+        abhinaya vote wavlm.parquet llama.parquet --tiebreaker wavlm --out vote.parquet
     """
     from abhinaya.pipeline.stages.fuse import run_vote
 
@@ -216,6 +204,9 @@ def fit(
     clips_per_speaker of the test, variants (names with commas between), embeddings (the table that
     lends them), certainty, prior (gains on other corpora, NAME:GAIN:SD with commas between),
     prior_sd, pseudo_tests, resamples, seed and jobs.
+
+    Example:
+        abhinaya fit weights a.parquet b.parquet --manifest M.parquet --out recipe.json
     """
     from abhinaya.pipeline.stages.fit import run_fit
 
@@ -250,6 +241,9 @@ def apply(
 
     Tables are matched to those of the recipe by name. Utterances that the recipe was fitted on are
     refused, because a score on them would flatter.
+
+    Example:
+        abhinaya apply recipe.json a.parquet b.parquet --out fused.parquet
     """
     from abhinaya.pipeline.stages.fuse import run_apply
 
@@ -268,10 +262,14 @@ def smooth(
     as_json: AsJson = False,
     table_format: Format = TableFormat.TEXT,
 ) -> None:
-    """Adapt a table to each speaker, without a gate: by default, greedy cluster assignment.
+    """Adapt a table to each speaker, without a gate.
 
-    A speaker with at most K utterances gets as many different classes as utterances. Whether any of
-    this helps is what `abhinaya fit adaptation` finds out on validation data.
+    By default by greedy cluster assignment. A speaker with at most K utterances gets as many
+    different classes as utterances. Whether any of this helps is what `abhinaya fit adaptation`
+    finds out on validation data.
+
+    Example:
+        abhinaya smooth vote.parquet --manifest M.parquet --out smooth.parquet
     """
     from abhinaya.pipeline.stages.smooth import run_smooth
 
@@ -288,13 +286,16 @@ def speakers(
     as_json: AsJson = False,
     table_format: Format = TableFormat.TEXT,
 ) -> None:
-    """Estimate who speaks where a corpus does not say: embed the clips, cluster the voices.
+    """Estimate who speaks where a corpus does not say.
 
-    Writes ids such as spk-0001 into a copy of the manifest for the rows without a speaker, and
-    `official` or `estimated` into its column speaker_source. Clips that cannot be embedded get no
-    speaker and are listed in OUT.problems.csv. Purity is the share of clips whose speaker is the
-    most frequent one of their cluster, coverage the share whose cluster is the most frequent one of
-    their speaker.
+    Clips are embedded and voices clustered. Writes ids such as spk-0001 into a copy of the manifest
+    for the rows without a speaker, and `official` or `estimated` into its column speaker_source.
+    Clips that cannot be embedded get no speaker and are listed in OUT.problems.csv. Purity is the
+    share of clips whose speaker is the most frequent one of their cluster, coverage the share whose
+    cluster is the most frequent one of their speaker.
+
+    Example:
+        abhinaya speakers M.parquet --model speechbrain/spkrec --out estimated.parquet
     """
     from abhinaya.cli.processes import quiet_libraries
     from abhinaya.pipeline.stages.speakers import run_speakers
@@ -316,11 +317,15 @@ def score(
     as_json: AsJson = False,
     table_format: Format = TableFormat.TEXT,
 ) -> None:
-    """Score tables: macro-F1, accuracy, unweighted average recall (UAR) and weighted F1.
+    """Score tables: macro-F1, intervals and more.
 
-    Rows without a true label inside the set are dropped and counted. Abstentions count as wrong.
-    Tables with probabilities get the expected calibration error (ECE, 15 bins) and the Brier score
-    too, over the rows that have them and do not abstain.
+    Shown are macro-F1, accuracy, unweighted average recall (UAR) and weighted F1. Rows without a
+    true label inside the set are dropped and counted. Abstentions count as wrong. Tables with
+    probabilities get the expected calibration error (ECE, 15 bins) and the Brier score too, over
+    the rows that have them and do not abstain.
+
+    Example:
+        abhinaya score a.parquet b.parquet --manifest M.parquet --per-class
     """
     from abhinaya.pipeline.stages.score import run_score
 
@@ -337,12 +342,16 @@ def submit(
         float | None,
         typer.Option(help="Record this returned score, such as 0.4402, for the file --out."),
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Write a checked submission, or record the score it was given.
+    """Write a checked submission, or record its score.
 
     The file holds exactly the expected names and labels out of the emotion set, or with --task
     attributes EmoAct, EmoVal and EmoDom in [1, 7], or is not written.
     The ledger submissions.jsonl beside it keeps date, digest, tables and score.
+
+    Example:
+        abhinaya submit vote.parquet --challenge is2025 --out submission.csv
     """
     if (table is None) == (score is None):
         raise typer.BadParameter(
@@ -352,10 +361,17 @@ def submit(
         from abhinaya.evaluation.submission import LEDGER_NAME, record_score
 
         record_score(out, score)
-        typer.echo(f"Recorded {score} for {out} in {out.parent / LEDGER_NAME}.")
+        if as_json:
+            show_json({"file": str(out), "score": score, "ledger": str(out.parent / LEDGER_NAME)})
+        else:
+            typer.echo(f"Recorded {score} for {out} in {out.parent / LEDGER_NAME}.")
         return
     from abhinaya.pipeline.stages.submit import run_submit
 
     assert table is not None
-    ((_, n_rows, digest),) = run_submit(table, out, settings).rows
+    report = run_submit(table, out, settings)
+    if as_json:
+        show_json(report.as_json()[0])
+        return
+    ((_, n_rows, digest),) = report.rows
     typer.echo(f"Wrote {n_rows} rows to {out} (sha256 {digest}).")

@@ -1,4 +1,4 @@
-"""`abhinaya ablate-recipe` and `abhinaya sweep`; `abhinaya.pipeline.trials` does their work."""
+"""What a member's config makes of clips and of scores: `preview`, `ablate-recipe`, `sweep`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from abhinaya.cli.tables import TableFormat, show_report, write_markdown
 from abhinaya.pipeline.trials.ablate_recipe import AblateRecipeSettings
 from abhinaya.pipeline.trials.sweep import SweepSettings
 
-__all__ = ["ablate_recipe", "sweep"]
+__all__ = ["ablate_recipe", "preview", "sweep"]
 
 _Out = Annotated[Path, typer.Option(help="Folder for the runs, their tables and the result.")]
 
@@ -26,11 +26,13 @@ def ablate_recipe(
     as_json: AsJson = False,
     table_format: Format = TableFormat.TEXT,
 ) -> None:
-    """Train a member with and without each switch of its config, and say what each brings.
+    """Train with and without each switch of a config.
 
     Every recipe is checked first, then trained with every seed; a killed command goes on where it
-    was. Written are recipes.csv, seeds.csv and recipes.md. Such as: abhinaya ablate-recipe
-    members/wavlm.yaml data.manifest=M --switch loss,head.dropout=0 --seeds 1,2,3 --out DIR
+    was. Written are recipes.csv, seeds.csv and recipes.md.
+
+    Example:
+        abhinaya ablate-recipe members/wavlm.yaml data.manifest=M --switch loss --out DIR
     """
     from abhinaya.cli.processes import quiet_libraries
     from abhinaya.pipeline.trials.ablate_recipe import run_ablate_recipe
@@ -57,12 +59,14 @@ def sweep(
     as_json: AsJson = False,
     table_format: Format = TableFormat.TEXT,
 ) -> None:
-    """Train a member with many values of some keys, and say which are best.
+    """Train with many values of some keys, and name the best.
 
     Scores are means over the values of seed. The same command in several shells or jobs with the
     same --out shares the trials; killed, it goes on where it was. Written are points.csv,
-    classes.csv, sweep.md and pictures. Such as: abhinaya sweep members/wavlm.yaml data.manifest=M
-    loss.gamma=0,1,2 seed=1,2,3 --out DIR
+    classes.csv, sweep.md and pictures.
+
+    Example:
+        abhinaya sweep members/wavlm.yaml data.manifest=M loss.gamma=0,1,2 seed=1,2 --out DIR
     """
     from abhinaya.cli.processes import quiet_libraries
     from abhinaya.pipeline.trials.sweep import run_sweep
@@ -71,4 +75,37 @@ def sweep(
     report = run_sweep(
         config, values, out, settings, lambda found: write_markdown(found, out / "sweep.md")
     )
+    show_report(report, as_json=as_json, table_format=table_format)
+
+
+def preview(
+    config: MemberConfigFile,
+    clips: Annotated[
+        list[str],
+        typer.Argument(metavar="CLIP|KEY=VALUE", help="Sound files; changes of the config."),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder to write; it must not exist.")],
+    epoch: Annotated[int, typer.Option(min=0, help="Of training; each draws anew.")] = 0,
+    as_json: AsJson = False,
+    table_format: Format = TableFormat.TEXT,
+) -> None:
+    """Write clips before and after each transform of a config.
+
+    Their spectrograms stand beside them. Where mixing.clips is set the first two clips are also
+    joined.
+
+    Example:
+        abhinaya preview members/wavlm.yaml a.wav b.wav mixing.clips=0.5 --out heard
+    """
+    from abhinaya.cli.processes import quiet_libraries
+    from abhinaya.errors import BadValueError
+    from abhinaya.member_config import load_member_config
+    from abhinaya.pipeline.preview import run_preview
+
+    quiet_libraries()
+    files = [one for one in clips if Path(one).exists() or "=" not in one]
+    if not files:
+        raise BadValueError(f"There is no clip among {clips!r}. Name a sound file.")
+    checked = load_member_config(config, [one for one in clips if one not in files])
+    report = run_preview(checked, [Path(file) for file in files], out, epoch=epoch)
     show_report(report, as_json=as_json, table_format=table_format)

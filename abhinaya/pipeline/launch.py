@@ -23,6 +23,7 @@ from abhinaya.errors import AbhinayaError
 from abhinaya.files import atomic_path, write_json
 from abhinaya.pipeline.launch_config import STEP_VARIABLE, Start
 from abhinaya.pipeline.report import Report
+from abhinaya.progress import is_quiet
 from abhinaya.stopping.interruptions import run_and_pass_on
 
 if TYPE_CHECKING:
@@ -71,7 +72,8 @@ def launch(start: Start, command: Sequence[str]) -> None:
         launcher += ["--num_machines", str(start.n_machines)]
     if start.config_file is None:
         launcher += ["--mixed_precision", "no", "--dynamo_backend", "no", "--multi_gpu"]
-    code = run_and_pass_on([*launcher, "-m", "abhinaya", *command])
+    quiet = ["--quiet"] if is_quiet() else []
+    code = run_and_pass_on([*launcher, "-m", "abhinaya", *command, *quiet])
     if code:
         raise StepError(
             f"abhinaya {command[0]} failed on {start.n_processes} devices with exit code "

@@ -5,7 +5,9 @@ from __future__ import annotations
 import itertools
 import logging
 import os
+import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -20,6 +22,8 @@ from abhinaya.pipeline.preflight import check_ready
 from abhinaya.pipeline.schedule import is_scheduled, run_beside
 from abhinaya.pipeline.stages.transcribe import TRANSCRIPTS
 from abhinaya.pipeline.steps import Report, Step, build_steps
+from abhinaya.pipeline.times import estimate_left, note_time, read_times
+from abhinaya.progress import paused, progress_of_steps
 
 __all__ = ["PlannedStep", "plan", "run_pipeline"]
 
@@ -145,11 +149,18 @@ def _do_steps(
     if detach or is_scheduled(pipeline, to_do):
         run_beside(pipeline, to_do, is_done, put_away, report, detach=detach)
         return
-    for entry in planned:
-        if not is_done(entry.step):
+    names = [entry.step.name for entry in planned]
+    with progress_of_steps(len(planned)) as begin:
+        for idx, entry in enumerate(planned):
+            if is_done(entry.step):
+                continue
             _check_needs(entry.step)
             put_away(entry.step)
-            report(_do(pipeline, entry.step))
+            open_ = [name for name in names[idx:] if name in {step.name for step in to_do}]
+            begin(entry.step.name, idx, estimate_left(open_, read_times(pipeline.config.out)))
+            found = _do(pipeline, entry.step)
+            with paused():
+                report(found)
 
 
 def _check_needs(step: Step) -> None:
@@ -163,8 +174,12 @@ def _check_needs(step: Step) -> None:
 
 def _do(pipeline: Pipeline, step: Step) -> Report:
     _stamp_path(pipeline, step).unlink(missing_ok=True)
-    report = step.work()
+    began = time.monotonic()
+    # Processes of its own have bars of their own.
+    with paused() if find_start(pipeline, step.name).is_launched else nullcontext():
+        report = step.work()
     write_json(_stamp_path(pipeline, step), {"digest": _digest(step)})
+    note_time(pipeline.config.out, step.name, time.monotonic() - began)
     return report
 
 

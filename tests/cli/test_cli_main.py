@@ -36,7 +36,7 @@ def test_version(run_cli):
 def test_no_command_shows_the_help_and_is_a_wrong_command_line(run_cli):
     result = run_cli()
     assert result.code == 2
-    assert "Commands:" in result.out + result.err
+    assert "Submit:\n" in result.out + result.err
 
 
 @pytest.mark.parametrize("args", [["vot"], ["score"], ["vote", "--nonsense"]])
