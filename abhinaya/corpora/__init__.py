@@ -22,11 +22,30 @@ if TYPE_CHECKING:
 __all__ = ["CORPORA", "Corpus", "load_corpus", "prepare_corpus"]
 
 CORPORA = {
+    "cafe": "abhinaya.corpora.named.cafe",
+    "crema-d": "abhinaya.corpora.named.crema_d",
+    "emns": "abhinaya.corpora.listed.emns",
     "emodb": "abhinaya.corpora.emodb",
+    "emozionalmente": "abhinaya.corpora.listed.emozionalmente",
+    "enterface": "abhinaya.corpora.named.enterface",
+    "esd": "abhinaya.corpora.named.esd",
     "folder": "abhinaya.corpora.folder",
+    "iemocap": "abhinaya.corpora.listed.iemocap",
+    "jl-corpus": "abhinaya.corpora.named.jl_corpus",
     "meld": "abhinaya.corpora.meld",
+    "mesd": "abhinaya.corpora.named.mesd",
     "msp-podcast": "abhinaya.corpora.msp_podcast",
     "msp-podcast-lists": "abhinaya.corpora.author_lists",
+    "nemo": "abhinaya.corpora.named.nemo",
+    "oreau": "abhinaya.corpora.named.oreau",
+    "pavoque": "abhinaya.corpora.listed.pavoque",
+    "ravdess": "abhinaya.corpora.named.ravdess",
+    "resd": "abhinaya.corpora.listed.resd",
+    "savee": "abhinaya.corpora.named.savee",
+    "subesco": "abhinaya.corpora.named.subesco",
+    "tess": "abhinaya.corpora.named.tess",
+    "thai-ser": "abhinaya.corpora.listed.thai_ser",
+    "urdu": "abhinaya.corpora.named.urdu",
 }
 """Module of every corpus."""
 
@@ -85,7 +104,7 @@ def prepare_corpus(
     from abhinaya.data.problems import PROBLEMS, write_problems
     from abhinaya.data.transcripts import transcripts_path
 
-    options = options or PrepareOptions()
+    options = replace(options or PrepareOptions(), out=Path(out) / "audio")
     corpus = load_corpus(name)
     belongs_to = {"columns": "folder", "text_source": "msp-podcast-lists"}
     belongs_to["secondary"] = "msp-podcast"

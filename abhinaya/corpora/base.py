@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any, TypeVar
 
 import pandas as pd
@@ -24,6 +26,7 @@ __all__ = [
     "PrepareOptions",
     "Prepared",
     "build_manifest",
+    "distinct_names",
     "gender_or_none",
     "map_in_threads",
     "move_root",
@@ -49,6 +52,8 @@ class CorpusFacts:
         licence: licence of the data.
         citation: the paper to cite.
         url: its home.
+        n_published: clips of the whole corpus; None where no number is certain.
+        common: what a class is in the common sets of `class_sets`, where its name does not say it.
     """
 
     name: str
@@ -57,6 +62,8 @@ class CorpusFacts:
     licence: str
     citation: str
     url: str
+    n_published: int | None = None
+    common: Mapping[str, str] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, str]:
         """Return the facts that a manifest keeps."""
@@ -82,6 +89,8 @@ class PrepareOptions:
             or what wrote them.
         secondary: MSP-Podcast: also the column `secondary`, what raters heard beside the class.
         columns: folder corpus: our column -> what the table calls it, such as file -> filename.
+        out: folder of the manifest, below which a corpus may write `audio/`: clips that are
+            published within long recordings or in tables.
     """
 
     check_audio: bool = True
@@ -91,6 +100,7 @@ class PrepareOptions:
     text_source: str = HUMAN
     secondary: bool = False
     columns: Mapping[str, str] = field(default_factory=dict)
+    out: Path = Path()
 
     def __post_init__(self) -> None:
         if self.balanced_per_class < 1:
@@ -207,6 +217,15 @@ def gender_or_none(value: object) -> str | None:
     """Return `male`, `female`, or None for anything else."""
     text = str(value).strip().lower()
     return text if text in ("male", "female") else None
+
+
+def distinct_names(files: Sequence[str]) -> list[str]:
+    """Return the names of files; those that clash keep their folders, `1/a.wav`."""
+    # NFD, which macOS writes, and NFC look the same and are one name. PureWindowsPath takes both
+    # kinds of slashes.
+    paths = [PureWindowsPath(unicodedata.normalize("NFC", file.strip())) for file in files]
+    base_names = Counter(path.name for path in paths)
+    return [path.name if base_names[path.name] == 1 else path.as_posix() for path in paths]
 
 
 def names_in(folder: Path) -> str:

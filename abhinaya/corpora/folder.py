@@ -7,8 +7,7 @@ human transcript, and all others are kept as they are.
 from __future__ import annotations
 
 import unicodedata
-from collections import Counter
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 
 import pandas as pd
 
@@ -17,6 +16,7 @@ from abhinaya.corpora.base import (
     Prepared,
     PrepareOptions,
     build_manifest,
+    distinct_names,
     names_in,
     read_csv_text,
 )
@@ -81,8 +81,7 @@ def prepare(source: Path, options: PrepareOptions) -> Prepared:
         )
     rows = rows.rename(columns={"file": "audio"})
     if "utterance" not in rows:
-        # PureWindowsPath takes both kinds of slashes.
-        rows.insert(0, "utterance", _names_of(rows["audio"].tolist()))
+        rows.insert(0, "utterance", distinct_names(rows["audio"].tolist()))
     for column in _UNKNOWABLE:
         if column in rows:
             rows[column] = [known_or_none(value) for value in rows[column]]
@@ -105,14 +104,6 @@ def _shape_of(name: str, columns: list[str]) -> str:
         if column.strip().lower() in OTHER_NAMES[name]:
             return f" Read it with --columns {name}={column}."
     return ""
-
-
-def _names_of(files: list[str]) -> list[str]:
-    """Return the base names; those that clash keep their folder, `1/a.wav`."""
-    # NFD, which macOS writes, and NFC look the same and are one name.
-    paths = [PureWindowsPath(unicodedata.normalize("NFC", file.strip())) for file in files]
-    base_names = Counter(path.name for path in paths)
-    return [path.name if base_names[path.name] == 1 else path.as_posix() for path in paths]
 
 
 def _find_table(source: Path) -> Path:

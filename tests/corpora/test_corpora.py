@@ -22,7 +22,7 @@ WriteWav = Callable[..., None]
 
 
 def test_every_corpus_has_facts_under_its_own_name() -> None:
-    assert sorted(CORPORA) == ["emodb", "folder", "meld", "msp-podcast", "msp-podcast-lists"]
+    assert len(CORPORA) >= 24
     for name in CORPORA:
         corpus = load_corpus(name)
         assert corpus.FACTS.name == name
@@ -31,7 +31,7 @@ def test_every_corpus_has_facts_under_its_own_name() -> None:
 
 def test_unknown_corpus_raises_with_near_match() -> None:
     expected = (
-        "Unknown corpus 'msp_podcast'. Did you mean 'msp-podcast'.* Known: emodb, folder, meld, msp"
+        "Unknown corpus 'msp_podcast'. Did you mean 'msp-podcast'.* Known: .*emodb, .*meld, .*msp"
     )
     with pytest.raises(UnknownNameError, match=expected):
         load_corpus("msp_podcast")

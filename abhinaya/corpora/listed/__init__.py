@@ -1,0 +1,1 @@
+"""Corpora whose labels stand in tables beside the sound."""

@@ -1,0 +1,1 @@
+"""Corpora whose file names say everything: facts, a pattern, and how a name is read."""
