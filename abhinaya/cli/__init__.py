@@ -52,6 +52,7 @@ COMMANDS = {
     "score-asr": "score_asr",
     "compare": "compare",
     "submit": "stages",
+    "report": "stages",
     "run": "run",
     "export": "export",
     "doctor": "doctor",

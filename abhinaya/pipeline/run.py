@@ -10,14 +10,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from abhinaya.config import dump_yaml
 from abhinaya.errors import BadValueError, MissingFileError, UnknownNameError, list_some
-from abhinaya.files import digest_of, hash_file, read_json_object, sole_writer, write_json
+from abhinaya.files import (
+    digest_of,
+    hash_file,
+    read_json_object,
+    sole_writer,
+    write_json,
+    write_text,
+)
 from abhinaya.pipeline.config import Pipeline
 from abhinaya.pipeline.launch import leave_report
 from abhinaya.pipeline.launch_checks import check_launch
 from abhinaya.pipeline.launch_config import STEP_VARIABLE, find_start
 from abhinaya.pipeline.preflight import check_ready
 from abhinaya.pipeline.schedule import is_scheduled, run_beside
+from abhinaya.pipeline.stages.report import CHAIN_CONFIG
 from abhinaya.pipeline.stages.transcribe import TRANSCRIPTS
 from abhinaya.pipeline.steps import Report, Step, build_steps
 
@@ -130,6 +139,7 @@ def _do_steps(
     steps = build_steps(pipeline)
     _check_inputs(pipeline, steps, [entry.step for entry in planned])
     check_ready(pipeline, [entry.step for entry in planned if entry.status == "to do"])
+    write_text(pipeline.config.out / CHAIN_CONFIG, dump_yaml(pipeline.config))
     again = _steps_from(steps, start)
 
     def is_done(step: Step) -> bool:
