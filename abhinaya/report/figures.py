@@ -215,28 +215,38 @@ def histogram(values: FloatArray, title: str, *, n_bins: int = 30) -> str:
 
 
 def curves(
-    panels: Mapping[str, Mapping[str, tuple[Sequence[float], Sequence[float]]]], x_title: str
+    lines: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    names: Sequence[str],
+    x_title: str,
+    y_title: str,
 ) -> str:
-    """Draw lines, x and y of each name, in panels beside each other."""
+    """Draw lines.
+
+    Args:
+        lines: x and y by name.
+        names: all that may have a line, here or in other figures: each keeps its colour.
+        x_title: what x is.
+        y_title: what y is.
+    """
 
     def draw(figure: Figure) -> None:
-        axes = figure.subplots(1, len(panels), squeeze=False)[0]
-        for axis, (title, lines) in zip(axes, panels.items(), strict=True):
-            for idx, (name, (x, y)) in enumerate(lines.items()):
-                axis.plot(
-                    *(x, y),
-                    label=name,
-                    color=_COLOURS[idx % len(_COLOURS)],
-                    linestyle=_DASHES[idx // len(_COLOURS) % len(_DASHES)],
-                    marker=_MARKERS[idx % len(_MARKERS)],
-                    markersize=3,
-                )
-            axis.set_title(title)
-            axis.set_xlabel(x_title)
-            axis.locator_params(axis="x", integer=True)
-        _legend(figure, axes[0])
+        axis = figure.subplots()
+        for name, (x, y) in lines.items():
+            idx = names.index(name)
+            axis.plot(
+                *(x, y),
+                label=name,
+                color=_COLOURS[idx % len(_COLOURS)],
+                linestyle=_DASHES[idx // len(_COLOURS) % len(_DASHES)],
+                marker=_MARKERS[idx % len(_MARKERS)],
+                markersize=3,
+            )
+        axis.set_xlabel(x_title)
+        axis.set_ylabel(y_title)
+        axis.locator_params(axis="x", integer=True)
+        _legend(figure, axis)
 
-    return _svg(f"{x_title}{list(panels)}", 3.2, draw)
+    return _svg(f"{x_title}{y_title}", 3.2, draw)
 
 
 def sizes(
@@ -268,7 +278,11 @@ def sizes(
         )
         if chosen is not None:
             axis.plot(
-                *(chosen[0], chosen[1], "*"), color=_COLOURS[1], markersize=14, label=chosen[2]
+                *(chosen[0], chosen[1], "*"),
+                color=_COLOURS[1],
+                markersize=14,
+                label=chosen[2],
+                zorder=5,
             )
         axis.set_xlabel("tables in the vote")
         axis.set_ylabel(title)
@@ -344,7 +358,7 @@ def clouds(
 
 def _legend(figure: Figure, axis: Axes) -> None:
     handles, labels = axis.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 4))
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 5))
 
 
 def _set_names(axis: Axes, names: Sequence[str]) -> None:

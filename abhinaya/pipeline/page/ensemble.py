@@ -71,7 +71,8 @@ def _ablation(found: ScoredSelection, ablation: Ablation) -> list[Block]:
                 "macro-F1",
             ),
             f"The plain vote of {len(subsets)} combinations of {len(ablation.names)} tables; with "
-            "a line the best of each size and its 95 % interval, with a star the ensemble.",
+            "a line the best of each size and its 95 % interval (1000 resamples), with a star the "
+            "ensemble.",
         ),
         Table(
             "Best combination of each size",
@@ -171,7 +172,7 @@ def _ties(found: ScoredSelection) -> list[Block]:
                 ]
                 for idx in np.argsort(-counts, kind="stable")
             ],
-            text="`majority` needed no tie-breaker; a name is the table that broke the tie. "
-            "`right` is the share of right rows among them.",
+            text="Where a majority decided no tie-breaker was needed; a name is the table that "
+            "broke the tie. The last column is the share of right rows among them.",
         )
     ]

@@ -21,11 +21,20 @@ if TYPE_CHECKING:
 __all__ = ["Sources", "corpus_section", "provenance_section", "training_section"]
 
 _CURVES = {
-    "training loss": "loss",
-    "validation loss": "eval_loss",
-    "validation macro-F1": "eval_macro_f1",
+    "Training loss": "loss",
+    "Validation loss": "eval_loss",
+    "Validation macro-F1": "eval_macro_f1",
 }
-_META = ("member", "rule", "seed", "version", "config_digest", "digest", "prompt", "model")
+_META = {
+    "member": "member",
+    "rule": "rule",
+    "seed": "seed",
+    "version": "version",
+    "config digest": "config_digest",
+    "digest": "digest",
+    "prompt": "prompt",
+    "weights": "checkpoint",
+}
 
 
 @dataclass(frozen=True)
@@ -74,17 +83,18 @@ def training_section(tables: Sequence[PredictionTable], sources: Sources) -> Sec
         if "eval_macro_f1" in log and log["eval_macro_f1"].notna().any():
             scored = log.dropna(subset=["eval_macro_f1"])
             row = scored.iloc[int(scored["eval_macro_f1"].to_numpy().argmax())]
-            n_epochs = float(log["epoch"].max())
-            best.append([table.name, n_epochs, float(row["epoch"]), float(row["eval_macro_f1"])])
+            epochs = f"{row['epoch']:g}", f"{log['epoch'].max():g}"
+            best.append([table.name, *epochs, float(row["eval_macro_f1"])])
     if not panels:
         return Section("Training", [Text("No run's log was found, so there are no curves.")])
-    in_order = {title: panels[title] for title in _CURVES if title in panels}
+    names = [table.name for table in tables]
     blocks: list[Block] = [
-        Figure(title, curves({title: lines}, "epoch"), f"{title.capitalize()} of each run.")
-        for title, lines in in_order.items()
+        Figure(title, curves(panels[title], names, "epoch", title), f"{title} of each run.")
+        for title in _CURVES
+        if title in panels
     ]
     if best:
-        columns = ["run", "epochs", "best epoch", "its macro-F1"]
+        columns = ["run", "best epoch", "of", "its macro-F1"]
         blocks.append(Table("Best epochs", columns, best, best=("its macro-F1",)))
     return Section("Training", blocks)
 
@@ -144,11 +154,18 @@ def provenance_section(
     for selection, own in tables.items():
         for idx, table in enumerate(own):
             file = sources.file_of(selection, idx)
-            meta = [_text(table.meta.get(key)) for key in _META]
-            rows.append([selection, table.name, *meta, _digest(file) if file else "made here"])
+            meta = [_text(table.meta.get(key)) for key in _META.values()]
+            digest = _digest(file) if file else "made here"
+            rows.append([selection, table.name, *meta, digest])
+    columns = ["selection", "table", *_META, "SHA-256 of the file"]
+    filled = [idx for idx in range(len(columns)) if any(row[idx] for row in rows)]
     blocks: list[Block] = [
         Text(f"This page was made by abhinaya {__version__}."),
-        Table("Tables", ["selection", "table", *_META, "SHA-256 of the file"], rows),
+        Table(
+            "Tables",
+            [columns[idx] for idx in filled],
+            [[row[idx] for idx in filled] for row in rows],
+        ),
         Table(
             "Truth",
             ["selection", "file", "SHA-256 of the file"],
@@ -164,7 +181,7 @@ def _chain(folder: Path) -> list[Block]:
     blocks: list[Block] = []
     stamps = sorted((folder / ".steps").glob("*.json"))
     steps = [
-        [stamp.stem.replace(".", ":"), _text(read_json_object(stamp).get("digest"))]
+        [stamp.stem, _text(read_json_object(stamp).get("digest"))]
         for stamp in stamps
         if stamp.stem != "report"  # which is not done while it writes this page
     ]

@@ -22,7 +22,7 @@ def score_sections(found: ScoredSelection) -> list[Section]:
         Section("Headline", _headline(found)),
         Section("Members and ensemble", _tables(found)),
         Section("Confusions", [_confusions(found)]),
-        Section("Gain by class", [_gain(found)]),
+        Section("Gain by class", _gain(found)),
         Section("Calibration", _calibration(found)),
     ]
 
@@ -124,17 +124,23 @@ def _confusions(found: ScoredSelection) -> Block:
     return Choice("Confusion matrix", {"Table": names, "Cells": (_COUNTS, _SHARES)}, blocks)
 
 
-def _gain(found: ScoredSelection) -> Block:
-    best, final = found.best_member, found.final
-    if best is final:
-        return Text("There is one table only, so nothing can gain on it.")
-    gains = found.scores[final.name].scores.f1 - found.scores[best.name].scores.f1
-    codes = list(found.truth.emotions.codes)
-    return Figure(
-        "Gain by class over the best member",
-        bars(codes, gains.tolist(), "difference of F1"),
-        f"F1 of {final.name} less F1 of {best.name}, for each class.",
-    )
+def _gain(found: ScoredSelection) -> list[Block]:
+    best, codes = found.best_member, list(found.truth.emotions.codes)
+    made = found.tables[len(found.members) :]
+    if not made:
+        return [Text("There is no ensemble, so nothing gains on the best member.")]
+    return [
+        Figure(
+            f"Gain of {table.name} by class over the best member",
+            bars(
+                codes,
+                (found.scores[table.name].scores.f1 - found.scores[best.name].scores.f1).tolist(),
+                "difference of F1",
+            ),
+            f"F1 of {table.name} less F1 of {best.name}, for each class.",
+        )
+        for table in made
+    ]
 
 
 def _calibration(found: ScoredSelection) -> list[Block]:
