@@ -52,10 +52,10 @@ COMMANDS = {
     "score-asr": "score_asr",
     "compare": "compare",
     "submit": "stages",
-    "report": "stages",
     "run": "run",
     "export": "export",
     "doctor": "doctor",
+    "report": "show.report",
     "prompts": "prompts",
 }
 """Every command and its module, in the order of the help text, which puts groups last."""

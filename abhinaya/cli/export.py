@@ -38,7 +38,7 @@ def export(
     folder is a member too: abhinaya predict FOLDER --manifest M --select S --out TABLE.
     """
     from abhinaya.cli.processes import quiet_libraries
-    from abhinaya.pipeline.stages.export import run_export
+    from abhinaya.pipeline.export import run_export
 
     quiet_libraries()
     report = run_export(

@@ -22,7 +22,6 @@ from abhinaya.pipeline.stages.cross_validate import CrossValidateSettings
 from abhinaya.pipeline.stages.fit import FitSettings
 from abhinaya.pipeline.stages.fuse import ApplySettings, VoteSettings
 from abhinaya.pipeline.stages.prepare import PrepareSettings
-from abhinaya.pipeline.stages.report import ReportSettings
 from abhinaya.pipeline.stages.score import ScoreSettings
 from abhinaya.pipeline.stages.smooth import SmoothSettings
 from abhinaya.pipeline.stages.speakers import SpeakersSettings
@@ -35,7 +34,6 @@ __all__ = [
     "fit",
     "prepare",
     "preview",
-    "report",
     "score",
     "smooth",
     "speakers",
@@ -361,34 +359,3 @@ def submit(
     assert table is not None
     ((_, n_rows, digest),) = run_submit(table, out, settings).rows
     typer.echo(f"Wrote {n_rows} rows to {out} (sha256 {digest}).")
-
-
-@takes_settings
-def report(
-    sources: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="RUN|TABLE",
-            help="Folder of a chain, or prediction tables, TABLE or NAME=TABLE.",
-        ),
-    ],
-    settings: ReportSettings,
-    manifest: Annotated[
-        Path | None,
-        typer.Option(help="True labels: a manifest, or a CSV; that of the chain by default."),
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="Page to write, .html; RUN/report.html by default.")
-    ] = None,
-    as_json: AsJson = False,
-    table_format: Format = TableFormat.TEXT,
-) -> None:
-    """Write one HTML page about a chain or about tables: scores, figures, provenance.
-
-    It needs no other file and no network. Every figure can be saved as SVG and PNG, every table as
-    CSV and LaTeX. Tables without a vote among them are voted on, as `vote` does.
-    """
-    from abhinaya.pipeline.stages.report import run_report
-
-    done = run_report(sources, settings, manifest=manifest, out=out)
-    show_report(done, as_json=as_json, table_format=table_format)

@@ -10,27 +10,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from abhinaya.config import dump_yaml
 from abhinaya.errors import BadValueError, MissingFileError, UnknownNameError, list_some
-from abhinaya.files import (
-    digest_of,
-    hash_file,
-    read_json_object,
-    sole_writer,
-    write_json,
-    write_text,
-)
+from abhinaya.files import digest_of, hash_file, read_json_object, sole_writer, write_json
 from abhinaya.pipeline.config import Pipeline
 from abhinaya.pipeline.launch import leave_report
 from abhinaya.pipeline.launch_checks import check_launch
 from abhinaya.pipeline.launch_config import STEP_VARIABLE, find_start
 from abhinaya.pipeline.preflight import check_ready
 from abhinaya.pipeline.schedule import is_scheduled, run_beside
-from abhinaya.pipeline.stages.report import CHAIN_CONFIG
 from abhinaya.pipeline.stages.transcribe import TRANSCRIPTS
 from abhinaya.pipeline.steps import Report, Step, build_steps
 
-__all__ = ["PlannedStep", "plan", "run_pipeline"]
+__all__ = ["CHAIN", "PlannedStep", "plan", "run_pipeline"]
+
+CHAIN = Path(".steps", "config.json")
+"""In the folder of a chain: its config as it was run last."""
 
 _logger = logging.getLogger(__name__)
 
@@ -139,7 +133,8 @@ def _do_steps(
     steps = build_steps(pipeline)
     _check_inputs(pipeline, steps, [entry.step for entry in planned])
     check_ready(pipeline, [entry.step for entry in planned if entry.status == "to do"])
-    write_text(pipeline.config.out / CHAIN_CONFIG, dump_yaml(pipeline.config))
+    content = pipeline.config.model_dump(mode="json", exclude_unset=True)
+    write_json(pipeline.config.out / CHAIN, content)
     again = _steps_from(steps, start)
 
     def is_done(step: Step) -> bool:

@@ -80,7 +80,8 @@ def _svg(salt: str, height: float, draw: Callable[[Figure], None], width: float 
         figure = Figure(figsize=(width, height), layout="constrained")
         draw(figure)
         # Without `savefig`, which draws everything twice.
-        FigureCanvasSVG(figure).print_svg(written, metadata={"Date": None, "Creator": None})
+        canvas: Any = FigureCanvasSVG(figure)  # matplotlib says no types here
+        canvas.print_svg(written, metadata={"Date": None, "Creator": None})
     svg = written.getvalue()
     svg = svg[svg.index("<svg") :].replace(_INK, "currentColor")
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import numpy as np
 
-from abhinaya.config import check_config, dump_yaml
+from abhinaya.config import check_config
 from abhinaya.data.labels import MSP_PODCAST
 from abhinaya.data.manifest import make_manifest, write_manifest
 from abhinaya.data.predictions import PredictionTable, write_table
 from abhinaya.evaluation.scoring import read_truth
 from abhinaya.files import write_json
 from abhinaya.pipeline.config import PipelineConfig
+from abhinaya.pipeline.run import CHAIN
 from ensembling.speakers.smooth_tables import smooth_table
 from ensembling.voting.vote_tables import vote_tables
 
@@ -96,5 +97,6 @@ def write_report_chain(
         "smooth": {"embeddings": "m0"},
         "score": [{"selection": "development"}],
     }
-    (run / "chain.yaml").write_text(dump_yaml(check_config(chain, PipelineConfig, "here")))
+    check_config(chain, PipelineConfig, "here")
+    write_json(run / CHAIN, chain)
     return run

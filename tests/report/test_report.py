@@ -174,9 +174,9 @@ def test_chain_of_two_selections_of_which_one_has_labels(chain, tmp_path, read_p
 
 
 def test_folder_without_config_needs_the_manifest(chain, report_chain):
-    (chain / "chain.yaml").unlink()
+    (chain / ".steps" / "config.json").unlink()
     keep_only(chain, "m2")
-    with pytest.raises(BadValueError, match=r"has no chain.yaml, which names the true labels"):
+    with pytest.raises(BadValueError, match=r"does not say where its true labels are"):
         run_report([str(chain)], QUICK)
     manifest = report_chain.parent / "manifest.parquet"
     done = run_report([str(chain)], QUICK, manifest=manifest)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from abhinaya import __version__
+from abhinaya.config import check_config, dump_yaml
 from abhinaya.files import hash_file, read_json_object, read_text
 from abhinaya.report.blocks import Block, Cell, Details, Figure, Section, Table, Text
 from abhinaya.report.figures import curves, grouped_bars, histogram
@@ -17,8 +18,15 @@ from abhinaya.report.figures import curves, grouped_bars, histogram
 if TYPE_CHECKING:
     from abhinaya.data.manifest import Manifest
     from abhinaya.data.predictions import PredictionTable
+    from abhinaya.pipeline.config import PipelineConfig
 
-__all__ = ["Sources", "corpus_section", "provenance_section", "training_section"]
+__all__ = [
+    "Sources",
+    "corpus_section",
+    "provenance_section",
+    "read_chain",
+    "training_section",
+]
 
 _CURVES = {
     "Training loss": "loss",
@@ -62,6 +70,17 @@ class Sources:
             return None
         path = Path(given[idx])
         return path if path.exists() else Path(given[idx].partition("=")[2])
+
+
+def read_chain(folder: Path) -> PipelineConfig | None:
+    """Return the config of the chain in a folder, as it was run last; None if it is not there."""
+    from abhinaya.pipeline.config import PipelineConfig
+    from abhinaya.pipeline.run import CHAIN
+
+    file = folder / CHAIN
+    if not file.is_file():
+        return None
+    return check_config(read_json_object(file), PipelineConfig, str(file))
 
 
 def training_section(tables: Sequence[PredictionTable], sources: Sources) -> Section:
@@ -179,18 +198,21 @@ def provenance_section(
 
 def _chain(folder: Path) -> list[Block]:
     blocks: list[Block] = []
-    stamps = sorted((folder / ".steps").glob("*.json"))
-    steps = [
-        [stamp.stem, _text(read_json_object(stamp).get("digest"))]
-        for stamp in stamps
+    stamps = {
+        stamp.stem: read_json_object(stamp).get("digest")
+        for stamp in sorted((folder / ".steps").glob("*.json"))
         if stamp.stem != "report"  # which is not done while it writes this page
-    ]
+    }
+    steps: list[list[Cell]] = [[name, _text(digest)] for name, digest in stamps.items() if digest]
     if steps:
         blocks.append(Table("Finished steps", ["step", "digest"], steps))
     submission = folder / "submission.csv"
     if submission.is_file():
         blocks.append(Text(f"Submission: {submission.name}, SHA-256 {_digest(submission)}."))
-    configs = [folder / "chain.yaml", *sorted((folder / "runs").glob("*/config.yaml"))]
+    config = read_chain(folder)
+    if config is not None:
+        blocks.append(Details("The chain", dump_yaml(config)))
+    configs = sorted((folder / "runs").glob("*/config.yaml"))
     configs += sorted((folder / "configs").glob("*.yaml"))
     blocks += [
         Details(str(file.relative_to(folder)), read_text(file))

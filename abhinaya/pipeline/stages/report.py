@@ -17,10 +17,7 @@ if TYPE_CHECKING:
     from abhinaya.pipeline.config import PipelineConfig
     from abhinaya.pipeline.page.runs import Sources
 
-__all__ = ["CHAIN_CONFIG", "PAGE", "ReportSettings", "run_report"]
-
-CHAIN_CONFIG = "chain.yaml"
-"""What a chain is, in its own folder."""
+__all__ = ["PAGE", "ReportSettings", "run_report"]
 
 PAGE = "report.html"
 """The page of a chain, in its folder."""
@@ -107,17 +104,14 @@ def _as_manifest(path: Path) -> Path | None:
 
 
 def _find_chain(folder: Path, manifest: Path | None, settings: ReportSettings) -> Sources:
-    from abhinaya.config import check_config, load_yaml
-    from abhinaya.pipeline.config import PipelineConfig
-    from abhinaya.pipeline.page.runs import Sources
+    from abhinaya.pipeline.page.runs import Sources, read_chain
 
     if not folder.is_dir():
         raise MissingFileError(
             f"There is no folder {str(folder)!r}. Give the one that abhinaya run wrote, `out` of "
             "its config."
         )
-    file = folder / CHAIN_CONFIG
-    config = check_config(load_yaml(file), PipelineConfig, str(file)) if file.is_file() else None
+    config = read_chain(folder)
     tables = {
         path.name: found
         for path in sorted((folder / "tables").glob("*"))
@@ -140,8 +134,8 @@ def _find_chain(folder: Path, manifest: Path | None, settings: ReportSettings) -
     truths = {name: known.get(name, manifest) for name in chosen if name in tables}
     if manifest is None and None in truths.values():
         raise BadValueError(
-            f"{str(folder)!r} has no {CHAIN_CONFIG}, which names the true labels. Give --manifest "
-            "FILE, or run the chain again: abhinaya run CONFIG repeats nothing that is finished."
+            f"{str(folder)!r} does not say where its true labels are. Give --manifest FILE, or run "
+            "the chain again: abhinaya run CONFIG repeats nothing that is finished."
         )
     return Sources(
         title=config.name if config else folder.resolve().name,
