@@ -42,7 +42,7 @@ def export(
         abhinaya export runs/distilhubert --quantize int8 --out phone
     """
     from abhinaya.cli.processes import quiet_libraries
-    from abhinaya.pipeline.stages.export import run_export
+    from abhinaya.pipeline.export import run_export
 
     quiet_libraries()
     report = run_export(

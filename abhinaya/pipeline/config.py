@@ -26,6 +26,7 @@ from abhinaya.pipeline.launch_config import LaunchConfig
 from abhinaya.pipeline.stages.fit import FitSettings
 from abhinaya.pipeline.stages.fuse import ApplySettings, VoteSettings
 from abhinaya.pipeline.stages.prepare import PrepareSettings
+from abhinaya.pipeline.stages.report import ReportSettings
 from abhinaya.pipeline.stages.score import ScoreSettings
 from abhinaya.pipeline.stages.smooth import SmoothSettings
 from abhinaya.pipeline.stages.speakers import SpeakersSettings
@@ -132,6 +133,8 @@ class PipelineConfig(Config):
     """Adapt the vote to each speaker."""
     score: tuple[ScoreEntry, ...] = ()
     submit: SubmitEntry | None = None
+    report: ReportSettings | None = None
+    """`abhinaya report` of the whole chain, into its folder."""
     gpus: int = Field(default=0, ge=0)
     """Devices: 0 or 1 works in this process, more start `accelerate launch` for each step."""
     launch: LaunchConfig | None = None

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from abhinaya.config import MemberConfig, TrainedConfig, config_digest, dump_yaml
 from abhinaya.files import write_json, write_text
@@ -14,7 +13,9 @@ from abhinaya.pipeline.launch import launch
 from abhinaya.pipeline.launch_config import find_start
 from abhinaya.pipeline.report import Report
 from abhinaya.pipeline.stages.fuse import ApplySettings
+from abhinaya.pipeline.stages.report import PAGE, ReportSettings, run_report
 from abhinaya.pipeline.stages.transcribe import TRANSCRIPTS
+from abhinaya.pipeline.step import Step
 
 __all__ = ["Report", "Step", "build_steps", "write_config"]
 
@@ -24,32 +25,6 @@ _WITHOUT_EFFECT = {
     "smooth": {"jobs"},
 }
 """Settings that decide how quickly, not what comes out."""
-
-
-@dataclass(frozen=True)
-class Step:
-    """One step of a chain.
-
-    Args:
-        name: such as `predict:test:wavlm`; the part before the first colon is its kind.
-        settings: everything in the configs that decides the outputs.
-        needs: files that decide the outputs, by content.
-        makes: files that are there when the step is done.
-        work: does it and says what came out.
-        sources: of a table of transcripts in `needs` or `makes`, only those of these sources count.
-    """
-
-    name: str
-    settings: Any
-    needs: tuple[Path, ...]
-    makes: tuple[Path, ...]
-    work: Callable[[], Report] = field(repr=False)
-    sources: tuple[str, ...] = ()
-
-    @property
-    def kind(self) -> str:
-        """What it does, such as `predict`."""
-        return self.name.partition(":")[0]
 
 
 def build_steps(pipeline: Pipeline) -> list[Step]:
@@ -75,6 +50,8 @@ def build_steps(pipeline: Pipeline) -> list[Step]:
     steps += [_score_step(pipeline, entry) for entry in config.score]
     if config.submit is not None:
         steps.append(_submit_step(pipeline))
+    if config.report is not None:
+        steps.append(_report_step(pipeline, config.report))
     return steps
 
 
@@ -383,6 +360,24 @@ def _submit_step(pipeline: Pipeline) -> Step:
         (table, entry.names) if entry.names else (table,),
         (out,),
         lambda: run_submit(table, out, entry),
+    )
+
+
+def _report_step(pipeline: Pipeline, settings: ReportSettings) -> Step:
+    config = pipeline.config
+    out = config.out / PAGE
+    needs = [config.manifest_with_speakers]
+    needs += [entry.truth for entry in config.score if entry.truth is not None]
+    for selection in settings.select or config.predict:
+        fused = (config.fused_name, config.final_name)
+        needs += _tables(pipeline, selection)
+        needs += [_table(pipeline, selection, name) for name in fused]
+    return Step(
+        "report",
+        settings.model_dump(mode="json"),
+        tuple(dict.fromkeys(needs)),
+        (out,),
+        lambda: replace(run_report([str(config.out)], settings), title=f"report: {out}"),
     )
 
 

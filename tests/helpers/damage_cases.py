@@ -96,6 +96,10 @@ CASES: tuple[Case, ...] = (
     ),
     Case("submit p.parquet --names names.txt --out ledger/out.csv", ("ledger/submissions.jsonl",)),
     Case("submit --score 0.4 --out ledger/submitted.csv", ("ledger/submissions.jsonl",)),
+    Case(
+        f"report p.parquet q.parquet {LEARN} --out out.html",
+        ("p.parquet", "manifest.csv"),
+    ),
     Case(f"prompts compare answered {LEARN}", ("answered/p.parquet", "manifest.csv")),
 )
 CASES += (

@@ -44,6 +44,7 @@ FLOORS = {
     # What is done with it.
     "abhinaya.doctor": 3,
     "abhinaya.loading": 3,
+    "abhinaya.report": 3,
     "abhinaya.inference": 4,
     "abhinaya.prompting": 4,
     "abhinaya.asr": 5,

@@ -15,6 +15,7 @@ from abhinaya.pipeline.config import (
     SubmitEntry,
 )
 from abhinaya.pipeline.stages.fuse import ApplySettings, VoteSettings
+from abhinaya.pipeline.stages.report import ReportSettings
 from abhinaya.pipeline.stages.speakers import SpeakersSettings
 from abhinaya.pipeline.stages.transcribe import TranscribeSettings
 
@@ -30,6 +31,7 @@ BLOCKS = {
     "smooth": SmoothEntry,
     "score": ScoreEntry,
     "submit": SubmitEntry,
+    "report": ReportSettings,
 }
 """Command -> the block of the YAML that describes its step."""
 
@@ -60,6 +62,8 @@ NOT_APPLICABLE = {
     ("speakers", "--out"): "speakers/manifest.parquet",
     ("speakers", "--audio-root"): "audio_root of the whole chain",
     ("smooth", "--out"): "tables/SELECTION/NAME.parquet",
+    ("report", "--out"): "report.html",
+    ("report", "sources"): "the chain itself",
     ("submit", "--out"): "submission.csv",
     ("submit", "--score"): "only the organisers know it, after the chain has ended",
 }

@@ -191,3 +191,15 @@ def test_missing_inputs_stop_the_chain_before_anything_is_done(fresh, run_chain)
     assert not Path("out").exists()
     # What is not needed may be missing.
     assert len(run_chain(only=["prepare"])) == 1
+
+
+def test_report_is_a_step_that_knows_the_truth_of_each_selection(finished, run_chain):
+    block = "report={resamples: 20}"
+    assert to_do(block) == ["report"]
+    assert run_chain(block) == ["report: out/report.html"]
+    assert to_do(block) == []
+    page = Path("out/report.html").read_text(encoding="utf-8")
+    assert "Report of tiny" in page
+    for selection in ("development", "test"):
+        assert f"Selection {selection}" in page
+    assert "source/test3_truth.csv" in page
