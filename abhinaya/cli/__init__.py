@@ -38,6 +38,7 @@ COMMANDS = {
     "train": "stages",
     "predict": "predict",
     "convert": "convert",
+    "relabel": "convert",
     "cross-validate": "stages",
     "ablate-recipe": "trials",
     "sweep": "trials",
