@@ -106,7 +106,7 @@ def _prepare_step(pipeline: Pipeline) -> Step:
     return Step(
         "prepare",
         entry.model_dump(mode="json"),
-        tuple(entry.transcripts.values()),
+        (*entry.transcripts.values(), *(p for p in [Path(entry.classes or "")] if p.is_file())),
         (pipeline.config.manifest_path,),
         lambda: run_prepare(entry, entry.out),
     )
@@ -380,7 +380,10 @@ def _submit_step(pipeline: Pipeline) -> Step:
     return Step(
         "submit",
         entry.model_dump(mode="json"),
-        (table, entry.names) if entry.names else (table,),
+        (
+            *((table, entry.names) if entry.names else (table,)),
+            *(p for p in [Path(entry.challenge or "")] if p.is_file()),
+        ),
         (out,),
         lambda: run_submit(table, out, entry),
     )

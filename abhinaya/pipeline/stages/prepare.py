@@ -58,10 +58,8 @@ class PrepareSettings(Settings):
     """EmoBox's folder of the corpus: the parts of one fold become the splits."""
     fold: int = Field(default=1, ge=1, exclude_if=lambda value: value == 1)
     """Which fold."""
-    splits: tuple[str, ...] = Field(
-        default=(),
-        exclude_if=lambda value: not value,
-        json_schema_extra={"metavar": "NAME", "flag": "--split"},
+    split: tuple[str, ...] = Field(
+        default=(), exclude_if=lambda value: not value, json_schema_extra={"metavar": "NAME"}
     )
     """hub, dataset: what to read, instead of everything; repeat it."""
     config: str | None = Field(
@@ -100,7 +98,7 @@ def run_prepare(settings: PrepareSettings, out: Path) -> Report:
         class_set=settings.classes or "",
         folds=settings.folds,
         fold=settings.fold,
-        splits=settings.splits,
+        splits=settings.split,
         config=settings.config,
         revision=settings.revision,
     )
