@@ -55,6 +55,7 @@ COMMANDS = {
     "submit": "stages",
     "run": "run",
     "export": "export",
+    "export-dataset": "export",
     "doctor": "doctor",
     "prompts": "prompts",
 }

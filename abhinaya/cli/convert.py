@@ -72,7 +72,7 @@ def relabel(
     as_json: AsJson = False,
     table_format: Format = TableFormat.TEXT,
 ) -> None:
-    """Restrict and map a manifest to a class set, and say what was merged and left out.
+    """Write a manifest for another class set, and say what was merged and left out.
 
     Rows without a label stay; rows whose class has no place are left out. Votes of merged classes
     are added. The shipped sets are in configs/classes/.

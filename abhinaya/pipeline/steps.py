@@ -106,7 +106,7 @@ def _prepare_step(pipeline: Pipeline) -> Step:
     return Step(
         "prepare",
         entry.model_dump(mode="json"),
-        (*entry.transcripts.values(), *(p for p in [Path(entry.classes or "")] if p.is_file())),
+        (*entry.transcripts.values(), *filter(Path.is_file, [Path(entry.classes or "")])),
         (pipeline.config.manifest_path,),
         lambda: run_prepare(entry, entry.out),
     )
@@ -380,10 +380,7 @@ def _submit_step(pipeline: Pipeline) -> Step:
     return Step(
         "submit",
         entry.model_dump(mode="json"),
-        (
-            *((table, entry.names) if entry.names else (table,)),
-            *(p for p in [Path(entry.challenge or "")] if p.is_file()),
-        ),
+        (table, *filter(None, [entry.names]), *filter(Path.is_file, [Path(entry.challenge or "")])),
         (out,),
         lambda: run_submit(table, out, entry),
     )

@@ -17,6 +17,7 @@ import soundfile
 from abhinaya.corpora import prepare_corpus
 from abhinaya.corpora.base import PrepareOptions
 from abhinaya.corpora.hub import rows as hub_rows
+from abhinaya.corpora.hub.export import export_data_set
 from abhinaya.data.transcripts import read_transcripts
 from abhinaya.errors import BadValueError, MissingFileError, ProblemsError, UnknownNameError
 
@@ -268,3 +269,62 @@ def test_state_of_an_import_is_plain_json(cameo: Path, tmp_path: Path) -> None:
     batch = json.loads((tmp_path / "out" / "import" / "cafe-00000.json").read_text())
     assert batch["ended"] is True
     assert len(batch["rows"]) == 5
+
+
+def corpus_in(folder: Path, write_wav: Callable[..., None]) -> Path:
+    for name in "abc":
+        write_wav(folder / "source" / f"{name}.wav")
+    (folder / "source" / "labels.csv").write_text(
+        "file,label,speaker,split,text,score,votes\na.wav,joy,1,train,hello,1.5,joy:2\n"
+        "b.wav,anger,2,dev-1,,2,\nc.wav,,2,,bye,,\n"
+    )
+    prepare_corpus("folder", folder / "source", folder / "corpus")
+    return folder / "corpus" / "manifest.parquet"
+
+
+def test_exported_corpus_is_a_data_set_and_comes_back(
+    tmp_path: Path, write_wav: Callable[..., None]
+) -> None:
+    manifest = corpus_in(tmp_path, write_wav)
+    (tmp_path / "p.csv").write_text(
+        "FileName,EmoClass,prob_anger,prob_joy\na.wav,joy,0.25,0.75\nb.wav,joy,0.5,0.5\n"
+    )
+    counts = export_data_set(
+        manifest, tmp_path / "out", predictions=[f"mine={tmp_path}/p.csv"], transcripts="human"
+    )
+    assert counts == {"train": 1, "dev_1": 1, "all": 1}
+    found = datasets.load_dataset(str(tmp_path / "out"), streaming=True)
+    row = next(iter(found["train"].cast_column("audio", datasets.Audio(decode=False))))
+    assert row["audio"]["bytes"] == (tmp_path / "source" / "a.wav").read_bytes()
+    assert (row["label"], row["mine"], row["mine_probs"]) == ("joy", "joy", [0.25, 0.75])
+    assert (row["text"], row["score"], row["speaker"]) == ("hello", "1.5", "1")
+    assert (
+        "Classes, the order of probabilities: anger, joy."
+        in (tmp_path / "out" / "README.md").read_text()
+    )
+
+    again = prepare_corpus("dataset", tmp_path / "out", tmp_path / "again").manifest.rows
+    by_name = again.set_index("utterance")
+    assert by_name.loc["b.wav", ["label", "split", "mine"]].tolist() == ["anger", "dev_1", "joy"]
+    # No split, in no table, without a label.
+    assert cells(by_name.loc[["c.wav"]], "split") == [None]
+    assert cells(by_name.loc[["c.wav"]], "mine") == [None]
+    assert cells(by_name.loc[["c.wav"]], "label") == [None]
+
+
+def test_export_lists_absent_audio_and_refuses_what_does_not_fit(
+    tmp_path: Path, write_wav: Callable[..., None]
+) -> None:
+    manifest = corpus_in(tmp_path, write_wav)
+    (tmp_path / "source" / "b.wav").unlink()
+    export_data_set(manifest, tmp_path / "out")
+    assert "b.wav,the audio file is absent" in (tmp_path / "out" / "problems.csv").read_text()
+    with pytest.raises(BadValueError, match=r"exists already\. Give another --out"):
+        export_data_set(manifest, tmp_path / "out")
+    (tmp_path / "p.csv").write_text("FileName,EmoClass\nz.wav,joy\n")
+    with pytest.raises(BadValueError, match=r"No row of the table 'p' is in the manifest"):
+        export_data_set(manifest, tmp_path / "o", predictions=[f"{tmp_path}/p.csv"])
+    (tmp_path / "p.csv").write_text("FileName,EmoClass\na.wav,joy\n")
+    with pytest.raises(ProblemsError, match=r"a column 'label' already; give NAME=TABLE"):
+        export_data_set(manifest, tmp_path / "o", predictions=[f"label={tmp_path}/p.csv"])
+    assert not (tmp_path / "o").exists()

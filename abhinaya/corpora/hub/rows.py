@@ -18,6 +18,7 @@ from abhinaya.corpora.base import (
 from abhinaya.corpora.hub.opening import Streams, find_columns, open_streams
 from abhinaya.corpora.mould import SOUNDS
 from abhinaya.data.labels import EmotionSet
+from abhinaya.data.manifest import ALL
 from abhinaya.data.manifest_cells import known_or_none
 from abhinaya.data.problems import Problem
 from abhinaya.data.transcripts import HUMAN
@@ -46,7 +47,7 @@ def import_data_set(
     Our columns are `audio`, `label`, `utterance` (else the name of the sound), `text`, which
     becomes the human transcript, `speaker` and the others of a manifest; `corpus` names a column
     whose word is put before the speaker's, so that a collection has no speaker twice. Columns of
-    text and numbers that are none of ours are kept. Splits keep their names.
+    text and numbers that are none of ours are kept. Splits keep their names; `all` is none.
 
     Args:
         facts: of hub or disk.
@@ -94,7 +95,7 @@ def import_data_set(
 
 
 def _begin(state: Path, asked: Mapping[str, Any]) -> None:
-    """Forget the batches of another import."""
+    """Remove the batches of another import, and keep what is asked for now."""
     settings = state / "settings.json"
     if settings.is_file() and read_json_object(settings) != asked:
         shutil.rmtree(state)
@@ -165,7 +166,7 @@ def _row(
     base = str(given) if given else PureWindowsPath(path).name or f"{len(names):06d}"
     utterance = base if base not in names else f"{split}/{len(names):06d}-{base}"
     names.add(utterance)
-    row: dict[str, Any] = {"utterance": utterance, "split": split}
+    row: dict[str, Any] = {"utterance": utterance, "split": None if split == ALL else split}
     label = entry[columns["label"]]
     classes = getattr(features[columns["label"]], "names", None)
     row["label"] = classes[label] if classes and isinstance(label, int) and label >= 0 else label
