@@ -16,7 +16,7 @@ from abhinaya.data.predictions import PredictionTable, read_tables
 from abhinaya.data.problems import PROBLEMS, Problem, write_problems
 from abhinaya.data.transcripts import read_transcripts, transcripts_path
 from abhinaya.errors import BadValueError, ProblemsError, list_some
-from abhinaya.files import atomic_folder, write_text
+from abhinaya.files import atomic_folder, sole_outputs, write_text
 from abhinaya.progress import progress
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ _TEXTS = ("utterance", "label", "speaker", "gender", "language", "recording")
 _NUMBERS = ("duration_s", "turn", "arousal", "valence", "dominance")
 
 
+@sole_outputs("out")
 def export_data_set(
     path: Path,
     out: Path,

@@ -56,7 +56,7 @@ def open_streams(name: str, options: PrepareOptions, *, is_local: bool) -> Strea
     import datasets
     from datasets import IterableDataset
 
-    logging.getLogger("datasets").setLevel(logging.ERROR)
+    logging.getLogger("datasets").setLevel(logging.CRITICAL)  # it raises what it logs
     folder = Path(name)
     try:
         if is_local and (folder / "dataset_dict.json").is_file():
@@ -78,7 +78,7 @@ def open_streams(name: str, options: PrepareOptions, *, is_local: bool) -> Strea
             f"{name!r} is no data set of the library datasets: {_line(err)}.{holds} Give its name "
             "on the hub, a save_to_disk folder, a folder of Parquet files or an audiofolder."
         ) from err
-    except (OSError, ValueError) as err:  # refusals of the hub are of many kinds
+    except Exception as err:  # refusals of the hub, and of damaged files, are of many kinds
         raise BadValueError(
             f"The data set {name!r} cannot be opened: {_line(err)}. Look at its page for its name, "
             "its configs (--config) and whether it wants a login (hf auth login)."

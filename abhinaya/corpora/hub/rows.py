@@ -18,11 +18,11 @@ from abhinaya.corpora.base import (
 from abhinaya.corpora.hub.opening import Streams, find_columns, open_streams
 from abhinaya.corpora.mould import SOUNDS
 from abhinaya.data.labels import EmotionSet
-from abhinaya.data.manifest import ALL
+from abhinaya.data.manifest import ALL, MANIFEST
 from abhinaya.data.manifest_cells import known_or_none
 from abhinaya.data.problems import Problem
 from abhinaya.data.transcripts import HUMAN
-from abhinaya.errors import BadValueError
+from abhinaya.errors import AbhinayaError, BadValueError, shorten
 from abhinaya.files import atomic_path, read_json_object, write_json
 from abhinaya.progress import progress
 
@@ -34,6 +34,7 @@ __all__ = ["import_data_set"]
 BATCH = 200
 """Rows between two points at which a killed import goes on."""
 
+_STATE = "import"
 _MAGIC = {b"RIFF": ".wav", b"fLaC": ".flac", b"OggS": ".ogg", b"FORM": ".aiff"}
 _CLEANERS = {"speaker": known_or_none, "gender": gender_or_none, "language": known_or_none}
 _SPECIAL = ("audio", "label", "utterance", "text", "corpus", "split")
@@ -57,11 +58,29 @@ def import_data_set(
 
     Raises:
         ProblemsError: if columns are missing, or names are repeated.
-        BadValueError: if there are no labels.
+        BadValueError: if there are no labels, or the data cannot be read.
     """
+    try:
+        return _import(facts, name, options, is_local=is_local)
+    except Exception as err:
+        if is_local and not (options.out.parent / MANIFEST).exists():
+            # The data are at fault, and the same next time; the hub may only be out of reach.
+            shutil.rmtree(options.out.parent / _STATE, ignore_errors=True)
+            shutil.rmtree(options.out, ignore_errors=True)
+        if isinstance(err, AbhinayaError):
+            raise
+        # A damaged file comes out as whatever the library trips over.
+        what = shorten(" ".join(str(err).split()), 300)[1:-1].rstrip(".")
+        raise BadValueError(
+            f"The data set {name!r} cannot be read: {type(err).__name__}: {what}. Fetch it again, "
+            "or run the same command again where the hub was out of reach: it goes on."
+        ) from err
+
+
+def _import(facts: CorpusFacts, name: str, options: PrepareOptions, *, is_local: bool) -> Prepared:
     streams = open_streams(name, options, is_local=is_local)
     columns = find_columns(streams.features, options.columns, name)
-    state = options.out.parent / "import"
+    state = options.out.parent / _STATE
     asked = {
         "name": name,
         "config": options.config,
