@@ -56,7 +56,7 @@ _BELONGS_TO = {
     "columns": ("folder", "hub", "dataset"),
     "text_source": ("msp-podcast-lists",),
     "secondary": ("msp-podcast",),
-    "splits": ("hub", "dataset"),
+    "split": ("hub", "dataset"),
     "config": ("hub", "dataset"),
     "revision": ("hub",),
 }

@@ -98,7 +98,7 @@ class PrepareOptions:
         class_set: how messages call it.
         folds: EmoBox's files of folds, whose parts become the splits; None keeps the corpus' own.
         fold: which of them.
-        splits: of a data set: which to read; none means all.
+        split: of a data set: which to read; none means all.
         config: of a data set that has several.
         revision: of a data set on the hub.
     """
@@ -115,7 +115,7 @@ class PrepareOptions:
     class_set: str = ""
     folds: Path | None = None
     fold: int = 1
-    splits: tuple[str, ...] = ()
+    split: tuple[str, ...] = ()
     config: str | None = None
     revision: str | None = None
 

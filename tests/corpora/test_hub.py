@@ -111,10 +111,10 @@ def test_collection_becomes_a_manifest_with_sound(
 
 
 def test_chosen_splits_are_read_alone(cameo: Path, tmp_path: Path) -> None:
-    options = PrepareOptions(columns=COLUMNS, splits=("nemo",))
+    options = PrepareOptions(columns=COLUMNS, split=("nemo",))
     manifest = prepare_corpus("dataset", cameo, tmp_path / "out", options).manifest
     assert manifest.splits == ["nemo"]
-    options = PrepareOptions(columns=COLUMNS, splits=("nem",))
+    options = PrepareOptions(columns=COLUMNS, split=("nem",))
     with pytest.raises(UnknownNameError, match=r"'nem'\. Did you mean 'nemo'\? Known: cafe, nemo"):
         prepare_corpus("dataset", cameo, tmp_path / "out2", options)
 

@@ -83,10 +83,10 @@ def open_streams(name: str, options: PrepareOptions, *, is_local: bool) -> Strea
             f"The data set {name!r} cannot be opened: {_line(err)}. Look at its page for its name, "
             "its configs (--config) and whether it wants a login (hf auth login)."
         ) from err
-    for split in options.splits:
+    for split in options.split:
         if split not in streams:
             raise UnknownNameError(f"split of {name!r}", split, streams)
-    wanted = {split: streams[split] for split in options.splits or streams}
+    wanted = {split: streams[split] for split in options.split or streams}
     first = next(iter(wanted.values()))
     if first.features is None:
         first = first._resolve_features()

@@ -98,7 +98,7 @@ def run_prepare(settings: PrepareSettings, out: Path) -> Report:
         class_set=settings.classes or "",
         folds=settings.folds,
         fold=settings.fold,
-        splits=settings.split,
+        split=settings.split,
         config=settings.config,
         revision=settings.revision,
     )
