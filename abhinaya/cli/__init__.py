@@ -34,7 +34,13 @@ from abhinaya.stopping.neighbours import check_neighbours, forsake_neighbours
 __all__ = ["COMMANDS", "TASKS", "app", "main"]
 
 TASKS: dict[str, dict[str, str]] = {
-    "Corpora": {"prepare": "stages", "transcribe": "stages", "score-asr": "score_asr"},
+    "Corpora": {
+        "prepare": "stages",
+        "relabel": "convert",
+        "export-dataset": "export",
+        "transcribe": "stages",
+        "score-asr": "score_asr",
+    },
     "Train and predict": {
         "train": "stages",
         "predict": "predict",

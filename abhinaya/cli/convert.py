@@ -1,4 +1,4 @@
-"""`abhinaya convert`."""
+"""`abhinaya convert` and `relabel`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from abhinaya.cli.options import AsJson, Format, read_pairs
 from abhinaya.cli.tables import TableFormat, show_table
 from abhinaya.files import sole_outputs
 
-__all__ = ["convert"]
+__all__ = ["convert", "relabel"]
 
 
 @sole_outputs("out")
@@ -60,6 +60,32 @@ def convert(
     show_table(
         list(counts),
         [list(counts.values())],
+        title=str(out),
+        as_json=as_json,
+        table_format=table_format,
+    )
+
+
+def relabel(
+    manifest: Annotated[Path, typer.Argument(help="Manifest of the corpus.")],
+    classes: Annotated[
+        str, typer.Option(metavar="NAME|FILE", help="4, 6, 7, 8, poleval2025, or a YAML file.")
+    ],
+    out: Annotated[Path, typer.Option(help="Another folder, for the new manifest.")],
+    as_json: AsJson = False,
+    table_format: Format = TableFormat.TEXT,
+) -> None:
+    """Write a manifest for another class set, and say what was merged and left out.
+
+    Rows without a label stay; rows whose class has no place are left out. Votes of merged classes
+    are added. The shipped sets are in configs/classes/.
+    """
+    from abhinaya.corpora.class_sets import find_class_set, relabel_corpus
+
+    placed = relabel_corpus(manifest, find_class_set(classes), name=classes, out=out)
+    show_table(
+        ["label", "rows", "becomes"],
+        [[entry.label, entry.n_rows, entry.becomes or "left out"] for entry in placed],
         title=str(out),
         as_json=as_json,
         table_format=table_format,

@@ -1,4 +1,4 @@
-"""`abhinaya export`."""
+"""`abhinaya export` and `export-dataset`."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Annotated, Literal
 
 import typer
 
-from abhinaya.cli.options import AsJson, Format, Overrides
-from abhinaya.cli.tables import TableFormat, show_report
+from abhinaya.cli.options import AsJson, AudioRoot, Format, Overrides
+from abhinaya.cli.tables import TableFormat, show_report, show_table
 
-__all__ = ["export"]
+__all__ = ["export", "export_dataset"]
 
 
 def export(
@@ -49,3 +49,41 @@ def export(
         source, out, checkpoint=checkpoint, quantize=quantize, overrides=overrides or []
     )
     show_report(report, as_json=as_json, table_format=table_format)
+
+
+def export_dataset(
+    manifest: Annotated[Path, typer.Argument(help="Manifest of the corpus.")],
+    out: Annotated[Path, typer.Option(help="Folder to write; it must not exist.")],
+    predictions: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TABLE", help="Table, or NAME=TABLE, that becomes columns."),
+    ] = None,
+    transcripts: Annotated[
+        str | None, typer.Option(metavar="SOURCE", help="Transcripts that become the column text.")
+    ] = None,
+    audio_root: AudioRoot = None,
+    as_json: AsJson = False,
+    table_format: Format = TableFormat.TEXT,
+) -> None:
+    """Write a corpus as a data set of the library datasets: Parquet with sound, and a card.
+
+    Predictions are columns, with probabilities where there are some. datasets.load_dataset reads
+    the folder, the hub takes it as it is, and prepare dataset makes a manifest of it again.
+    Mind the licence of the corpus.
+    """
+    from abhinaya.corpora.hub.export import export_data_set
+
+    counts = export_data_set(
+        manifest,
+        out,
+        predictions=predictions or (),
+        transcripts=transcripts,
+        audio_root=audio_root,
+    )
+    show_table(
+        ["split", "rows"],
+        [[split, n_rows] for split, n_rows in counts.items()],
+        title=str(out),
+        as_json=as_json,
+        table_format=table_format,
+    )

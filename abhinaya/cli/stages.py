@@ -346,7 +346,8 @@ def submit(
 ) -> None:
     """Write a checked submission, or record its score.
 
-    The file holds exactly the expected names and labels out of the emotion set, or with --task
+    The file holds exactly the expected names and labels out of the emotion set, written as the
+    challenge wants it (configs/challenges/, or a YAML file of your own), or with --task
     attributes EmoAct, EmoVal and EmoDom in [1, 7], or is not written.
     The ledger submissions.jsonl beside it keeps date, digest, tables and score.
 
@@ -375,3 +376,5 @@ def submit(
         return
     ((_, n_rows, digest),) = report.rows
     typer.echo(f"Wrote {n_rows} rows to {out} (sha256 {digest}).")
+    if report.remark:
+        typer.echo(report.remark)

@@ -18,18 +18,21 @@ from abhinaya.files import sole_writer
 
 if TYPE_CHECKING:
     from abhinaya.corpora.base import CorpusFacts, Prepared, PrepareOptions
+    from abhinaya.corpora.class_sets import Placed
 
 __all__ = ["CORPORA", "Corpus", "load_corpus", "prepare_corpus"]
 
 CORPORA = {
     "cafe": "abhinaya.corpora.named.cafe",
     "crema-d": "abhinaya.corpora.named.crema_d",
+    "dataset": "abhinaya.corpora.hub.dataset",
     "emns": "abhinaya.corpora.listed.emns",
     "emodb": "abhinaya.corpora.emodb",
     "emozionalmente": "abhinaya.corpora.listed.emozionalmente",
     "enterface": "abhinaya.corpora.named.enterface",
     "esd": "abhinaya.corpora.named.esd",
     "folder": "abhinaya.corpora.folder",
+    "hub": "abhinaya.corpora.hub.hub",
     "iemocap": "abhinaya.corpora.listed.iemocap",
     "jl-corpus": "abhinaya.corpora.named.jl_corpus",
     "meld": "abhinaya.corpora.meld",
@@ -48,6 +51,16 @@ CORPORA = {
     "urdu": "abhinaya.corpora.named.urdu",
 }
 """Module of every corpus."""
+
+_BELONGS_TO = {
+    "columns": ("folder", "hub", "dataset"),
+    "text_source": ("msp-podcast-lists",),
+    "secondary": ("msp-podcast",),
+    "split": ("hub", "dataset"),
+    "config": ("hub", "dataset"),
+    "revision": ("hub",),
+}
+"""Option -> the corpora that know it."""
 
 
 class Corpus(Protocol):
@@ -99,6 +112,8 @@ def prepare_corpus(
     # Late, because these load pandas and the command line wants only the names.
     from abhinaya.corpora.audio_audit import measure_audio
     from abhinaya.corpora.base import Prepared, PrepareOptions, move_root
+    from abhinaya.corpora.class_sets import left_out, relabel
+    from abhinaya.corpora.folds import split_by_folds
     from abhinaya.corpora.transcript_csv import read_transcript_csv
     from abhinaya.data.manifest import MANIFEST, write_manifest
     from abhinaya.data.problems import PROBLEMS, write_problems
@@ -106,16 +121,18 @@ def prepare_corpus(
 
     options = replace(options or PrepareOptions(), out=Path(out) / "audio")
     corpus = load_corpus(name)
-    belongs_to = {"columns": "folder", "text_source": "msp-podcast-lists"}
-    belongs_to["secondary"] = "msp-podcast"
-    for option, its_corpus in belongs_to.items():
-        if name != its_corpus and getattr(options, option) != getattr(PrepareOptions(), option):
-            raise BadValueError(f"{option} is for the corpus {its_corpus}, not for {name}.")
-    if not Path(source).exists():
+    for option, its_corpora in _BELONGS_TO.items():
+        is_given = getattr(options, option) != getattr(PrepareOptions(), option)
+        if name not in its_corpora and is_given:
+            owner = " or ".join(its_corpora)
+            raise BadValueError(f"{option} is for the corpus {owner}, not for {name}.")
+    if name != "hub" and not Path(source).exists():
         raise MissingFileError(
             f"There is no {str(source)!r} to prepare {name} from. Give the corpus as published."
         )
     place = Path(os.path.relpath(os.path.realpath(source), os.path.realpath(out))).as_posix()
+    if name == "hub":
+        place = Path(source).as_posix()  # its name there
     _require_same_corpus(Path(out), name, place)
     prepared = corpus.prepare(Path(source), options)
     manifest, problems = prepared.manifest, set(prepared.problems)
@@ -123,11 +140,20 @@ def prepare_corpus(
     texts = list(prepared.transcripts)
     for name_of_source, file in options.transcripts.items():
         texts += read_transcript_csv(file, name_of_source, utterances)
+    placed: list[Placed] = []
+    if options.folds is not None:
+        manifest, found = split_by_folds(manifest, options.folds, options.fold)
+        problems |= set(found)
+    if options.classes is not None:
+        manifest, placed = relabel(manifest, options.classes, corpus.FACTS.common)
+        problems |= set(left_out(placed, options.class_set))
+        kept = set(manifest.rows["utterance"])
+        texts = [row for row in texts if row["utterance"] in kept]
     if options.check_audio:
         manifest, found = measure_audio(manifest)
         problems |= set(found)
     manifest = replace(manifest, facts={**manifest.facts, "source": place})
-    prepared = Prepared(move_root(manifest, Path(out)), texts, sorted(problems))
+    prepared = Prepared(move_root(manifest, Path(out)), texts, sorted(problems), placed)
     sources = [*options.transcripts, options.text_source]
     with sole_writer(transcripts_path(Path(out)), "--out", waits=True):
         _write_texts(texts, sources, transcripts_path(Path(out)))

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PureWindowsPath
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pandas as pd
 
@@ -20,6 +20,9 @@ from abhinaya.data.manifest import Manifest, make_manifest
 from abhinaya.data.problems import Problem
 from abhinaya.data.transcripts import HUMAN
 from abhinaya.errors import BadValueError, ProblemsError
+
+if TYPE_CHECKING:
+    from abhinaya.corpora.class_sets import ClassSet, Placed
 
 __all__ = [
     "CorpusFacts",
@@ -91,6 +94,13 @@ class PrepareOptions:
         columns: folder corpus: our column -> what the table calls it, such as file -> filename.
         out: folder of the manifest, below which a corpus may write `audio/`: clips that are
             published within long recordings or in tables.
+        classes: the class set that the manifest is restricted to; None keeps the corpus' own.
+        class_set: how messages call it.
+        folds: EmoBox's files of folds, whose parts become the splits; None keeps the corpus' own.
+        fold: which of them.
+        split: of a data set: which to read; none means all.
+        config: of a data set that has several.
+        revision: of a data set on the hub.
     """
 
     check_audio: bool = True
@@ -101,6 +111,13 @@ class PrepareOptions:
     secondary: bool = False
     columns: Mapping[str, str] = field(default_factory=dict)
     out: Path = Path()
+    classes: ClassSet | None = None
+    class_set: str = ""
+    folds: Path | None = None
+    fold: int = 1
+    split: tuple[str, ...] = ()
+    config: str | None = None
+    revision: str | None = None
 
     def __post_init__(self) -> None:
         if self.balanced_per_class < 1:
@@ -122,11 +139,13 @@ class Prepared:
         manifest: the rows.
         transcripts: dictionaries with `utterance`, `source` and `text`.
         problems: what could not be used or is not as expected.
+        placed: what became of each label in another class set.
     """
 
     manifest: Manifest
     transcripts: list[dict[str, Any]] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
+    placed: list[Placed] = field(default_factory=list)
 
 
 def read_csv_text(path: Path) -> pd.DataFrame:

@@ -1,8 +1,9 @@
-"""MELD: dialogues of the television series Friends in seven emotions; the texts alone.
+"""MELD: dialogues of the television series Friends in seven emotions.
 
-Read are the three CSV files as published. The sound would have to be cut out of films, so the
-manifest has none, and members that read transcripts can be tried on it. The main characters speak
-in all three splits: no score on them is one of unseen speakers.
+Read are the three CSV files as published. The sound is published as films: taken out of them under
+the same names, `train_splits/dia0_utt3.wav` or .flac, it is read too; without it the manifest has
+none, and members that read transcripts can be tried on it. The main characters speak in all three
+splits: no score on them is one of unseen speakers.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from abhinaya.corpora.base import CorpusFacts, Prepared, PrepareOptions, build_manifest, names_in
+from abhinaya.corpora.mould import FILMS, SOUNDS
 from abhinaya.data.labels import EmotionSet
 from abhinaya.data.problems import Problem
 from abhinaya.data.transcripts import HUMAN
@@ -43,6 +45,11 @@ _FILES = {
     "train": "train_sent_emo.csv",
     "development": "dev_sent_emo.csv",
     "test": "test_sent_emo.csv",
+}
+_SOUND_FOLDERS = {
+    "train": "train_splits",
+    "development": "dev_splits_complete",
+    "test": "output_repeated_splits_test",
 }
 # The files alone, a checkout of the repository, and the archive with the films.
 _FOLDERS = (".", "data/MELD", "MELD.Raw")
@@ -78,14 +85,13 @@ def prepare(source: Path, options: PrepareOptions) -> Prepared:
 
     Args:
         source: the folder with the CSV files, or a checkout of the published repository.
-        options: see `PrepareOptions`; there is no audio to look at.
+        options: see `PrepareOptions`; without audio wanted, none is looked for.
 
     Raises:
         MissingFileError: if none of the files is there; one that lacks is a problem.
         ProblemsError: if columns are missing, rows have too few or too many cells or no whole
             numbers for dialogue and utterance, or a file has no rows; all of it at once.
     """
-    del options
     files = _find_files(source)
     problems = [
         Problem(_FILES[split], f"there is no such file; the split {split} has no rows")
@@ -103,6 +109,8 @@ def prepare(source: Path, options: PrepareOptions) -> Prepared:
             reason = f"{len(kept)} of {N_PUBLISHED[split]} utterances are listed"
             problems.append(Problem(_FILES[split], reason))
         rows += kept
+    if options.check_audio:
+        _add_sounds(source, rows, problems)
     transcripts = [
         {"utterance": row["utterance"], "source": HUMAN, "text": row.pop("text")} for row in rows
     ]
@@ -204,6 +212,30 @@ def _rows_of(
             "text": text,
         }
     return list(rows.values())
+
+
+def _add_sounds(source: Path, rows: list[dict[str, Any]], problems: list[Problem]) -> None:
+    """Give rows the sound of their name, below the folder of their split."""
+    by_name = {row["utterance"]: row for row in rows}
+    n_films, unused, found = 0, [], set()
+    for split, name in _SOUND_FOLDERS.items():
+        for file in sorted(file for folder in source.rglob(name) for file in folder.iterdir()):
+            utterance, ending = f"{split}_{file.stem}", file.suffix.lower()
+            n_films += ending in FILMS
+            if ending in SOUNDS and utterance in by_name:
+                by_name[utterance]["audio"] = file.relative_to(source).as_posix()
+                found.add(utterance)
+            elif ending in SOUNDS:
+                unused.append(Problem(file.name, f"in no row of {_FILES[split]}; left out"))
+    if found:
+        silent = [name for name in by_name if name not in found]
+        problems += [*unused, *(Problem(name, "there is no sound of it") for name in silent)]
+    elif n_films:
+        reason = (
+            f"{n_films} films, but no sound: the texts alone are read; take the sound out, each "
+            "with: ffmpeg -i dia0_utt0.mp4 -vn -ac 1 -ar 16000 dia0_utt0.wav"
+        )
+        problems.append(Problem("meld", reason))
 
 
 def _repair(text: str) -> str:

@@ -118,7 +118,9 @@ def from_names(
 
 def list_sounds(facts: CorpusFacts, source: Path) -> tuple[list[str], list[Problem]]:
     """List all sound files below a folder, relative to it and sorted, and what else there is."""
-    sounds, others, problems = [], [], []
+    sounds: list[str] = []
+    others: list[str] = []
+    problems: list[Problem] = []
     for parent, subfolders, names in os.walk(source):
         subfolders.sort()
         relative = Path(os.path.relpath(parent, source))

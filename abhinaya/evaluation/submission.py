@@ -10,11 +10,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
@@ -36,9 +34,9 @@ from abhinaya.errors import (
     BadValueError,
     MissingFileError,
     ProblemsError,
-    UnknownNameError,
     list_some,
 )
+from abhinaya.evaluation.challenges import CHALLENGES, Challenge, Layout, find_challenge
 from abhinaya.evaluation.submission_checks import find_attributes, find_problems
 from abhinaya.files import parse_json, read_text, sole_writer, write_csv, write_text
 
@@ -61,51 +59,6 @@ Task = Literal["classes", "attributes"]
 """What a submission predicts."""
 
 
-@dataclass(frozen=True)
-class Challenge:
-    """What one challenge accepts.
-
-    Args:
-        name: as given to `--challenge`.
-        n_rows: number of test utterances.
-        emotions: classes that may be predicted.
-        names: the expected file names in order; None where their numbering is not public.
-    """
-
-    name: str
-    n_rows: int
-    emotions: EmotionSet = MSP_PODCAST
-    names: tuple[str, ...] | None = None
-
-
-# Interspeech 2025, SER in Naturalistic Conditions, task 1: the test set of 3,200 clips.
-_IS2025 = Challenge(
-    "is2025",
-    n_rows=3_200,
-    names=tuple(f"MSP-PODCAST_test3_{number:04d}.wav" for number in range(1, 3_201)),
-)
-
-# Odyssey 2024, Speech Emotion Recognition Challenge: 2,347 clips out of the corpus, whose names
-# only holders of the corpus know.
-_ODYSSEY2024 = Challenge("odyssey2024", n_rows=2_347)
-
-CHALLENGES: Mapping[str, Challenge] = MappingProxyType(
-    {challenge.name: challenge for challenge in (_IS2025, _ODYSSEY2024)}
-)
-"""Challenges by name."""
-
-
-def find_challenge(name: str) -> Challenge:
-    """Find the challenge of that name.
-
-    Raises:
-        UnknownNameError: if there is none.
-    """
-    if name not in CHALLENGES:
-        raise UnknownNameError("challenge", name, CHALLENGES)
-    return CHALLENGES[name]
-
-
 def expected_names(
     challenge: Challenge | None, names_file: Path | None = None, *, selection: str = ALL
 ) -> Sequence[str]:
@@ -125,7 +78,8 @@ def expected_names(
         if challenge is None or challenge.names is None:
             what = "No challenge was given"
             if challenge is not None:
-                what = f"{challenge.name!r} publishes no names of its {challenge.n_rows:,} clips"
+                number = f" {challenge.n_rows:,}" if challenge.n_rows else ""
+                what = f"{challenge.name!r} publishes no names of its{number} clips"
             raise BadValueError(
                 f"{what}, so the expected names are unknown. Give them with --names FILE: one name "
                 f"per line, a CSV with the column {FILE_COLUMN}, or a manifest."
@@ -137,10 +91,11 @@ def expected_names(
         raise ProblemsError(
             str(names_file), [f"{len(repeated)} names appear more than once: {list_some(repeated)}"]
         )
-    if challenge is not None and len(names) != challenge.n_rows:
+    n_rows = None if challenge is None else challenge.n_rows
+    if challenge is not None and n_rows is not None and len(names) != n_rows:
         raise BadValueError(
             f"{str(names_file)!r} names {len(names):,} utterances, but {challenge.name!r} has "
-            f"{challenge.n_rows:,}. Give the names of its test set, or leave out --challenge."
+            f"{n_rows:,}. Give the names of its test set, or leave out --challenge."
         )
     return names
 
@@ -153,6 +108,7 @@ def write_submission(
     emotions: EmotionSet | None = MSP_PODCAST,
     challenge: str | None = None,
     task: Task = "classes",
+    layout: Layout | None = None,
 ) -> str:
     """Write a submission and its line in the ledger; return the file's SHA-256.
 
@@ -163,21 +119,24 @@ def write_submission(
         emotions: classes that may be predicted; None takes those of the table, which a CSV lacks.
         challenge: kept in the ledger.
         task: `attributes` submits arousal, valence and dominance, the classes do not count then.
+        layout: how classes are written; None is a CSV `FileName,EmoClass`.
 
     Raises:
-        BadValueError: if `out` does not end in .csv, or the table has no attributes.
+        BadValueError: if `out` has not the ending of the layout, or the table has no attributes.
         ClassOrderError: if the table has another class order than `emotions`.
         ProblemsError: if a name is missing, extra or repeated, or a row has no label out of the
             set, or no attribute in [1, 7]; nothing is written then.
     """
-    if out.suffix != ".csv":
-        raise BadValueError(f"The submission {str(out)!r} must end in .csv.")
+    layout = layout or Layout()
+    ending = ".csv" if task == "attributes" else layout.ending
+    if out.suffix != ending:
+        raise BadValueError(f"The submission {str(out)!r} must end in {ending}.")
     if task == "attributes":
         values, tables = find_attributes(source, names)
         write = partial(_write_attributes, out, names, values)
     else:
         labels, tables = _labels_of(source, names, emotions)
-        write = partial(write_labels, out, Texts(names), labels)
+        write = partial(_write_classes, out, Texts(names), labels, layout)
     with sole_writer(out.parent / LEDGER_NAME, "--out", waits=True):
         entries = read_ledger(out.parent)  # a damaged one is refused before anything is written
         write()
@@ -304,6 +263,21 @@ def _read_names(path: Path, selection: str) -> Texts:
         raise MissingFileError(f"There is no file of names {str(path)!r}. Correct the path.")
     lines = (line.strip() for line in read_text(path).splitlines())
     return Texts(line for line in lines if line)
+
+
+def _write_classes(path: Path, names: Texts, labels: Texts, layout: Layout) -> None:
+    if layout == Layout():
+        write_labels(path, names, labels)
+        return
+    columns = (
+        {layout.label: labels}
+        if layout.file is None
+        else {layout.file: names, layout.label: labels}
+    )
+    rows = [tuple(columns)] if layout.header else []
+    rows += list(zip(*columns.values(), strict=True))
+    sign = "\t" if layout.ending == ".tsv" else ","
+    write_text(path, "".join(sign.join(map(str, row)) + "\n" for row in rows))
 
 
 def _write_attributes(path: Path, names: Sequence[str], values: NDArray[np.float32]) -> None:

@@ -134,7 +134,7 @@ def _check_corpus(entry: PrepareEntry) -> None:
     from abhinaya.corpora import load_corpus
 
     load_corpus(entry.corpus)
-    if not entry.source.exists():
+    if entry.corpus != "hub" and not entry.source.exists():
         raise MissingFileError(
             f"There is no {str(entry.source)!r} to prepare {entry.corpus} from. Give the corpus as "
             "published."

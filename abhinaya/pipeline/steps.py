@@ -83,7 +83,7 @@ def _prepare_step(pipeline: Pipeline) -> Step:
     return Step(
         "prepare",
         entry.model_dump(mode="json"),
-        tuple(entry.transcripts.values()),
+        (*entry.transcripts.values(), *filter(Path.is_file, [Path(entry.classes or "")])),
         (pipeline.config.manifest_path,),
         lambda: run_prepare(entry, entry.out),
     )
@@ -357,7 +357,7 @@ def _submit_step(pipeline: Pipeline) -> Step:
     return Step(
         "submit",
         entry.model_dump(mode="json"),
-        (table, entry.names) if entry.names else (table,),
+        (table, *filter(None, [entry.names]), *filter(Path.is_file, [Path(entry.challenge or "")])),
         (out,),
         lambda: run_submit(table, out, entry),
     )

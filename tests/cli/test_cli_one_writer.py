@@ -27,6 +27,8 @@ WRITING = {
     "submit": ("a.csv", "--out", "out.csv"),
     "convert": ("a.csv", "--out", "out.csv"),
     "export": ("run", "--out", "out"),
+    "export-dataset": ("m.parquet", "--out", "out"),
+    "relabel": ("m.parquet --classes 4", "--out", "out"),
     "preview": (
         "members/wavlm.yaml a.wav data.manifest=m audio.augment.gain.probability=1 "
         "audio.augment.gain.range=[1,2]",

@@ -3,11 +3,22 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 
 from abhinaya.data.manifest import read_manifest
 from abhinaya.data.transcripts import read_transcripts
 from abhinaya.demo.corpus.release import write_corpus
+
+
+@pytest.fixture
+def write_noise():
+    def write(path: Path, seed: int) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, np.random.default_rng(seed).uniform(-0.1, 0.1, 1_600), 16_000)
+
+    return write
 
 
 @pytest.fixture(scope="module")
@@ -119,3 +130,57 @@ def test_prepare_shows_a_corpus_without_splits(run_cli, tmp_path):
     assert result.code == 0, result.err
     # selection, rows, hours, speakers, L, W, no label
     assert result.out.splitlines()[-1].split() == ["all", "3", "0.0000", "2", "2", "1", "0"]
+
+
+def test_corpus_of_the_field_in_four_classes_and_a_fold_of_emobox(run_cli, tmp_path, write_noise):
+    # Emotions 02 to 05 are calm, happy, sad, angry; actor 12 is a woman.
+    for idx, code in enumerate(("02", "03", "04", "05")):
+        write_noise(tmp_path / "source" / f"03-01-{code}-01-01-01-12.wav", seed=idx)
+    entries = {
+        f"ravdess-{code}": {"wav": f"downloads/ravdess/Actor_12/03-01-{code}-01-01-01-12.wav"}
+        for code in ("03", "04", "05")
+    }
+    (tmp_path / "ravdess_test_fold_2.json").write_text(json.dumps(entries))
+    arguments = ["prepare", "ravdess", tmp_path / "source", "--classes", "4"]
+    arguments += ["--folds", tmp_path, "--fold", 2, "--out", tmp_path / "out"]
+    result = run_cli(*arguments)
+    assert result.code == 0, result.err
+    assert "1 calm left out; 1 happy are H; 1 sad are S; 1 angry are A" in result.out
+    manifest = read_manifest(tmp_path / "out" / "manifest.parquet")
+    assert manifest.rows["label"].tolist() == ["H", "S", "A"]
+    assert manifest.splits == ["test"]
+
+    again = ["relabel", tmp_path / "out" / "manifest.parquet", "--classes", "poleval2025"]
+    result = run_cli(*again, "--out", tmp_path / "words", "--json")
+    assert result.code == 0, result.err
+    assert [row["becomes"] for row in json.loads(result.out)] == ["anger", "happiness", "sadness"]
+
+
+def test_export_dataset_tells_its_splits_and_prepare_reads_it(run_cli, tmp_path, write_noise):
+    for idx, code in enumerate(("03", "05")):
+        write_noise(tmp_path / "source" / f"03-01-{code}-01-01-01-12.wav", seed=idx)
+    run_cli("prepare", "ravdess", tmp_path / "source", "--out", tmp_path / "out")
+    arguments = ["export-dataset", tmp_path / "out" / "manifest.parquet"]
+    result = run_cli(*arguments, "--out", tmp_path / "data", "--json")
+    assert result.code == 0, result.err
+    assert json.loads(result.out) == [{"split": "all", "rows": 2}]
+    arguments = [
+        "prepare",
+        "dataset",
+        tmp_path / "data",
+        "--split",
+        "all",
+        "--out",
+        tmp_path / "in",
+    ]
+    assert run_cli(*arguments).code == 0
+    rows = read_manifest(tmp_path / "i" / "manifest.parquet").rows
+    assert rows["label"].tolist() == ["happy", "angry"]
+
+
+def test_option_of_another_corpus_is_refused(run_cli, tmp_path):
+    (tmp_path / "source").mkdir()
+    arguments = ["prepare", "ravdess", tmp_path / "source", "--out", tmp_path / "out"]
+    result = run_cli(*arguments, "--split", "train")
+    assert result.code == 1
+    assert "split is for the corpus hub or dataset, not for ravdess." in result.err

@@ -154,3 +154,17 @@ def test_pavoque_of_a_damaged_list_raises(made: Made) -> None:
     (source / "pavoque-angry.yaml").write_text("- prompt: a0001\n")
     with pytest.raises(Exception, match=r"is no list of sentences, expected .* end, prompt, start"):
         load_corpus("pavoque").prepare(source, PrepareOptions())
+
+
+def test_table_of_the_docs_has_the_facts_of_every_corpus() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "corpora.md").read_text(encoding="utf-8")
+    rows = {line.split("`")[1]: line for line in page.splitlines() if line.startswith("| `")}
+    assert set(MINIATURES) <= set(rows)
+    for name, row in rows.items():
+        facts = load_corpus(name).FACTS
+        assert facts.emotions is not None
+        cells = [cell.strip() for cell in row.strip("|").split("|")]
+        assert cells[1] == f"[{facts.title}]({facts.url})"
+        assert cells[3] == str(len(facts.emotions))
+        assert cells[5] == facts.licence
+        assert facts.n_published is None or cells[4] == f"{facts.n_published:,}"

@@ -239,3 +239,24 @@ def test_prepared_corpus_reads_back(meld: Path, tmp_path: Path) -> None:
     assert "1810.02508" in manifest.facts["citation"]
     texts = read_transcripts(tmp_path / "out" / "transcripts.parquet", "human")
     assert set(texts) == set(manifest.rows["utterance"])
+
+
+def test_sound_taken_out_of_the_films_is_read(meld: Path, write_wav: Any) -> None:
+    """Dialogues count from 0 in every split: the folder says which one it is."""
+    write_wav(meld / "train" / "train_splits" / "dia0_utt1.wav")
+    write_wav(meld / "output_repeated_splits_test" / "dia0_utt0.flac")
+    write_wav(meld / "output_repeated_splits_test" / "final_videos_testdia0_utt0.wav")
+    rows = prepare(meld, OPTIONS).manifest.rows.set_index("utterance")
+    assert rows.loc["train_dia0_utt1", "audio"] == "train/train_splits/dia0_utt1.wav"
+    assert rows.loc["test_dia0_utt0", "audio"] == "output_repeated_splits_test/dia0_utt0.flac"
+    found = reasons(meld)
+    assert found["development_dia0_utt0"] == "there is no sound of it"
+    assert "in no row of test_sent_emo.csv" in found["final_videos_testdia0_utt0.wav"]
+
+
+def test_films_without_sound_are_reported_and_the_texts_are_read(meld: Path) -> None:
+    (meld / "train_splits").mkdir()
+    (meld / "train_splits" / "dia0_utt0.mp4").write_text("film")
+    assert reasons(meld)["meld"].startswith("1 films, but no sound: the texts alone are read")
+    assert prepare(meld, OPTIONS).manifest.rows["audio"].isna().all()
+    assert len(prepare(meld, PrepareOptions(check_audio=False)).problems) == 3

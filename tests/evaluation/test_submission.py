@@ -42,7 +42,9 @@ def test_is2025_expects_3200_numbered_names():
 
 
 def test_find_challenge_unknown_name_raises():
-    with pytest.raises(UnknownNameError, match=r"Did you mean 'is2025'.*is2025, odyssey2024"):
+    with pytest.raises(
+        UnknownNameError, match=r"Did you mean 'is2025'.*is2025, mer2026-cross, odyssey2024"
+    ):
         find_challenge("is2024")
 
 

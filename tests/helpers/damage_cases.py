@@ -51,6 +51,21 @@ CASES: tuple[Case, ...] = (
     Case("prepare msp-podcast-lists lists --no-audio --out out", ("lists/train.json",)),
     Case("prepare emodb emodb --out out", ("emodb/wav/03a01Wa.wav", "emodb/metadata.csv")),
     Case("prepare meld meld --out out", ("meld/dev_sent_emo.csv",)),
+    Case(
+        "prepare ravdess ravdess --folds emobox --out out",
+        ("emobox/fold_1/ravdess_test_fold_1.jsonl", "ravdess/Actor_12/03-01-01-01-01-01-12.wav"),
+    ),
+    Case("prepare dataset hub/one.parquet --out out", ("hub/one.parquet",)),
+    Case("prepare folder clips --classes classes.yaml --out out", ("classes.yaml",)),
+    Case(
+        "relabel corpus/manifest.parquet --classes classes.yaml --out out",
+        ("corpus/manifest.parquet", "corpus/transcripts.parquet", "classes.yaml"),
+    ),
+    Case(
+        "export-dataset corpus/manifest.parquet --predictions p.parquet --transcripts heard "
+        "--out out",
+        ("corpus/manifest.parquet", "corpus/transcripts.parquet", "p.parquet"),
+    ),
     Case("vote p.parquet q.parquet --rule soft --out out.parquet", ("p.parquet",)),
     Case("vote p.parquet q.parquet r.csv --out out.csv", ("q.parquet", "r.csv")),
     Case(
@@ -94,6 +109,7 @@ CASES: tuple[Case, ...] = (
         "submit p.parquet --names corpus/manifest.parquet --out out.csv",
         ("corpus/manifest.parquet",),
     ),
+    Case("submit p.parquet --challenge ours.yaml --names names.txt --out out.csv", ("ours.yaml",)),
     Case("submit p.parquet --names names.txt --out ledger/out.csv", ("ledger/submissions.jsonl",)),
     Case("submit --score 0.4 --out ledger/submitted.csv", ("ledger/submissions.jsonl",)),
     Case(

@@ -70,6 +70,18 @@ def write_corpora(folder: Path) -> None:
     line = '1,Hooray!,Joey,joy,positive,0,0,8,21,"00:16:21,940","00:16:23,442"'
     for name in ("train", "dev", "test"):
         _write(folder / f"meld/{name}_sent_emo.csv", f"{header},StartTime,EndTime", line)
+    _write_data_set(folder)
+    _write(folder / "classes.yaml", "codes: [bad, good]", "map: {A: bad, S: bad, H: good}")
+    challenge = "classes: {codes: [A, C, D, F, H, N, S, U]}\nquota: {count: 3, per: week}"
+    _write(folder / "ours.yaml", "n_rows: 12", challenge)
+    actors = folder / "ravdess/Actor_12"
+    actors.mkdir(parents=True)
+    for idx, emotion in enumerate((1, 3, 6)):
+        shutil.copy(folder / "clips" / NAMES[idx], actors / f"03-01-0{emotion}-01-01-01-12.wav")
+    wavs = [{"key": f"k{n}", "wav": str(path)} for n, path in enumerate(sorted(actors.iterdir()))]
+    for part, entries in (("train", wavs[:2]), ("test", wavs[2:])):
+        lines = map(json.dumps, entries)
+        _write(folder / f"emobox/fold_1/ravdess_{part}_fold_1.jsonl", *lines)
     cells: list[dict[str, Any]] = [
         {
             "utterance": name,
@@ -91,6 +103,16 @@ def write_corpora(folder: Path) -> None:
     ]
     write_transcripts(texts, folder / "corpus/transcripts.parquet")
     _write(folder / "manifest.csv", "utterance,label,split", *(",".join(row) for row in rows))
+
+
+def _write_data_set(folder: Path) -> None:
+    """`hub/one.parquet`, as the library `datasets` stores sound in a table."""
+    import datasets
+
+    clips = [{"path": name, "bytes": (folder / "clips" / name).read_bytes()} for name in NAMES]
+    table = datasets.Dataset.from_dict({"audio": clips, "label": list(LABELS)})
+    (folder / "hub").mkdir()
+    table.cast_column("audio", datasets.Audio()).to_parquet(folder / "hub/one.parquet")
 
 
 def write_tables(folder: Path) -> None:

@@ -99,6 +99,7 @@ def test_a_corpus_is_added_as_it_is_written(tmp_path, monkeypatch):
 
     page = "add-a-corpus.md"
     ((path, code),) = files_in(page).items()
+    assert code == (ROOT / path).read_text(encoding="utf-8")
     name = re.search(r"abhinaya prepare (\w+) FOLDER", (DOCS / page).read_text("utf-8"))
     assert name is not None
     module = Path(path).stem
@@ -115,7 +116,7 @@ def test_a_corpus_is_added_as_it_is_written(tmp_path, monkeypatch):
     # Emotion 06 is the sixth class, fearful; actor 12 is even, a woman.
     assert rows.loc["03-01-06-01-02-01-12.wav", ["label", "speaker", "gender"]].tolist() == [
         "fearful",
-        "12",
+        "ravdess-12",
         "female",
     ]
     assert len(rows) == 2

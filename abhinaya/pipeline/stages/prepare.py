@@ -12,6 +12,7 @@ from abhinaya.pipeline.report import Cell, Report
 from abhinaya.pipeline.stages.settings import Settings
 
 if TYPE_CHECKING:
+    from abhinaya.corpora.class_sets import Placed
     from abhinaya.data.manifest import Manifest
 
 __all__ = ["PrepareSettings", "run_prepare"]
@@ -42,7 +43,37 @@ class PrepareSettings(Settings):
     columns: dict[str, str] = Field(
         default_factory=dict, json_schema_extra={"metavar": "OURS=THEIRS,..."}
     )
-    """folder: its columns, such as file=path,label=emotion."""
+    """folder, hub, dataset: their columns, such as file=path,label=emotion."""
+    classes: str | None = Field(
+        default=None,
+        exclude_if=lambda value: value is None,
+        json_schema_extra={"metavar": "NAME|FILE"},
+    )
+    """Restrict and map to a class set: 4, 6, 7, 8, poleval2025, or a YAML file."""
+    folds: Path | None = Field(
+        default=None,
+        exclude_if=lambda value: value is None,
+        json_schema_extra={"metavar": "FOLDER"},
+    )
+    """EmoBox's folder of the corpus: the parts of one fold become the splits."""
+    fold: int = Field(default=1, ge=1, exclude_if=lambda value: value == 1)
+    """Which fold."""
+    split: tuple[str, ...] = Field(
+        default=(), exclude_if=lambda value: not value, json_schema_extra={"metavar": "NAME"}
+    )
+    """hub, dataset: what to read, instead of everything; repeat it."""
+    config: str | None = Field(
+        default=None,
+        exclude_if=lambda value: value is None,
+        json_schema_extra={"metavar": "NAME"},
+    )
+    """hub, dataset: of a data set that comes in several."""
+    revision: str | None = Field(
+        default=None,
+        exclude_if=lambda value: value is None,
+        json_schema_extra={"metavar": "COMMIT"},
+    )
+    """hub: a commit or tag, so that another day reads the same."""
 
 
 @sole_outputs("out")
@@ -51,6 +82,7 @@ def run_prepare(settings: PrepareSettings, out: Path) -> Report:
     from abhinaya.corpora import prepare_corpus
     from abhinaya.corpora.audio_audit import count_kinds
     from abhinaya.corpora.base import PrepareOptions
+    from abhinaya.corpora.class_sets import find_class_set
     from abhinaya.data.manifest import MANIFEST
     from abhinaya.data.problems import PROBLEMS
 
@@ -62,17 +94,32 @@ def run_prepare(settings: PrepareSettings, out: Path) -> Report:
         text_source=settings.text_source,
         secondary=settings.secondary,
         columns=settings.columns,
+        classes=find_class_set(settings.classes) if settings.classes else None,
+        class_set=settings.classes or "",
+        folds=settings.folds,
+        fold=settings.fold,
+        split=settings.split,
+        config=settings.config,
+        revision=settings.revision,
     )
     prepared = prepare_corpus(settings.corpus, settings.source, out, options)
     columns, rows = _count_selections(prepared.manifest)
     kinds = ", ".join(f"{n} {kind}" for kind, n in count_kinds(prepared.problems).items())
     return Report(
         f"{settings.corpus}: {len(prepared.manifest.rows)} utterances, {len(prepared.problems)} "
-        f"problems in {out / PROBLEMS}" + (f" ({kinds})" if kinds else ""),
+        f"problems in {out / PROBLEMS}"
+        + (f" ({kinds})" if kinds else "")
+        + "".join(f"; {text}" for text in map(_what_became, prepared.placed) if text),
         columns,
         rows,
         files=(out / MANIFEST, out / PROBLEMS),
     )
+
+
+def _what_became(placed: Placed) -> str:
+    if placed.becomes is None:
+        return f"{placed.n_rows} {placed.label} left out"
+    return f"{placed.n_rows} {placed.label} are {placed.becomes}"
 
 
 def _count_selections(manifest: Manifest) -> tuple[list[str], list[list[Cell]]]:

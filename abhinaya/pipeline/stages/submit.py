@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
 from abhinaya.files import sole_outputs
 from abhinaya.pipeline.report import Report
 from abhinaya.pipeline.stages.settings import Settings
+
+if TYPE_CHECKING:
+    from abhinaya.evaluation.challenges import Challenge
 
 __all__ = ["SubmitSettings", "run_submit"]
 
@@ -23,7 +26,7 @@ class SubmitSettings(Settings):
     )
     """Submit classes, or arousal, valence and dominance."""
     challenge: str | None = None
-    """Challenge whose rules hold: is2025 or odyssey2024."""
+    """Challenge whose rules hold: is2025, odyssey2024, serb, ..., or a YAML file."""
     names: Path | None = Field(default=None, json_schema_extra={"metavar": "FILE"})
     """Expected names in order: one per line, a CSV with FileName, or a manifest."""
     select: str = Field(default="all", json_schema_extra={"metavar": "SELECTION"})
@@ -36,7 +39,8 @@ def run_submit(table: Path, out: Path, settings: SubmitSettings) -> Report:
 
     Without a challenge, which says its classes, those of the table hold.
     """
-    from abhinaya.evaluation.submission import expected_names, find_challenge, write_submission
+    from abhinaya.evaluation.challenges import count_left, find_challenge
+    from abhinaya.evaluation.submission import expected_names, read_ledger, write_submission
 
     rules = find_challenge(settings.challenge) if settings.challenge else None
     emotions = None if rules is None else rules.emotions
@@ -46,12 +50,26 @@ def run_submit(table: Path, out: Path, settings: SubmitSettings) -> Report:
         out,
         names=names,
         emotions=emotions,
-        challenge=settings.challenge,
+        challenge=None if rules is None else rules.name,
         task=settings.task,
+        layout=None if rules is None else rules.layout,
     )
+    left = None
+    if rules is not None:
+        left = count_left(rules, read_ledger(out.parent), task=settings.task)
     return Report(
         f"submission: {out}",
         ["file", "rows", "sha256"],
         [[str(out), len(names), digest[:12]]],
         files=(out,),
+        remark=None if rules is None or left is None else _tell(rules, left),
+    )
+
+
+def _tell(rules: Challenge, left: int) -> str:
+    assert rules.quota is not None
+    per = {"day": " a day", "week": " a week"}.get(rules.quota.per, "")
+    return (
+        f"{left} of {rules.quota.count} submissions{per} to {rules.name} are left, by the ledger "
+        "in this folder."
     )

@@ -1,0 +1,1 @@
+"""Data sets of the Hugging Face library `datasets`: read into manifests, and written from them."""
