@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from abhinaya.data.labels import EmotionSet
     from abhinaya.data.predictions import PredictionTable
 
-__all__ = ["STDIN", "report_recordings", "run_recordings"]
+__all__ = ["STDIN", "classes_of", "report_recordings", "run_recordings"]
 
 STDIN = "-"
 """Stands for one recording on standard input."""
@@ -63,7 +63,7 @@ def run_recordings(
         files = _find_files(recordings, Path(scratch))
         rows = [{"utterance": name, "audio": str(path)} for name, path in _named(files)]
         request = PredictRequest(
-            manifest=make_manifest(rows, _classes_of(resolved), Path.cwd()),
+            manifest=make_manifest(rows, classes_of(resolved), Path.cwd()),
             selection=(ALL,),
             out=out or Path(scratch, "recordings.parquet"),
             with_embedding=with_embedding,
@@ -94,6 +94,19 @@ def report_recordings(table: PredictionTable, out: Path | None = None) -> Report
         notes=tuple(f"{one['recording']}: {one['reason']}" for one in found if one["reason"]),
         data=found,
     )
+
+
+def classes_of(source: Path | MemberConfig) -> EmotionSet:
+    """Return the classes of a run or export; those of MSP-Podcast where nothing was trained."""
+    from abhinaya.data.labels import MSP_PODCAST
+    from abhinaya.export.folder import INFO, read_export
+    from abhinaya.nn.checkpoint import read_info
+
+    if not isinstance(source, Path):
+        return MSP_PODCAST
+    if (source / INFO).is_file():
+        return read_export(source).emotions
+    return read_info(source / "best" if (source / "best").is_dir() else source).emotions
 
 
 def _find_files(recordings: Sequence[str], scratch: Path) -> list[Path]:
@@ -140,15 +153,3 @@ def _reads_transcripts(source: Path | MemberConfig) -> bool:
         return source.data.transcripts is not None
     folder = source / "best" if (source / "best").is_dir() else source
     return bool((load_yaml(folder / "config.yaml").get("data") or {}).get("transcripts"))
-
-
-def _classes_of(source: Path | MemberConfig) -> EmotionSet:
-    from abhinaya.data.labels import MSP_PODCAST
-    from abhinaya.export.folder import INFO, read_export
-    from abhinaya.nn.checkpoint import read_info
-
-    if not isinstance(source, Path):
-        return MSP_PODCAST
-    if (source / INFO).is_file():
-        return read_export(source).emotions
-    return read_info(source / "best" if (source / "best").is_dir() else source).emotions

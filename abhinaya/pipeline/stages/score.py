@@ -15,6 +15,8 @@ from abhinaya.pipeline.stages.settings import Settings
 
 if TYPE_CHECKING:
     from abhinaya.data.labels import EmotionSet
+    from abhinaya.data.manifest import Manifest
+    from abhinaya.data.predictions import PredictionTable
     from abhinaya.evaluation.concordance import Concordance
     from abhinaya.evaluation.metrics import Scores
     from abhinaya.evaluation.scoring import TableScore
@@ -48,7 +50,11 @@ class ScoreSettings(Settings):
 
 
 def run_score(
-    tables: Sequence[str], manifest: Path, settings: ScoreSettings, *, is_part: bool = False
+    tables: Sequence[str | Path | PredictionTable],
+    manifest: Path | Manifest,
+    settings: ScoreSettings,
+    *,
+    is_part: bool = False,
 ) -> Report:
     """Score tables, files or NAME=FILE, against a manifest or a CSV `FileName,EmoClass`.
 
@@ -130,14 +136,14 @@ def run_score(
     unknown = [name for name, found in attributes.items() if not found]
     if unknown:
         notes.append(
-            f"{manifest} knows no attribute that is predicted, so none was scored: "
+            f"{truth.where} knows no attribute that is predicted, so none was scored: "
             f"{', '.join(unknown)}."
         )
     uncovered = set() if is_part else {result.n_not_in_table for result in results}
     for count in sorted(uncovered - {0}):
         names = ", ".join(r.name for r in results if r.n_not_in_table == count)
         notes.append(
-            f"{count} labelled utterances of {manifest} are not covered and were not scored: "
+            f"{count} labelled utterances of {truth.where} are not covered and were not scored: "
             f"{names}."
         )
     # Tables may cover different utterances, and so different classes.
