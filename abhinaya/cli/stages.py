@@ -89,6 +89,8 @@ def train(
 ) -> None:
     """Train one member, or go on where a killed training was.
 
+    On recordings of your own: abhinaya train CONFIG data.source=FOLDER, with a sub-folder for each
+    class, or labels.csv beside the audio. Where it has no split, one is drawn, speakers apart.
     On several devices: accelerate launch -m abhinaya train CONFIG.
     """
     from abhinaya.cli.processes import quiet_libraries
@@ -100,7 +102,8 @@ def train(
     checked = load_member_config(config, overrides or [])
     run_dir = run_train(checked)
     if is_main_process():
-        report = report_run(checked.name, run_dir)
+        corpus = None if checked.data.source is None else checked.data.manifest
+        report = report_run(checked.name, run_dir, corpus=corpus)
         show_report(report, as_json=as_json, table_format=table_format)
 
 

@@ -87,7 +87,7 @@ def prepare_corpus(
 
     options = options or PrepareOptions()
     corpus = load_corpus(name)
-    belongs_to = {"columns": "folder", "text_source": "msp-podcast-lists"}
+    belongs_to = {"columns": "folder", "own_split": "folder", "text_source": "msp-podcast-lists"}
     belongs_to["secondary"] = "msp-podcast"
     for option, its_corpus in belongs_to.items():
         if name != its_corpus and getattr(options, option) != getattr(PrepareOptions(), option):

@@ -82,6 +82,8 @@ class PrepareOptions:
             or what wrote them.
         secondary: MSP-Podcast: also the column `secondary`, what raters heard beside the class.
         columns: folder corpus: our column -> what the table calls it, such as file -> filename.
+        own_split: folder corpus: seed of a split, drawn where it has none; files are hashed then,
+            so that a change of one changes the manifest's digest.
     """
 
     check_audio: bool = True
@@ -91,6 +93,7 @@ class PrepareOptions:
     text_source: str = HUMAN
     secondary: bool = False
     columns: Mapping[str, str] = field(default_factory=dict)
+    own_split: int | None = None
 
     def __post_init__(self) -> None:
         if self.balanced_per_class < 1:

@@ -111,9 +111,8 @@ def classes_of(source: Path | MemberConfig) -> EmotionSet:
 
 def _find_files(recordings: Sequence[str], scratch: Path) -> list[Path]:
     """Return the audio files that are meant, each once."""
-    import soundfile
+    from abhinaya.data.sound_folders import find_audio
 
-    endings = {f".{name.lower()}" for name in soundfile.available_formats()} | {".opus"}
     found, missing = list[Path](), list[str]()
     for given in dict.fromkeys(recordings):
         path = Path(given)
@@ -122,7 +121,7 @@ def _find_files(recordings: Sequence[str], scratch: Path) -> list[Path]:
             path.write_bytes(sys.stdin.buffer.read())
             found.append(path)
         elif path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in endings)
+            inside = find_audio(path)
             missing += [] if inside else [f"{given!r} (a folder without audio)"]
             found += inside
         elif path.is_file():
