@@ -7,12 +7,13 @@ from typing import Annotated, Literal
 
 import typer
 
-from abhinaya.cli.options import AsJson, AudioRoot, Format
+from abhinaya.cli.options import AsJson, AudioRoot, Format, guards
 from abhinaya.cli.tables import TableFormat, show_report
 
 __all__ = ["predict"]
 
 
+@guards("out")
 def predict(
     source: Annotated[
         str,

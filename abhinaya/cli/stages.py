@@ -15,6 +15,7 @@ from abhinaya.cli.options import (
     Overrides,
     Tables,
     Truth,
+    guards,
     takes_settings,
 )
 from abhinaya.cli.tables import TableFormat, show_report
@@ -136,6 +137,7 @@ def preview(
     show_report(report, as_json=as_json, table_format=table_format)
 
 
+@guards("out")
 @takes_settings
 def cross_validate(
     config: MemberConfigFile,
@@ -160,6 +162,7 @@ def cross_validate(
     show_report(report, as_json=as_json, table_format=table_format)
 
 
+@guards("out")
 @takes_settings
 def vote(
     tables: Tables,
@@ -178,6 +181,7 @@ def vote(
     show_report(run_vote(tables, out, settings), as_json=as_json, table_format=table_format)
 
 
+@guards("out", "out_of_fold")
 @takes_settings
 def fit(
     settings: FitSettings,
@@ -233,6 +237,7 @@ def fit(
     show_report(report, as_json=as_json, table_format=table_format)
 
 
+@guards("out")
 @takes_settings
 def apply(
     settings: ApplySettings,
@@ -260,6 +265,7 @@ def apply(
     show_report(report, as_json=as_json, table_format=table_format)
 
 
+@guards("out")
 @takes_settings
 def smooth(
     table: Annotated[str, typer.Argument(metavar="TABLE", help="Prediction table, or NAME=TABLE.")],
@@ -282,6 +288,7 @@ def smooth(
     show_report(report, as_json=as_json, table_format=table_format)
 
 
+@guards("out", but=["manifest"])
 @takes_settings
 def speakers(
     manifest: Annotated[Path, typer.Argument(metavar="MANIFEST", help="Manifest of the corpus.")],
@@ -331,6 +338,7 @@ def score(
     show_report(report, as_json=as_json, table_format=table_format)
 
 
+@guards("out", only_with="table")
 @takes_settings
 def submit(
     out: Annotated[Path, typer.Option(help="Submission to write, or to record a score for.")],

@@ -132,7 +132,12 @@ def run_score(
     if rows_of:
         heading = ["table", "attribute", "rows", "CCC", "95 % interval"]
         more.append(Report("concordance of attributes", heading, rows_of))
-    notes = training_notes(results)
+    notes = [
+        f"{result.name} is the truth itself: its score says nothing. Give the table of a member."
+        for result, table in zip(results, tables, strict=True)
+        if _is_truth(table, manifest)
+    ]
+    notes += training_notes(results)
     unknown = [name for name, found in attributes.items() if not found]
     if unknown:
         notes.append(
@@ -166,6 +171,14 @@ def run_score(
         more=tuple(more),
         data=_as_json(results, means, settings, attributes),
     )
+
+
+def _is_truth(table: str | Path | PredictionTable, manifest: Path | Manifest) -> bool:
+    """Tell if the table and the truth are one file."""
+    if not isinstance(manifest, Path) or not isinstance(table, str | Path):
+        return False
+    files = [Path(table), Path(str(table).partition("=")[2] or table)]
+    return any(file.exists() and file.samefile(manifest) for file in files)
 
 
 def _overview(results: Sequence[TableScore], means: _Means) -> list[list[Cell]]:
