@@ -104,6 +104,8 @@ class DataConfig(Config):
 
     manifest: Path
     """Manifest made by `abhinaya prepare`."""
+    source: Path | None = Field(default=None, exclude_if=lambda value: value is None)
+    """Instead of it, a folder of one's own recordings, which `abhinaya train` prepares."""
     audio_root: Path | None = None
     """Where the audio lies now, if not where the manifest was made."""
     train: Selection = ("train",)

@@ -68,7 +68,14 @@ def check_member_config(content: Mapping[str, Any], where: str) -> MemberConfig:
         content: keys and values.
         where: the file, for messages.
     """
-    return check_config(content, find_config_class(content, where), where)
+    kind = find_config_class(content, where)
+    data, run_dir = content.get("data"), content.get("run_dir")
+    if isinstance(data, dict) and data.get("source") is not None and run_dir is not None:
+        prepared = f"{run_dir}-corpus/manifest.parquet"
+        if data.get("manifest", prepared) != prepared:
+            raise ProblemsError(where, ["data has both a manifest and a source, expected one"])
+        content = {**content, "data": {**data, "manifest": prepared}}
+    return check_config(content, kind, where)
 
 
 def find_config_class(content: Mapping[str, Any], where: str) -> type[MemberConfig]:

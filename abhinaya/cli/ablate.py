@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from abhinaya.cli.options import AsJson, Format, IncludeTrainingRows, Tables, Truth
+from abhinaya.cli.options import AsJson, Format, IncludeTrainingRows, Tables, Truth, guards
 from abhinaya.cli.tables import Cell, TableFormat, show_json, show_table
 from abhinaya.files import sole_outputs
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["ablate"]
 
 
+@guards("out")
 @sole_outputs("out")
 def ablate(
     tables: Tables,

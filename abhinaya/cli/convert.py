@@ -7,13 +7,14 @@ from typing import Annotated
 
 import typer
 
-from abhinaya.cli.options import AsJson, Format, read_pairs
+from abhinaya.cli.options import AsJson, Format, guards, read_pairs
 from abhinaya.cli.tables import TableFormat, show_table
 from abhinaya.files import sole_outputs
 
 __all__ = ["convert", "relabel"]
 
 
+@guards("out")
 @sole_outputs("out")
 def convert(
     table: Annotated[Path, typer.Argument(help="CSV of another tool.")],

@@ -27,6 +27,7 @@ __all__ = [
     "Overrides",
     "Tables",
     "Truth",
+    "guards",
     "read_pairs",
     "takes_settings",
 ]
@@ -74,6 +75,58 @@ IncludeTrainingRows = Annotated[
 """Of every command that compares scores of tables."""
 
 
+_Force = Annotated[
+    bool,
+    typer.Option("--force", help="Replace a file that is an input, or that another command made."),
+]
+
+
+def guards(
+    *outputs: str, only_with: str | None = None, but: Sequence[str] = ()
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Keep a command from writing over its inputs and over what it did not make: gives it --force.
+
+    Args:
+        outputs: its parameters that name files to write; None among them is none.
+        only_with: parameter without which nothing is written.
+        but: parameters that the command itself keeps apart from its outputs.
+    """
+
+    def mark(command: Callable[..., None]) -> Callable[..., None]:
+        name = command.__name__.replace("_", "-")
+
+        def guarded(*, force: bool, **given: Any) -> None:
+            from abhinaya.pipeline.outputs import note_maker, require_free
+            from abhinaya.processes import is_main_process
+
+            writes = only_with is None or given[only_with] is not None
+            outs = [given[key] for key in outputs if writes and given[key] is not None]
+            inputs = [value for key, value in given.items() if key not in outputs]
+            its_own = [given[key].resolve() for key in but]
+            for out in outs:
+                if not force and out.resolve() not in its_own:
+                    require_free(out, inputs, name)
+            command(**given)
+            if is_main_process():
+                for out in outs:
+                    note_maker(out, name)
+
+        hints = typing.get_type_hints(command, include_extras=True)
+        signature = inspect.signature(command)
+        parameters = [
+            parameter.replace(annotation=hints[key], kind=inspect.Parameter.KEYWORD_ONLY)
+            for key, parameter in signature.parameters.items()
+        ]
+        parameters.append(
+            inspect.Parameter(
+                "force", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=_Force
+            )
+        )
+        return _describe(guarded, command, parameters)
+
+    return mark
+
+
 def takes_settings(command: Callable[..., None]) -> Callable[..., None]:
     """Return the command with one option for each field of its parameter `settings`.
 
@@ -96,13 +149,21 @@ def takes_settings(command: Callable[..., None]) -> Callable[..., None]:
         values = {name: given.pop(name) for name in kind.model_fields}
         command(settings=_read_settings(kind, values), **given)
 
-    # What typer reads: the signature for names and defaults, the annotations for types.
-    described: Any = with_options  # a function's type has no signature to set
+    return _describe(with_options, command, parameters)
+
+
+def _describe(
+    function: Callable[..., None],
+    command: Callable[..., None],
+    parameters: Sequence[inspect.Parameter],
+) -> Callable[..., None]:
+    """Give a function what typer reads: the signature for names, the annotations for types."""
+    described: Any = function  # a function's type has no signature to set
     described.__doc__ = command.__doc__
     described.__name__ = command.__name__
     described.__signature__ = inspect.Signature(parameters)
     described.__annotations__ = {p.name: p.annotation for p in parameters}
-    return with_options
+    return function
 
 
 def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:

@@ -7,12 +7,13 @@ from typing import Annotated, Literal
 
 import typer
 
-from abhinaya.cli.options import AsJson, AudioRoot, Format
+from abhinaya.cli.options import AsJson, AudioRoot, Format, guards
 from abhinaya.cli.tables import TableFormat, show_report
 
 __all__ = ["predict"]
 
 
+@guards("out")
 def predict(
     source: Annotated[
         str,
@@ -29,14 +30,17 @@ def predict(
             "corpus; changes of the config.",
         ),
     ] = None,
-    manifest: Annotated[Path | None, typer.Option(help="Manifest of the corpus.")] = None,
+    manifest: Annotated[
+        Path | None,
+        typer.Option(help="Manifest of the corpus; by default that of the run's training."),
+    ] = None,
     select: Annotated[
         list[str] | None,
         typer.Option(metavar="SELECTION", help="Split, subset or `all`; repeat to add another."),
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="Table to write, .parquet or .csv; a must with --manifest."),
+        typer.Option(help="Table to write, .parquet or .csv; a must with --select."),
     ] = None,
     audio_root: AudioRoot = None,
     keep: Annotated[
@@ -75,9 +79,10 @@ def predict(
             source, recordings, out, overrides=overrides, with_embedding=with_embedding
         )
         report = report_recordings(table, out)
-    elif manifest is None or not select or out is None:
+    elif not select or out is None:
         raise typer.BadParameter(
-            "name recordings, such as *.wav, or a corpus with --manifest, --select and --out."
+            "name recordings, such as *.wav, or a corpus with --manifest, --select and --out; "
+            "without --manifest it is that of the run's training."
         )
     else:
         table = run_predict(

@@ -15,6 +15,7 @@ from abhinaya.cli.options import (
     Overrides,
     Tables,
     Truth,
+    guards,
     takes_settings,
 )
 from abhinaya.cli.tables import TableFormat, show_json, show_report
@@ -96,6 +97,8 @@ def train(
 ) -> None:
     """Train one member, or go on where a killed training was.
 
+    On recordings of your own: abhinaya train CONFIG data.source=FOLDER, with a sub-folder for each
+    class, or labels.csv beside the audio. Where it has no split, one is drawn, speakers apart.
     On several devices: accelerate launch -m abhinaya train CONFIG.
 
     Example:
@@ -110,10 +113,12 @@ def train(
     checked = load_member_config(config, overrides or [])
     run_dir = run_train(checked)
     if is_main_process():
-        report = report_run(checked.name, run_dir)
+        corpus = None if checked.data.source is None else checked.data.manifest
+        report = report_run(checked.name, run_dir, corpus=corpus)
         show_report(report, as_json=as_json, table_format=table_format)
 
 
+@guards("out")
 @takes_settings
 def cross_validate(
     config: MemberConfigFile,
@@ -142,6 +147,7 @@ def cross_validate(
     show_report(report, as_json=as_json, table_format=table_format)
 
 
+@guards("out")
 @takes_settings
 def vote(
     tables: Tables,
@@ -163,6 +169,7 @@ def vote(
     show_report(run_vote(tables, out, settings), as_json=as_json, table_format=table_format)
 
 
+@guards("out", "out_of_fold")
 @takes_settings
 def fit(
     settings: FitSettings,
@@ -221,6 +228,7 @@ def fit(
     show_report(report, as_json=as_json, table_format=table_format)
 
 
+@guards("out")
 @takes_settings
 def apply(
     settings: ApplySettings,
@@ -251,6 +259,7 @@ def apply(
     show_report(report, as_json=as_json, table_format=table_format)
 
 
+@guards("out")
 @takes_settings
 def smooth(
     table: Annotated[str, typer.Argument(metavar="TABLE", help="Prediction table, or NAME=TABLE.")],
@@ -277,6 +286,7 @@ def smooth(
     show_report(report, as_json=as_json, table_format=table_format)
 
 
+@guards("out", but=["manifest"])
 @takes_settings
 def speakers(
     manifest: Annotated[Path, typer.Argument(metavar="MANIFEST", help="Manifest of the corpus.")],
@@ -333,6 +343,7 @@ def score(
     show_report(report, as_json=as_json, table_format=table_format)
 
 
+@guards("out", only_with="table")
 @takes_settings
 def submit(
     out: Annotated[Path, typer.Option(help="Submission to write, or to record a score for.")],

@@ -54,6 +54,7 @@ CORPORA = {
 
 _BELONGS_TO = {
     "columns": ("folder", "hub", "dataset"),
+    "own_split": ("folder",),
     "text_source": ("msp-podcast-lists",),
     "secondary": ("msp-podcast",),
     "split": ("hub", "dataset"),

@@ -101,6 +101,8 @@ class PrepareOptions:
         split: of a data set: which to read; none means all.
         config: of a data set that has several.
         revision: of a data set on the hub.
+        own_split: folder corpus: seed of a split, drawn where it has none; files are hashed then,
+            so that a change of one changes the manifest's digest.
     """
 
     check_audio: bool = True
@@ -118,6 +120,7 @@ class PrepareOptions:
     split: tuple[str, ...] = ()
     config: str | None = None
     revision: str | None = None
+    own_split: int | None = None
 
     def __post_init__(self) -> None:
         if self.balanced_per_class < 1:

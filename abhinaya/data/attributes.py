@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from abhinaya.errors import list_some
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 __all__ = [
     "ATTRIBUTES",
     "ATTRIBUTE_COLUMNS",
     "SECONDARY",
     "attribute_cells",
+    "attributes_of",
     "find_outside",
     "read_attribute_cells",
 ]
@@ -105,4 +109,15 @@ def read_attribute_cells(
         if wrong:
             problems.append(f"{column} of {len(wrong)} rows is not a number: {list_some(wrong)}")
     problems += find_outside(values, names)
+    return values
+
+
+def attributes_of(arrow: pa.Table) -> NDArray[np.float32] | None:
+    """Return the columns of attributes in a table, NaN where one is missing; None where all are."""
+    if not set(ATTRIBUTES) & set(arrow.column_names):
+        return None
+    values = np.full((len(arrow), len(ATTRIBUTES)), np.nan, dtype=np.float32)
+    for idx, name in enumerate(ATTRIBUTES):
+        if name in arrow.column_names:
+            values[:, idx] = arrow.column(name).to_numpy()
     return values

@@ -9,14 +9,16 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from abhinaya.errors import BadValueError, ClassOrderError, list_some
+from abhinaya.files import read_text
 
-__all__ = ["ABSTAIN", "MSP_PODCAST", "OTHER", "EmotionSet"]
+__all__ = ["ABSTAIN", "MSP_PODCAST", "OTHER", "EmotionSet", "emotions_beside"]
 
 ABSTAIN = -1
 """Class index that stands for "no label"."""
@@ -153,3 +155,11 @@ MSP_PODCAST = EmotionSet(
     outside=("O", "X"),
 )
 """The eight classes of MSP-Podcast; O is "other", X is "no agreement"."""
+
+
+def emotions_beside(path: Path) -> EmotionSet:
+    """Return the set in `emotions.json` beside a file; without one, MSP-Podcast's."""
+    file = path.parent / "emotions.json"
+    if not file.is_file():
+        return MSP_PODCAST
+    return EmotionSet.from_json(read_text(file), where=str(file))

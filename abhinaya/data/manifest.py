@@ -21,8 +21,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from abhinaya.data.frames import Framed
 from abhinaya.data.label_csv import csv_header, repeated_columns
-from abhinaya.data.labels import MSP_PODCAST, EmotionSet
+from abhinaya.data.labels import EmotionSet, emotions_beside
 from abhinaya.data.manifest_cells import (
     check_subsets,
     check_utterances,
@@ -91,8 +92,8 @@ _COLUMNS = (
 )
 
 
-@dataclass(frozen=True)
-class Manifest:
+@dataclass(frozen=True, repr=False)
+class Manifest(Framed):
     """A corpus as a table.
 
     Args:
@@ -115,6 +116,15 @@ class Manifest:
     subsets: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     facts: Mapping[str, str] = field(default_factory=dict)
     audio_root: Path | None = None
+
+    def headline(self) -> str:
+        """Say what the corpus is."""
+        parts = ", ".join([*self.splits, *self.subsets]) or "no splits"
+        return f"{len(self.rows)} utterances of {' '.join(self.emotions.codes)}: {parts}"
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return the rows."""
+        return self.rows
 
     @property
     def splits(self) -> list[str]:
@@ -271,7 +281,7 @@ def make_manifest(
     return Manifest(frame[[*_COLUMNS, *further]], emotions, Path(root), named, dict(facts or {}))
 
 
-def read_manifest(path: Path, *, audio_root: Path | None = None) -> Manifest:
+def read_manifest(path: str | Path, *, audio_root: Path | None = None) -> Manifest:
     """Read the manifest at `path` (.parquet, .csv or .jsonl) with the subsets beside it.
 
     A Parquet file holds its emotion set. For CSV and JSONL it is read from `emotions.json` in the
@@ -312,13 +322,13 @@ def read_manifest(path: Path, *, audio_root: Path | None = None) -> Manifest:
             facts = stored["facts"]
             frame = frame_of(table)
         elif path.suffix == ".csv":
-            emotions = _emotions_beside(path)
+            emotions = emotions_beside(path)
             frame = pd.read_csv(path, dtype=str, keep_default_na=False)
             repeated = repeated_columns(csv_header(path))  # pandas would rename the second one
             if repeated:
                 raise ProblemsError(str(path), repeated)
         elif path.suffix == ".jsonl":
-            emotions = _emotions_beside(path)
+            emotions = emotions_beside(path)
             frame = pd.DataFrame(
                 [
                     parse_json(line, f"{str(path)!r} cannot be read as jsonl: line {number}")
@@ -385,10 +395,3 @@ def _to_arrow(manifest: Manifest) -> pa.Table:
         "facts": dict(manifest.facts),
     }
     return pa.table(arrays).replace_schema_metadata({METADATA_KEY: json.dumps(stored)})
-
-
-def _emotions_beside(path: Path) -> EmotionSet:
-    file = path.parent / "emotions.json"
-    if not file.is_file():
-        return MSP_PODCAST
-    return EmotionSet.from_json(read_text(file), where=str(file))

@@ -12,14 +12,15 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from abhinaya.data.attributes import ATTRIBUTES, find_outside
+from abhinaya.data.attributes import ATTRIBUTES, attributes_of, find_outside
+from abhinaya.data.frames import Framed, frame_of_predictions
 from abhinaya.data.label_csv import (
     PROB_TOLERANCE,
     classes_in_headers,
@@ -40,6 +41,9 @@ from abhinaya.data.texts import Texts, find_rows
 from abhinaya.errors import BadShapeError, BadValueError, MissingFileError, ProblemsError, list_some
 from abhinaya.files import atomic_path
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 __all__ = ["PredictionTable", "align_tables", "read_table", "read_tables", "write_table"]
 
 _TEXTS = ("utterance", "label", "reason")
@@ -50,8 +54,8 @@ _PER_ROW = (
 )
 
 
-@dataclass(frozen=True)
-class PredictionTable:
+@dataclass(frozen=True, repr=False)
+class PredictionTable(Framed):
     """Labels, and where there are any probabilities, embeddings and raw answers.
 
     Columns of text are given as any sequence, and kept as `Texts`.
@@ -156,6 +160,14 @@ class PredictionTable:
             return np.zeros(len(self), dtype=bool)
         return np.asarray(~np.isnan(self.probs).any(axis=1))
 
+    def headline(self) -> str:
+        """Say what the table is."""
+        return f"{self.name}: {len(self)} predictions out of {' '.join(self.emotions.codes)}"
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return the rows as a data frame with their labels in words, indexed by utterance."""
+        return frame_of_predictions(self)
+
     def take(self, indices: Sequence[int] | NDArray[np.int64]) -> PredictionTable:
         """Return the rows at `indices`, in that order."""
         idx = np.asarray(indices, dtype=np.int64)
@@ -206,7 +218,7 @@ def write_table(table: PredictionTable, path: Path) -> None:
 
 
 def read_table(
-    path: Path, *, emotions: EmotionSet | None = None, beside: PredictionTable | None = None
+    path: str | Path, *, emotions: EmotionSet | None = None, beside: PredictionTable | None = None
 ) -> PredictionTable:
     """Read the table at `path`; its name is the run's, or for a CSV the file's stem.
 
@@ -273,7 +285,7 @@ def read_table(
             if "trained_on" in arrow.column_names
             else None,
             fold=texts.get("fold"),
-            attributes=_attributes_of(arrow),
+            attributes=attributes_of(arrow),
             meta=stored["meta"],
         )
     except BadValueError as err:
@@ -282,12 +294,12 @@ def read_table(
 
 
 def read_tables(
-    sources: Sequence[str], *, emotions: EmotionSet | None = None
+    sources: Sequence[str | Path | PredictionTable], *, emotions: EmotionSet | None = None
 ) -> list[PredictionTable]:
     """Read several tables of one emotion set, each under its own name.
 
     Args:
-        sources: paths, or `NAME=PATH` to give a table another name.
+        sources: paths, or `NAME=PATH` to give a table another name; or tables read before.
         emotions: the set all must have; by default that of the first Parquet table, else of the
             first CSV with probabilities, else MSP-Podcast's.
 
@@ -297,17 +309,26 @@ def read_tables(
     """
     if not sources:
         raise BadValueError("No tables were given. Name at least one prediction table.")
-    named = [_split_name(source) for source in sources]
+    given = [source for source in sources if isinstance(source, PredictionTable)]
+    named = [
+        (None, source) if isinstance(source, PredictionTable) else _split_name(str(source))
+        for source in sources
+    ]
     read: dict[Path, PredictionTable] = {}
-    first: PredictionTable | None = None
+    first = given[0] if given else None
     if emotions is None:
-        paths = [path for _, path in named]
+        paths = [path for _, path in named if isinstance(path, Path)]
         parquet = next((path for path in paths if path.suffix != ".csv"), None)
-        if parquet is not None:
+        if first is None and parquet is not None:
             first = read[parquet] = read_table(parquet)
         emotions = first.emotions if first is not None else classes_in_headers(paths)
+    for table in given:
+        emotions.require_same_order(table.emotions, what=f"Table {table.name!r}", where="the rest")
     tables = []
     for name, path in named:
+        if isinstance(path, PredictionTable):
+            tables.append(path)
+            continue
         if path not in read:
             read[path] = read_table(path, emotions=emotions, beside=first)
         first = read[path] if first is None else first
@@ -358,17 +379,6 @@ def align_tables(tables: Sequence[PredictionTable], *, rows: str = "same") -> li
         table if table.utterances == order else table.take(find_rows(order, table.utterances))
         for table in tables
     ]
-
-
-def _attributes_of(arrow: pa.Table) -> NDArray[np.float32] | None:
-    """Return the columns of attributes, NaN where one is missing; None where all are."""
-    if not set(ATTRIBUTES) & set(arrow.column_names):
-        return None
-    values = np.full((len(arrow), len(ATTRIBUTES)), np.nan, dtype=np.float32)
-    for idx, name in enumerate(ATTRIBUTES):
-        if name in arrow.column_names:
-            values[:, idx] = arrow.column(name).to_numpy()
-    return values
 
 
 def _split_name(source: str) -> tuple[str | None, Path]:

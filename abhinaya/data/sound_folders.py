@@ -12,7 +12,22 @@ from abhinaya.errors import AudioError, MissingFileError
 from abhinaya.files import digest_of
 from abhinaya.processes import map_in_shares
 
-__all__ = ["check_sounds", "draw_sound", "find_sounds", "list_sounds", "sounds_digest"]
+__all__ = [
+    "check_sounds",
+    "draw_sound",
+    "find_audio",
+    "find_sounds",
+    "list_sounds",
+    "sounds_digest",
+]
+
+
+def find_audio(folder: Path) -> list[Path]:
+    """Return the files of a folder and its subfolders that end as audio does, sorted by path."""
+    import soundfile
+
+    endings = {f".{name.lower()}" for name in soundfile.available_formats()} | {".opus", ".aif"}
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in endings)
 
 
 def find_sounds(folder: Path) -> list[Path]:

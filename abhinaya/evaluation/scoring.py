@@ -23,7 +23,7 @@ from abhinaya.data.label_csv import (
     read_csv_rows,
 )
 from abhinaya.data.labels import ABSTAIN, MSP_PODCAST, EmotionSet
-from abhinaya.data.manifest import read_manifest
+from abhinaya.data.manifest import Manifest, read_manifest
 from abhinaya.data.predictions import PredictionTable, read_tables
 from abhinaya.data.texts import Texts, find_rows
 from abhinaya.errors import BadValueError, ProblemsError, UnknownNameError, list_some
@@ -123,19 +123,22 @@ class LabelledRows:
 
 
 def read_with_truth(
-    tables: Sequence[str], path: Path, *, speaker_column: str = "speaker"
+    tables: Sequence[str | Path | PredictionTable],
+    path: Path | Manifest,
+    *,
+    speaker_column: str = "speaker",
 ) -> tuple[list[PredictionTable], Truth]:
     """Read tables and the true labels that they are held against.
 
     Args:
-        tables: files, or NAME=FILE.
+        tables: files, or NAME=FILE, or tables read before.
         path: see `read_truth`.
         speaker_column: see `read_truth`.
 
     Raises:
         AbhinayaError: as `read_tables` and `read_truth` do.
     """
-    if all(table.endswith(".csv") for table in tables):
+    if all(not isinstance(one, PredictionTable) and str(one).endswith(".csv") for one in tables):
         # A CSV does not store its classes, so the truth says them.
         truth = read_truth(path, speaker_column=speaker_column)
         return read_tables(tables, emotions=truth.emotions), truth
@@ -144,12 +147,13 @@ def read_with_truth(
 
 
 def read_truth(
-    path: Path, emotions: EmotionSet | None = None, *, speaker_column: str = "speaker"
+    path: Path | Manifest, emotions: EmotionSet | None = None, *, speaker_column: str = "speaker"
 ) -> Truth:
     """Read true labels from a manifest, or from a CSV `FileName,EmoClass`.
 
     Args:
-        path: a manifest (.parquet, .csv or .jsonl), or a CSV with those two columns.
+        path: a manifest (.parquet, .csv or .jsonl, or one read before), or a CSV with those two
+            columns.
         emotions: the set that the labels must have; for such a CSV, MSP-Podcast's by default.
         speaker_column: column of a manifest with the speakers, such as one with estimated ones.
 
@@ -159,28 +163,31 @@ def read_truth(
         UnknownNameError: if a manifest has no such column.
         ProblemsError: if the file's content is wrong.
     """
-    path = Path(path)
-    # A CSV that is neither hears what is missing for the simpler one.
-    header = csv_header(path) if path.suffix == ".csv" else []
-    if FILE_COLUMN in header or (header and "utterance" not in header):
-        if speaker_column != "speaker":
-            raise UnknownNameError(f"column of {str(path)!r}", speaker_column, header)
-        return _read_label_csv(path, emotions or MSP_PODCAST)
-    manifest = read_manifest(path)
+    if isinstance(path, Manifest):
+        manifest, where = path, "the manifest"
+    else:
+        path, where = Path(path), str(path)
+        # A CSV that is neither hears what is missing for the simpler one.
+        header = csv_header(path) if path.suffix == ".csv" else []
+        if FILE_COLUMN in header or (header and "utterance" not in header):
+            if speaker_column != "speaker":
+                raise UnknownNameError(f"column of {where!r}", speaker_column, header)
+            return _read_label_csv(path, emotions or MSP_PODCAST)
+        manifest = read_manifest(path)
     if emotions is not None:
         emotions.require_same_order(
-            manifest.emotions, what=f"Manifest {str(path)!r}", where="the tables"
+            manifest.emotions, what=f"Manifest {where!r}", where="the tables"
         )
     rows = manifest.rows
     if speaker_column not in rows:
-        raise UnknownNameError(f"column of {str(path)!r}", speaker_column, map(str, rows.columns))
+        raise UnknownNameError(f"column of {where!r}", speaker_column, map(str, rows.columns))
     speakers = Texts(rows[speaker_column].astype("str")).arrow
     return Truth(
         utterances=Texts(rows["utterance"]),
         labels=manifest.emotions.encode(Texts(rows["label"])),
         emotions=manifest.emotions,
         speakers=Texts(pc.if_else(pc.equal(speakers, ""), None, speakers)),
-        where=str(path),
+        where=where,
         attributes=rows[list(ATTRIBUTES)].to_numpy(dtype=np.float32),
     )
 

@@ -2,7 +2,7 @@
 
 A submission is a CSV `FileName,EmoClass`, or of attributes `FileName,EmoAct,EmoVal,EmoDom`. Beside
 it stands `submissions.jsonl`, one line per distinct submission: date, digest, the tables it came
-from, and the score the organisers returned.
+from, and every score the organisers returned.
 """
 
 from __future__ import annotations
@@ -158,7 +158,9 @@ def write_submission(
 
 
 def record_score(out: Path, score: float) -> None:
-    """Keep the score that the organisers returned for a submission.
+    """Keep a score that the organisers returned for a submission, with the date.
+
+    The last one is `score` of its entry, all are in `scores`.
 
     Args:
         out: the submission as it was handed in; it is found in the ledger by its content.
@@ -188,7 +190,12 @@ def record_score(out: Path, score: float) -> None:
                 f"{len(entries)} entries has its SHA-256 {digest[:12]}. It was changed after it "
                 "was written, or written elsewhere. Pass it through abhinaya submit first."
             )
-        found[0]["score"] = score
+        entry = found[0]
+        if entry["score"] is not None:  # of an earlier version, which kept the last one only
+            entry.setdefault("scores", [{"date": None, "score": entry["score"]}])
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        entry["scores"] = [*entry.get("scores", []), {"date": now, "score": score}]
+        entry["score"] = score
         _write_ledger(out.parent, entries)
 
 

@@ -16,10 +16,14 @@ _kept: dict[str, object] | None = None
 
 
 @contextmanager
-def keep_loaded() -> Iterator[None]:
-    """Keep a model loaded within the block, until another one is needed."""
+def keep_loaded(kept: dict[str, object] | None = None) -> Iterator[None]:
+    """Keep a model loaded within the block, until another one is needed.
+
+    Args:
+        kept: where, for a caller who wants it beyond the block.
+    """
     global _kept
-    before, _kept = _kept, {}
+    before, _kept = _kept, {} if kept is None else kept
     try:
         yield
     finally:

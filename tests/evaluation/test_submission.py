@@ -188,6 +188,29 @@ def test_record_score_finds_the_submission_by_its_content(tmp_path):
     assert [entry["score"] for entry in read_ledger(tmp_path)] == [0.4402, None]
 
 
+def test_ledger_keeps_every_returned_score_with_its_date(tmp_path):
+    """Only the last one was kept: a corrected score erased the one that had been reported."""
+    out = tmp_path / "out.csv"
+    write_submission(table_of([0, 1, 2]), out, names=NAMES)
+    record_score(out, 0.41)
+    record_score(out, 0.43)
+    (entry,) = read_ledger(tmp_path)
+    assert entry["score"] == 0.43
+    assert [one["score"] for one in entry["scores"]] == [0.41, 0.43]
+    assert all(one["date"].endswith("+00:00") for one in entry["scores"])
+
+
+def test_score_of_an_older_ledger_is_kept_beside_a_new_one(tmp_path):
+    out = tmp_path / "out.csv"
+    write_submission(table_of([0, 1, 2]), out, names=NAMES)
+    ledger = tmp_path / LEDGER_NAME
+    ledger.write_text(ledger.read_text().replace('"score": null', '"score": 0.4'))
+    record_score(out, 0.43)
+    (entry,) = read_ledger(tmp_path)
+    assert entry["scores"][0] == {"date": None, "score": 0.4}
+    assert entry["scores"][1]["score"] == 0.43
+
+
 def test_record_score_in_percent_raises(tmp_path):
     with pytest.raises(BadValueError, match=r"score 44.02 is not between 0 and 1.*0\.4402"):
         record_score(tmp_path / "out.csv", 44.02)

@@ -94,6 +94,35 @@ def test_readme_begins_with_the_commands_of_the_quick_start():
         assert " ".join(args) in " ".join(readme[begin:].replace("\\\n", " ").split())
 
 
+@pytest.mark.slow
+def test_readme_section_on_own_recordings_works_as_it_is_written(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    write_whisper(tmp_path / "tiny", chunk_s=15, n_layers=2, n_features=16)
+    for idx in range(10):
+        write_noise(Path("recordings", ("angry", "sad")[idx % 2], f"{idx}.wav"), seed=idx)
+    for name in ("interview.wav", "calls/1.wav", "calls/2.wav"):
+        write_noise(Path(name), seed=99)
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert readme.index("## Two commands") < readme.index("## Your own recordings")
+    section = readme.split("## Your own recordings")[1].split("\n## ")[0].replace("\\\n", " ")
+    given = [line.strip() for line in section.splitlines() if line.startswith("    ")]
+    assert len(given) == 6
+    shown = []
+    for line in given:
+        args = shlex.split(line.partition("| ")[2] or line, comments=True)[1:]
+        args = ["base=tiny" if arg == "base=openai/whisper-small" else arg for arg in args]
+        args = ["interview.wav" if arg == "*.wav" else arg for arg in args]
+        monkeypatch.setattr("sys.stdin", open("interview.wav"))
+        run(args)
+        shown.append(capsys.readouterr().out)
+    assert "abhinaya predict runs/mine --select test" in shown[0]
+    assert "sad" in shown[2]
+    assert "interview.wav" in shown[3]
+    assert "2.wav" in shown[3]
+    assert Path("labels.csv").read_text().startswith("FileName,EmoClass,prob_angry,prob_sad")
+    assert '"recording": "stdin"' in shown[5]
+
+
 def test_a_corpus_is_added_as_it_is_written(tmp_path, monkeypatch):
     from abhinaya import corpora
 

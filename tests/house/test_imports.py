@@ -55,6 +55,7 @@ FLOORS = {
     "members": 6,
     "ensembling": 6,
     "abhinaya.pipeline": 7,
+    "abhinaya.api": 8,
     "abhinaya.cli": 8,
     "abhinaya.demo": 9,
     "abhinaya.__main__": 9,

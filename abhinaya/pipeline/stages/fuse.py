@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
@@ -12,7 +12,10 @@ from abhinaya.files import sole_outputs
 from abhinaya.pipeline.report import Cell, Report
 from abhinaya.pipeline.stages.settings import Settings
 
-__all__ = ["ApplySettings", "VoteSettings", "run_apply", "run_vote"]
+if TYPE_CHECKING:
+    from abhinaya.data.predictions import PredictionTable
+
+__all__ = ["ApplySettings", "VoteSettings", "fuse_by_vote", "run_apply", "run_vote"]
 
 
 class VoteSettings(Settings):
@@ -53,14 +56,14 @@ class ApplySettings(Settings):
     """Name of the new table; the rule's by default."""
 
 
-@sole_outputs("out")
-def run_vote(tables: Sequence[str], out: Path, settings: VoteSettings) -> Report:
-    """Write the vote of tables, files or NAME=FILE, to `out`."""
-    from abhinaya.data.predictions import read_tables, write_table
-    from abhinaya.data.texts import Texts
+def fuse_by_vote(
+    tables: Sequence[str | Path | PredictionTable], settings: VoteSettings
+) -> PredictionTable:
+    """Return the vote of tables, files or NAME=FILE."""
+    from abhinaya.data.predictions import read_tables
     from ensembling.voting.vote_tables import vote_tables
 
-    result = vote_tables(
+    return vote_tables(
         read_tables(tables),
         rule=settings.rule,
         weights=settings.weights,
@@ -69,6 +72,15 @@ def run_vote(tables: Sequence[str], out: Path, settings: VoteSettings) -> Report
         rows=settings.rows,
         name=settings.name,
     )
+
+
+@sole_outputs("out")
+def run_vote(tables: Sequence[str], out: Path, settings: VoteSettings) -> Report:
+    """Write the vote of tables, files or NAME=FILE, to `out`."""
+    from abhinaya.data.predictions import write_table
+    from abhinaya.data.texts import Texts
+
+    result = fuse_by_vote(tables, settings)
     write_table(result, out)
     counts = Texts(result.decided_by or ()).count_each()
     return Report(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from abhinaya.errors import BadValueError, MissingFileError
 from abhinaya.pipeline.report import Report
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ __all__ = ["report_table", "run_predict"]
 
 def run_predict(
     source: str | Path,
-    manifest: Path,
+    manifest: Path | None,
     selection: tuple[str, ...],
     out: Path,
     *,
@@ -27,7 +28,7 @@ def run_predict(
 
     Args:
         source: run directory, or the config file of a member with nothing to train.
-        manifest: the corpus.
+        manifest: the corpus; by default that of the run's training.
         selection: names of splits or subsets.
         out: the table to write.
         overrides: `key=value` changes of the member's config.
@@ -38,6 +39,7 @@ def run_predict(
     from abhinaya.member import PredictRequest
     from abhinaya.member_config import find_predictor
 
+    manifest = manifest or _trained_on(Path(source))
     member, resolved = find_predictor(source, overrides, manifest)
     return member.predict(
         resolved,
@@ -49,6 +51,29 @@ def run_predict(
             overrides=overrides,
         ),
     )
+
+
+def _trained_on(run: Path) -> Path:
+    """Return the manifest that a run was trained on.
+
+    Raises:
+        BadValueError: if that is not known.
+        MissingFileError: if it is no longer there.
+    """
+    from abhinaya.config import load_yaml
+
+    stored = run / "best" / "config.yaml"
+    if not stored.is_file():
+        raise BadValueError(
+            f"{str(run)!r} is no trained run whose corpus is known. Name one with --manifest."
+        )
+    manifest = Path(load_yaml(stored)["data"]["manifest"])
+    if not manifest.is_file():
+        raise MissingFileError(
+            f"{str(run)!r} was trained on {str(manifest)!r}, which is not there. Go to the folder "
+            "that it was trained from, or name the corpus with --manifest."
+        )
+    return manifest
 
 
 def report_table(table: PredictionTable, selection: str, out: Path) -> Report:

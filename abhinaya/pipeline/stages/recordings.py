@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from abhinaya.data.labels import EmotionSet
     from abhinaya.data.predictions import PredictionTable
 
-__all__ = ["STDIN", "report_recordings", "run_recordings"]
+__all__ = ["STDIN", "classes_of", "report_recordings", "run_recordings"]
 
 STDIN = "-"
 """Stands for one recording on standard input."""
@@ -63,7 +63,7 @@ def run_recordings(
         files = _find_files(recordings, Path(scratch))
         rows = [{"utterance": name, "audio": str(path)} for name, path in _named(files)]
         request = PredictRequest(
-            manifest=make_manifest(rows, _classes_of(resolved), Path.cwd()),
+            manifest=make_manifest(rows, classes_of(resolved), Path.cwd()),
             selection=(ALL,),
             out=out or Path(scratch, "recordings.parquet"),
             with_embedding=with_embedding,
@@ -96,11 +96,23 @@ def report_recordings(table: PredictionTable, out: Path | None = None) -> Report
     )
 
 
+def classes_of(source: Path | MemberConfig) -> EmotionSet:
+    """Return the classes of a run or export; those of MSP-Podcast where nothing was trained."""
+    from abhinaya.data.labels import MSP_PODCAST
+    from abhinaya.export.folder import INFO, read_export
+    from abhinaya.nn.checkpoint import read_info
+
+    if not isinstance(source, Path):
+        return MSP_PODCAST
+    if (source / INFO).is_file():
+        return read_export(source).emotions
+    return read_info(source / "best" if (source / "best").is_dir() else source).emotions
+
+
 def _find_files(recordings: Sequence[str], scratch: Path) -> list[Path]:
     """Return the audio files that are meant, each once."""
-    import soundfile
+    from abhinaya.data.sound_folders import find_audio
 
-    endings = {f".{name.lower()}" for name in soundfile.available_formats()} | {".opus"}
     found, missing = list[Path](), list[str]()
     for given in dict.fromkeys(recordings):
         path = Path(given)
@@ -109,7 +121,7 @@ def _find_files(recordings: Sequence[str], scratch: Path) -> list[Path]:
             path.write_bytes(sys.stdin.buffer.read())
             found.append(path)
         elif path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in endings)
+            inside = find_audio(path)
             missing += [] if inside else [f"{given!r} (a folder without audio)"]
             found += inside
         elif path.is_file():
@@ -140,15 +152,3 @@ def _reads_transcripts(source: Path | MemberConfig) -> bool:
         return source.data.transcripts is not None
     folder = source / "best" if (source / "best").is_dir() else source
     return bool((load_yaml(folder / "config.yaml").get("data") or {}).get("transcripts"))
-
-
-def _classes_of(source: Path | MemberConfig) -> EmotionSet:
-    from abhinaya.data.labels import MSP_PODCAST
-    from abhinaya.export.folder import INFO, read_export
-    from abhinaya.nn.checkpoint import read_info
-
-    if not isinstance(source, Path):
-        return MSP_PODCAST
-    if (source / INFO).is_file():
-        return read_export(source).emotions
-    return read_info(source / "best" if (source / "best").is_dir() else source).emotions

@@ -15,6 +15,8 @@ from abhinaya.pipeline.stages.settings import Settings
 
 if TYPE_CHECKING:
     from abhinaya.data.labels import EmotionSet
+    from abhinaya.data.manifest import Manifest
+    from abhinaya.data.predictions import PredictionTable
     from abhinaya.evaluation.concordance import Concordance
     from abhinaya.evaluation.metrics import Scores
     from abhinaya.evaluation.scoring import TableScore
@@ -48,7 +50,11 @@ class ScoreSettings(Settings):
 
 
 def run_score(
-    tables: Sequence[str], manifest: Path, settings: ScoreSettings, *, is_part: bool = False
+    tables: Sequence[str | Path | PredictionTable],
+    manifest: Path | Manifest,
+    settings: ScoreSettings,
+    *,
+    is_part: bool = False,
 ) -> Report:
     """Score tables, files or NAME=FILE, against a manifest or a CSV `FileName,EmoClass`.
 
@@ -126,18 +132,23 @@ def run_score(
     if rows_of:
         heading = ["table", "attribute", "rows", "CCC", "95 % interval"]
         more.append(Report("concordance of attributes", heading, rows_of))
-    notes = training_notes(results)
+    notes = [
+        f"{result.name} is the truth itself: its score says nothing. Give the table of a member."
+        for result, table in zip(results, tables, strict=True)
+        if _is_truth(table, manifest)
+    ]
+    notes += training_notes(results)
     unknown = [name for name, found in attributes.items() if not found]
     if unknown:
         notes.append(
-            f"{manifest} knows no attribute that is predicted, so none was scored: "
+            f"{truth.where} knows no attribute that is predicted, so none was scored: "
             f"{', '.join(unknown)}."
         )
     uncovered = set() if is_part else {result.n_not_in_table for result in results}
     for count in sorted(uncovered - {0}):
         names = ", ".join(r.name for r in results if r.n_not_in_table == count)
         notes.append(
-            f"{count} labelled utterances of {manifest} are not covered and were not scored: "
+            f"{count} labelled utterances of {truth.where} are not covered and were not scored: "
             f"{names}."
         )
     # Tables may cover different utterances, and so different classes.
@@ -160,6 +171,14 @@ def run_score(
         more=tuple(more),
         data=_as_json(results, means, settings, attributes),
     )
+
+
+def _is_truth(table: str | Path | PredictionTable, manifest: Path | Manifest) -> bool:
+    """Tell if the table and the truth are one file."""
+    if not isinstance(manifest, Path) or not isinstance(table, str | Path):
+        return False
+    files = [Path(table), Path(str(table).partition("=")[2] or table)]
+    return any(file.exists() and file.samefile(manifest) for file in files)
 
 
 def _overview(results: Sequence[TableScore], means: _Means) -> list[list[Cell]]:

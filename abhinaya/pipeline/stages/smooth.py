@@ -13,9 +13,12 @@ from abhinaya.pipeline.report import Report, interval_text
 from abhinaya.pipeline.stages.settings import Settings
 
 if TYPE_CHECKING:
-    from abhinaya.evaluation.scoring import TableScore
+    from abhinaya.data.manifest import Manifest
+    from abhinaya.data.predictions import PredictionTable
+    from abhinaya.evaluation.scoring import TableScore, Truth
+    from ensembling.speakers.smooth_tables import SmoothReport
 
-__all__ = ["SmoothSettings", "run_smooth"]
+__all__ = ["SmoothSettings", "adapt_to_speakers", "run_smooth"]
 
 
 class SmoothSettings(Settings):
@@ -66,24 +69,18 @@ class SmoothSettings(Settings):
         return in_embeddings or self.method == "standardise"
 
 
-@sole_outputs("out")
-def run_smooth(table: str, manifest: Path, out: Path, settings: SmoothSettings) -> Report:
-    """Write an adapted table to `out`; where there are labels, score it before and after.
+def adapt_to_speakers(
+    table: str | Path | PredictionTable, manifest: Path | Manifest, settings: SmoothSettings
+) -> tuple[PredictionTable, PredictionTable, Truth, SmoothReport]:
+    """Return a table as it was, as adapted, the truth and what was changed.
 
     Args:
         table: file, or NAME=FILE.
         manifest: speakers, and perhaps labels.
-        out: the table to write.
         settings: how to adapt; `embeddings` is a file.
     """
-    from abhinaya.data.labels import ABSTAIN
-    from abhinaya.data.predictions import read_tables, write_table
-    from abhinaya.evaluation.caveats import absent_notes, training_notes
-    from abhinaya.evaluation.scoring import (
-        align_truth,
-        read_with_truth,
-        score_table,
-    )
+    from abhinaya.data.predictions import read_tables
+    from abhinaya.evaluation.scoring import read_with_truth
     from ensembling.speakers.smooth_tables import smooth_table
 
     (before,), truth = read_with_truth([table], manifest, speaker_column=settings.speakers)
@@ -112,6 +109,25 @@ def run_smooth(table: str, manifest: Path, out: Path, settings: SmoothSettings) 
         name=settings.name,
         n_jobs=settings.jobs,
     )
+    return before, after, truth, report
+
+
+@sole_outputs("out")
+def run_smooth(table: str, manifest: Path, out: Path, settings: SmoothSettings) -> Report:
+    """Write an adapted table to `out`; where there are labels, score it before and after.
+
+    Args:
+        table: file, or NAME=FILE.
+        manifest: speakers, and perhaps labels.
+        out: the table to write.
+        settings: how to adapt; `embeddings` is a file.
+    """
+    from abhinaya.data.labels import ABSTAIN
+    from abhinaya.data.predictions import write_table
+    from abhinaya.evaluation.caveats import absent_notes, training_notes
+    from abhinaya.evaluation.scoring import align_truth, score_table
+
+    before, after, truth, report = adapt_to_speakers(table, manifest, settings)
     write_table(after, out)
     has_labels = bool((align_truth(before.utterances, truth)[0] != ABSTAIN).any())
     scored = [score_table(one, truth) for one in (before, after)] if has_labels else []

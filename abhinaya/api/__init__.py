@@ -1,0 +1,1 @@
+"""What `import abhinaya` offers to programs and notebooks: the commands, as functions."""
