@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from abhinaya.data.problems import problems_beside
 from abhinaya.pipeline.report import Report
 
 if TYPE_CHECKING:
@@ -52,10 +53,13 @@ def run_predict(
 
 
 def report_table(table: PredictionTable, selection: str, out: Path) -> Report:
-    """Return how many rows a table has, and on how many the member abstained."""
+    """Return how many rows a table has, on how many the member abstained, and where it says why."""
+    n_problems = sum(reason is not None for reason in table.reasons)
     return Report(
         str(out),
         ["run", "selection", "rows", "abstained"],
         [[table.name, selection, len(table), int((table.labels < 0).sum())]],
         files=(out,),
+        remark=f"{n_problems} {'problem' if n_problems == 1 else 'problems'} in "
+        f"{problems_beside(out)}",
     )
