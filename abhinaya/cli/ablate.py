@@ -79,10 +79,11 @@ def ablate(
         abhinaya ablate a.parquet b.parquet c.parquet --manifest M.parquet --tiebreaker a
     """
     from abhinaya.evaluation.scoring import read_with_truth
+
+    read, truth = read_with_truth(tables, manifest)
     from ensembling.ablation.ablate import ablate_tables, write_subsets
     from ensembling.ablation.combinations import read_combinations
 
-    read, truth = read_with_truth(tables, manifest)
     named = read_combinations(combinations) if combinations is not None else None
     result = ablate_tables(
         read,

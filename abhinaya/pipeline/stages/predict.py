@@ -39,11 +39,14 @@ def run_predict(
     from abhinaya.member import PredictRequest
     from abhinaya.member_config import find_predictor
 
+    # Before the member is loaded, which takes seconds.
+    corpus = read_manifest(manifest, audio_root=audio_root)
+    corpus.select(selection)
     member, resolved = find_predictor(source, overrides, manifest)
     return member.predict(
         resolved,
         PredictRequest(
-            manifest=read_manifest(manifest, audio_root=audio_root),
+            manifest=corpus,
             selection=selection,
             out=out,
             with_embedding=with_embedding,
