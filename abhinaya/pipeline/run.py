@@ -25,7 +25,10 @@ from abhinaya.pipeline.steps import Report, Step, build_steps
 from abhinaya.pipeline.times import estimate_left, note_time, read_times
 from abhinaya.progress import paused, progress_of_steps
 
-__all__ = ["PlannedStep", "plan", "run_pipeline"]
+__all__ = ["CHAIN", "PlannedStep", "plan", "run_pipeline"]
+
+CHAIN = Path(".steps", "config.json")
+"""In the folder of a chain: its config as it was run last."""
 
 _logger = logging.getLogger(__name__)
 
@@ -134,6 +137,8 @@ def _do_steps(
     steps = build_steps(pipeline)
     _check_inputs(pipeline, steps, [entry.step for entry in planned])
     check_ready(pipeline, [entry.step for entry in planned if entry.status == "to do"])
+    content = pipeline.config.model_dump(mode="json", exclude_unset=True)
+    write_json(pipeline.config.out / CHAIN, content)
     again = _steps_from(steps, start)
 
     def is_done(step: Step) -> bool:
