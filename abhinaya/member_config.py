@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from abhinaya import registry
 from abhinaya.config import (
     MemberConfig,
     apply_overrides,
@@ -91,7 +92,7 @@ def find_config_class(content: Mapping[str, Any], where: str) -> type[MemberConf
         raise ProblemsError(
             where, [f"member is {found}, expected one of {', '.join(member_names())}"]
         )
-    return load_member(name).config_class
+    return registry.find_config_class(name)
 
 
 def find_predictor(

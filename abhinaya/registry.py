@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, cast
 from abhinaya.errors import AbhinayaError, BadValueError, UnknownNameError
 
 if TYPE_CHECKING:
+    from abhinaya.config import MemberConfig
     from abhinaya.member import Member
 
-__all__ = ["ENTRY_POINT_GROUP", "load_member", "member_names"]
+__all__ = ["ENTRY_POINT_GROUP", "find_config_class", "load_member", "member_names"]
 
 ENTRY_POINT_GROUP = "abhinaya.members"
 """Entry-point group under which other distributions register members: `name = "module:object"`."""
@@ -48,6 +49,19 @@ def load_member(name: str) -> Member:
             "Give the module:object of an object like those in members/."
         )
     return cast("Member", member)
+
+
+def find_config_class(name: str) -> type[MemberConfig]:
+    """Return the config class of a member; of those in members/ without importing their models.
+
+    Raises:
+        UnknownNameError: if there is no such member.
+        BadValueError: if what is registered cannot be imported or is not a member.
+    """
+    target = importlib.import_module("members").CONFIGS.get(name)
+    if target is None:
+        return load_member(name).config_class
+    return cast("type[MemberConfig]", _load(target, f"config of the member {name!r}"))
 
 
 def _targets() -> dict[str, str]:

@@ -127,6 +127,9 @@ def test_bad_audio_is_listed_left_out_of_training_and_abstained_on(
     assert set(seen) == {ODD, *UNUSABLE}
     assert "the audio has 96000 Hz and 6 channels" in seen[ODD]
     assert "it is converted when it is read" in seen[ODD]
+    # What is converted can be used.
+    n_lines = len((workplace / "corpus" / "problems.csv").read_text().splitlines()) - 1
+    assert f"{n_lines - 1} problems and 1 note in " in prepared.out
 
     trained = run_cli("train", workplace / "config.yaml")
     assert trained.code == 0, trained.err

@@ -6,11 +6,13 @@ from typing import Any
 import pytest
 import yaml
 
+import members
 from abhinaya.cli import main
 from abhinaya.config import dump_yaml, load_yaml
 from abhinaya.errors import MissingFileError, ProblemsError, UnknownNameError
 from abhinaya.member_config import check_member_config, find_predictor, load_member_config
 from abhinaya.pipeline.config import load_pipeline
+from abhinaya.registry import find_config_class, load_member
 from members.wavlm.config import WavLMConfig
 
 CONTENT: dict[str, Any] = {
@@ -156,3 +158,11 @@ def test_doctor_and_chain_find_weights_beside_the_members_config(
     with pytest.raises(SystemExit):
         main(["doctor", str(config_file), "--json"])
     assert f'"{beside}"' in capsys.readouterr().out
+
+
+def test_config_classes_are_known_without_the_models():
+    for name, target in members.CONFIGS.items():
+        found = find_config_class(name)
+        assert found is load_member(name).config_class, f"correct CONFIGS[{name!r}] in members"
+        assert target.rpartition(":")[2] == found.__name__
+    assert set(members.CONFIGS) == set(members.MEMBERS)

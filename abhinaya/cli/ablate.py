@@ -13,11 +13,15 @@ import typer
 from abhinaya.cli.options import AsJson, Format, IncludeTrainingRows, Tables, Truth, guards
 from abhinaya.cli.tables import Cell, TableFormat, show_json, show_table
 from abhinaya.files import sole_outputs
+from abhinaya.pipeline.report import find_best
 
 if TYPE_CHECKING:
     from ensembling.ablation.ablate import Ablation
 
 __all__ = ["ablate"]
+
+_METRICS = ("macro-F1", "accuracy")
+_SCORES = ("members", "macro-F1", "95 % interval", "accuracy")
 
 
 @guards("out")
@@ -76,10 +80,11 @@ def ablate(
         abhinaya ablate a.parquet b.parquet c.parquet --manifest M.parquet --tiebreaker a
     """
     from abhinaya.evaluation.scoring import read_with_truth
+
+    read, truth = read_with_truth(tables, manifest)
     from ensembling.ablation.ablate import ablate_tables, write_subsets
     from ensembling.ablation.combinations import read_combinations
 
-    read, truth = read_with_truth(tables, manifest)
     named = read_combinations(combinations) if combinations is not None else None
     result = ablate_tables(
         read,
@@ -128,29 +133,32 @@ def _n_possible(result: Ablation) -> int:
 
 def _show(result: Ablation, *, pairs: bool, table_format: TableFormat) -> None:
     dropped = f", {result.n_dropped} without a true label dropped" if result.n_dropped else ""
+    of_sizes: list[list[Cell]] = [[len(one.members), *_score_cells(one)] for one in result.best]
+    columns = ["size", *_SCORES]
     show_table(
-        ["size", "members", "macro-F1", "95 % interval", "accuracy"],
-        [
-            *([len(best.members), *_score_cells(best)] for best in result.best),
-            [None, "any that is right", result.oracle[0], None, result.oracle[1]],
-        ],
+        columns,
+        [*of_sizes, [None, "any that is right", result.oracle[0], None, result.oracle[1]]],
+        best=find_best(columns, of_sizes, highest=_METRICS),
         title=f"Best of each size: {len(result.subsets)} combinations of {len(result.names)} "
         f"tables on {result.n_utts} utterances{dropped}",
         table_format=table_format,
     )
     typer.echo()
-    show_table(
-        ["table", "alone", "all without it", "change", "Shapley value"],
+    columns = ["table", "alone", "all without it", "change", "Shapley value"]
+    brought: list[list[Cell]] = [
         [
-            [
-                member.name,
-                member.alone,
-                member.without,
-                None if member.change is None else f"{member.change:+.4f}",
-                f"{member.shapley:+.4f}",
-            ]
-            for member in result.members
-        ],
+            member.name,
+            member.alone,
+            member.without,
+            None if member.change is None else f"{member.change:+.4f}",
+            f"{member.shapley:+.4f}",
+        ]
+        for member in result.members
+    ]
+    show_table(
+        columns,
+        brought,
+        best=find_best(columns, brought, highest=("alone", "Shapley value")),
         title=f"What each table brings; all together: {result.everybody.macro_f1:.4f}",
         table_format=table_format,
     )
@@ -164,9 +172,12 @@ def _show(result: Ablation, *, pairs: bool, table_format: TableFormat) -> None:
         )
     if result.combinations:
         typer.echo()
+        columns = ["combination", *_SCORES]
+        named = [[one.name, *_score_cells(one)] for one in result.combinations]
         show_table(
-            ["combination", "members", "macro-F1", "95 % interval", "accuracy"],
-            [[named.name, *_score_cells(named)] for named in result.combinations],
+            columns,
+            named,
+            best=find_best(columns, named, highest=_METRICS),
             title="Named combinations",
             table_format=table_format,
         )

@@ -53,10 +53,11 @@ def compare(
     Example:
         abhinaya compare first.parquet other.parquet --manifest M.parquet
     """
-    from abhinaya.evaluation.comparison import compare_tables
     from abhinaya.evaluation.scoring import read_with_truth
 
     read, truth = read_with_truth(tables, manifest)
+    from abhinaya.evaluation.comparison import compare_tables
+
     report = compare_tables(
         read,
         truth,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import warnings
 from typing import Any, TextIO
@@ -35,11 +36,14 @@ def quiet_libraries() -> None:
 
     What matters of them reaches the user as an error or as a line of our own.
     """
-    from transformers.utils import logging as module
+    if "transformers" in sys.modules:
+        from transformers.utils import logging as module
 
-    transformers_logging: Any = module  # its functions have no types
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
+        transformers_logging: Any = module  # its functions have no types
+        transformers_logging.set_verbosity_error()
+        transformers_logging.disable_progress_bar()
+    # What it reads when it is imported: that takes seconds, and no command begins with them.
+    os.environ |= {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
     # WavLM of transformers (5.23) mixes mask types; torch says so at every layer.
     warnings.filterwarnings("ignore", message="Support for mismatched key_padding_mask")
     if not is_main_process():

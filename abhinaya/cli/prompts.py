@@ -10,6 +10,7 @@ import typer
 
 from abhinaya.cli.options import AsJson, Format
 from abhinaya.cli.tables import Cell, TableFormat, show_json, show_table
+from abhinaya.pipeline.report import find_best
 
 if TYPE_CHECKING:
     from abhinaya.data.manifest import Manifest
@@ -239,7 +240,9 @@ def _compare(
         return
     columns = ["run", "rows", "macro-F1", "95 % interval", "abstained", "agreement"]
     columns += ["tokens in/1k", "tokens out/1k", "cost/1k", "p (Holm)"]
-    show_table(columns, [_row(score) for score in found], table_format=table_format)
+    scored = [_row(score) for score in found]
+    best = find_best(columns, scored, highest=("macro-F1",))
+    show_table(columns, scored, best=best, table_format=table_format)
     dropped = found[0].score.n_dropped
     if dropped:
         # On stderr, so that a table for a paper stays clean.

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from abhinaya.cli.options import AsJson, Format, Overrides
 from abhinaya.cli.shell.completion import complete_chain
-from abhinaya.cli.tables import TableFormat, show_json, show_report, show_table
+from abhinaya.cli.tables import Cell, TableFormat, show_json, show_report, show_table
+
+if TYPE_CHECKING:
+    from abhinaya.pipeline.config import Pipeline
+    from abhinaya.pipeline.run import PlannedStep
 
 __all__ = ["run"]
 
@@ -49,40 +54,19 @@ def run(
     train, or a name such as train:wavlm.
 
     Example:
-        abhinaya run ensemble/abhinaya.yaml --plan
+        abhinaya run ensemble/abhinaya.yaml prepare.source=MSP-Podcast --plan
     """
     from abhinaya.cli.processes import quiet_libraries
     from abhinaya.pipeline.config import load_pipeline
-    from abhinaya.pipeline.preflight import find_obstacles
     from abhinaya.pipeline.report import Report
     from abhinaya.pipeline.run import plan as plan_steps
     from abhinaya.pipeline.run import run_pipeline
-    from abhinaya.pipeline.schedule import STARTED, describe_starts
 
     pipeline = load_pipeline(config, overrides or [])
     chosen = only or []
     if plan:
         planned = plan_steps(pipeline, only=chosen, start=start)
-        starts = describe_starts(pipeline, [entry.step for entry in planned])
-        show_table(
-            ["step", "status", *(STARTED if starts else ()), "needs", "makes"],
-            [
-                [
-                    entry.step.name,
-                    entry.status,
-                    *starts.get(entry.step.name, ()),
-                    *(", ".join(map(str, files)) for files in (entry.step.needs, entry.step.makes)),
-                ]
-                for entry in planned
-            ],
-            title=f"{pipeline.config.name}: {len(planned)} steps",
-            as_json=as_json,
-            table_format=table_format,
-        )
-        quiet_libraries()
-        to_do = [entry.step for entry in planned if entry.status == "to do"]
-        for obstacle in find_obstacles(pipeline, to_do):
-            typer.echo(f"Note: {obstacle}.", err=True)
+        _show_plan(pipeline, planned, as_json=as_json, table_format=table_format)
         return
 
     reports: list[Report] = []
@@ -110,3 +94,52 @@ def run(
         typer.echo(f"{pipeline.config.name} is done: {pipeline.config.out}")
     elif not reports:
         typer.echo(f"{', '.join(chosen)} is done already; --from does it again.", err=True)
+
+
+def _show_plan(
+    pipeline: Pipeline,
+    planned: Sequence[PlannedStep],
+    *,
+    as_json: bool,
+    table_format: TableFormat,
+) -> None:
+    """Show every step; what stands in the way is looked for afterwards, because it takes longer."""
+    from abhinaya.cli.processes import quiet_libraries
+    from abhinaya.doctor.findings import format_bytes
+    from abhinaya.pipeline.preflight import find_obstacles, size_on_disk, sizes_of_runs
+    from abhinaya.pipeline.schedule import STARTED, describe_starts
+    from abhinaya.pipeline.times import estimate_left, read_times
+    from abhinaya.progress import duration_text
+
+    starts = describe_starts(pipeline, [entry.step for entry in planned])
+    times = read_times(pipeline.config.out)
+    sizes = {entry.step.name: size_on_disk(entry.step) for entry in planned}
+    knows = bool(times or any(sizes.values()))  # nothing of a chain that never ran
+    rows: list[list[Cell]] = []
+    for entry in planned:
+        name = entry.step.name
+        took, size = times.get(name), sizes[name]
+        known: list[Cell] = [took, size]
+        if not as_json:
+            known = [took and duration_text(took), size and format_bytes(size)]
+        files = (", ".join(map(str, files)) for files in (entry.step.needs, entry.step.makes))
+        rows.append([name, entry.status, *starts.get(name, ()), *(known if knows else ()), *files])
+    to_do = [entry.step for entry in planned if entry.status == "to do"]
+    left_s = estimate_left([step.name for step in to_do], times) if to_do else None
+    said = f", {len(to_do)} to do" if knows else ""
+    said += "" if left_s is None else f", about {duration_text(left_s)}"
+    heading = ["step", "status", *(STARTED if starts else ())]
+    heading += ["took", "size"] if knows else []
+    show_table(
+        [*heading, "needs", "makes"],
+        rows,
+        title=f"{pipeline.config.name}: {len(planned)} steps{said}",
+        as_json=as_json,
+        table_format=table_format,
+    )
+    quiet_libraries()
+    to_write = sizes_of_runs(pipeline, to_do)
+    for name, n_bytes in to_write.items():
+        typer.echo(f"Note: {name} will write about {format_bytes(n_bytes)}.", err=True)
+    for obstacle in find_obstacles(pipeline, to_do, sizes=to_write):
+        typer.echo(f"Note: {obstacle}.", err=True)

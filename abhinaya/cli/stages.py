@@ -136,7 +136,7 @@ def cross_validate(
     cross-validate CONFIG ...
 
     Example:
-        abhinaya cross-validate members/wavlm.yaml data.manifest=M.parquet --out cv.parquet
+        abhinaya cross-validate members/wavlm.yaml data.manifest=M --folds 5 --out cv.parquet
     """
     from abhinaya.cli.processes import quiet_libraries
     from abhinaya.member_config import load_member_config

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from enum import StrEnum
 from pathlib import Path
 
@@ -64,7 +64,13 @@ def show_report(
         for idx, table in enumerate((report, *report.more)):
             if idx:
                 typer.echo()
-            show_table(table.columns, table.rows, title=table.title, table_format=table_format)
+            show_table(
+                table.columns,
+                table.rows,
+                title=table.title,
+                best=table.best,
+                table_format=table_format,
+            )
             if table.remark:
                 typer.echo(table.remark)
     for note in report.notes:
@@ -84,7 +90,11 @@ def write_markdown(report: Report, path: Path) -> None:
     for table in (report, *report.more):
         parts.append(
             render_table(
-                table.columns, table.rows, title=table.title, table_format=TableFormat.MARKDOWN
+                table.columns,
+                table.rows,
+                title=table.title,
+                best=table.best,
+                table_format=TableFormat.MARKDOWN,
             )
         )
         parts += [table.remark] if table.remark else []
@@ -96,6 +106,7 @@ def show_table(
     rows: Sequence[Sequence[Cell]],
     *,
     title: str | None = None,
+    best: Collection[tuple[int, int]] = (),
     as_json: bool = False,
     table_format: TableFormat = TableFormat.TEXT,
 ) -> None:
@@ -105,15 +116,16 @@ def show_table(
         columns: the headings.
         rows: one cell per heading. Floating-point numbers are shown with four digits; JSON has all.
         title: printed above text and Markdown, and as LaTeX's caption.
+        best: row and column of cells to be marked: bold, or with * in plain text.
         as_json: print a list of objects keyed by the headings instead, without the title.
         table_format: otherwise, how to print it.
     """
     if as_json:
         show_json([dict(zip(columns, row, strict=True)) for row in rows])
     elif table_format is TableFormat.TEXT and sys.stdout.isatty():
-        _show_on_terminal(columns, rows, title)
+        _show_on_terminal(columns, rows, title, best)
     else:
-        typer.echo(render_table(columns, rows, title=title, table_format=table_format))
+        typer.echo(render_table(columns, rows, title=title, best=best, table_format=table_format))
 
 
 def show_json(value: object) -> None:
@@ -126,9 +138,10 @@ def render_table(
     rows: Sequence[Sequence[Cell]],
     *,
     title: str | None = None,
+    best: Collection[tuple[int, int]] = (),
     table_format: TableFormat = TableFormat.TEXT,
 ) -> str:
-    """Return a table as text; columns of numbers are flush right.
+    """Return a table as text; columns of numbers are flush right, the best of them marked.
 
     Example:
         >>> print(render_table(["run", "macro-F1"], [["wavlm", 0.35], ["vote", 0.4402]]))
@@ -139,9 +152,14 @@ def render_table(
     texts = [[_text(cell) for cell in row] for row in rows]
     right = _numeric_columns(columns, rows)
     if table_format is TableFormat.LATEX:
-        return _latex(columns, texts, right, title)
+        return _latex(columns, texts, right, title, best)
     if table_format is TableFormat.MARKDOWN:
+        for row, column in best:
+            texts[row][column] = f"**{texts[row][column]}**"
         return _markdown(columns, texts, right, title)
+    for column in {column for _, column in best}:  # a blank where others have the mark
+        for row, cells in enumerate(texts):
+            cells[column] += "*" if (row, column) in best else " "
     widths = [max(map(len, column)) for column in zip(columns, *texts, strict=True)]
     lines = [
         "  ".join(
@@ -177,19 +195,26 @@ def _markdown(
 
 
 def _latex(
-    columns: Sequence[str], texts: list[list[str]], right: list[bool], title: str | None
+    columns: Sequence[str],
+    texts: list[list[str]],
+    right: list[bool],
+    title: str | None,
+    best: Collection[tuple[int, int]],
 ) -> str:
     """Return a tabular as booktabs sets it, in a table environment if it has a title."""
 
-    def line(cells: Sequence[str]) -> str:
-        return " & ".join(cell.translate(_LATEX_ESCAPES) for cell in cells) + r" \\"
+    def line(cells: Sequence[str], row: int | None = None) -> str:
+        escaped = [cell.translate(_LATEX_ESCAPES) for cell in cells]
+        for column in (column for where, column in best if where == row):
+            escaped[column] = rf"\textbf{{{escaped[column]}}}"
+        return " & ".join(escaped) + r" \\"
 
     lines = [
         rf"\begin{{tabular}}{{{''.join('r' if is_right else 'l' for is_right in right)}}}",
         r"\toprule",
         line(columns),
         r"\midrule",
-        *(line(row) for row in texts),
+        *(line(cells, row) for row, cells in enumerate(texts)),
         r"\bottomrule",
         r"\end{tabular}",
     ]
@@ -200,7 +225,10 @@ def _latex(
 
 
 def _show_on_terminal(
-    columns: Sequence[str], rows: Sequence[Sequence[Cell]], title: str | None
+    columns: Sequence[str],
+    rows: Sequence[Sequence[Cell]],
+    title: str | None,
+    best: Collection[tuple[int, int]],
 ) -> None:
     from rich.console import Console
     from rich.table import Table
@@ -209,8 +237,10 @@ def _show_on_terminal(
     # No frame: a table of all classes should fit into a narrow window.
     table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0))
     for name, is_right in zip(columns, _numeric_columns(columns, rows), strict=True):
-        table.add_column(Text(name), justify="right" if is_right else "left")
-    for row in rows:
+        # What is too wide is folded: half a name or half a number is none.
+        table.add_column(Text(name), justify="right" if is_right else "left", overflow="fold")
+    for row, cells in enumerate(rows):
         # Text keeps rich from reading "[...]" in a name as markup.
-        table.add_row(*(Text(_text(cell)) for cell in row))
+        styles = ["bold" if (row, column) in best else "" for column in range(len(cells))]
+        table.add_row(*map(Text, map(_text, cells), styles))
     Console().print(table)

@@ -21,7 +21,7 @@ from abhinaya.data.problems import Problem
 from abhinaya.errors import AudioError, MissingFileError
 from abhinaya.progress import progress
 
-__all__ = ["count_kinds", "measure_audio"]
+__all__ = ["NOTED", "count_kinds", "measure_audio"]
 
 MAX_DURATION_S = 60.0
 """Longest clip that no one wonders about: a turn of speech, not a recording."""
@@ -30,6 +30,9 @@ MAX_DURATION_S = 60.0
 _SILENCE = 1 / 32768
 
 ABSENT = "listed, but the audio file is absent; the row is kept and cannot be heard"
+
+NOTED = "to be converted"
+"""The kind that keeps no clip from being used: another rate, or more channels."""
 
 _KINDS = {
     "absent": "absent",
@@ -43,7 +46,7 @@ _KINDS = {
     "too short": "too short",
     "too long": "too long",
     "not finite": "not finite",
-    "is converted": "to be converted",
+    "is converted": NOTED,
 }
 """Words in a reason -> kind, for the summary."""
 

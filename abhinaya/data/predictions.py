@@ -69,7 +69,8 @@ class PredictionTable(Framed):
         probs: class probabilities, shape (U, K); NaN rows where there are none.
         embeddings: input of the head's last linear layer, shape (U, D); NaN rows where none.
         raw: what a language model answered, U texts or None.
-        decided_by: `majority` or the run that broke a tie, U texts or None; vote results have it.
+        decided_by: `majority`, `probabilities` or the run that broke a tie, U texts or None; vote
+            results have it.
         trained_on: True where the weights, of a fusion any table's, were trained on the row, shape
             (U,); None where that is not known, or nothing was trained.
         fold: the fold that held a row out, U texts or None; cross-validated tables have it.

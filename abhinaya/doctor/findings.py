@@ -69,6 +69,8 @@ def format_bytes(n_bytes: int) -> str:
         >>> format_bytes(3 * 2**29), format_bytes(5 * 2**19)
         ('1.5 GiB', '2.5 MiB')
     """
+    if n_bytes < 2**19:
+        return f"{n_bytes / 2**10:.1f} KiB"
     return f"{n_bytes / 2**30:.1f} GiB" if n_bytes >= 2**30 else f"{n_bytes / 2**20:.1f} MiB"
 
 

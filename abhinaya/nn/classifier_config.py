@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import ast
+import builtins
 import functools
+import importlib.util
 import math
+import re
 import typing
 from collections.abc import Mapping
 from pathlib import Path
@@ -40,6 +44,7 @@ __all__ = [
     "HeadConfig",
     "InferenceConfig",
     "TrainingConfig",
+    "argument_kinds",
 ]
 
 Precision = Literal["float32", "bf16", "fp16"]
@@ -167,7 +172,7 @@ _NOT_YET = {
 
 def _read_arguments(given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """Return values with the types of TrainingArguments, and what is wrong with the others."""
-    adapters = _argument_types() if given else {}
+    kinds = argument_kinds() if given else {}
     values: dict[str, Any] = {}
     problems = []
     for key, value in given.items():
@@ -179,12 +184,12 @@ def _read_arguments(given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]
                 "whole model, or its part under accelerate launch --config_file "
                 "configs/accelerate/fsdp2.yaml"
             )
-        elif key not in adapters:
-            near = did_you_mean(str(key), [*adapters, *_OURS])
+        elif key not in kinds:
+            near = did_you_mean(str(key), [*kinds, *_OURS])
             problems.append(f"{key} is unknown to TrainingArguments.{near}".rstrip("."))
         else:
             try:
-                values[key] = adapters[key].validate_python(value)
+                values[key] = _adapter(key, kinds[key], value).validate_python(value)
             except ValidationError as err:
                 problems.append(f"{key} is {value!r}: {err.errors()[0]['msg']}")
     return values, problems + _find_impossible(values)
@@ -209,16 +214,39 @@ def _find_impossible(values: Mapping[str, Any]) -> list[str]:
 
 
 @functools.cache
-def _argument_types() -> dict[str, TypeAdapter[Any]]:
-    # Imported here: checking a config without a `training` section must stay quick.
+def argument_kinds() -> dict[str, str]:
+    """Return the fields of TrainingArguments and their annotations, as its source has them.
+
+    Importing it takes seconds, in which a mistake elsewhere would wait to be told.
+    """
+    spec = importlib.util.find_spec("transformers")
+    assert spec is not None
+    assert spec.origin is not None
+    source = Path(spec.origin).with_name("training_args.py").read_text(encoding="utf-8")
+    fields = next(
+        node.body
+        for node in ast.parse(source).body
+        if isinstance(node, ast.ClassDef) and node.name == "TrainingArguments"
+    )
+    return {
+        field.target.id: ast.unparse(field.annotation)
+        for field in fields
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
+    }
+
+
+def _adapter(name: str, kind: str, value: Any) -> TypeAdapter[Any]:
+    """Return what checks a value; only enumerations of transformers need transformers."""
+    known = {"Any": Any, "Literal": typing.Literal}
+    names = {node.id for node in ast.walk(ast.parse(kind)) if isinstance(node, ast.Name)}
+    if isinstance(value, str) and "str" in re.split(r" \| ", kind):
+        return TypeAdapter(str)
+    if all(name in known or hasattr(builtins, name) for name in names):
+        return TypeAdapter(eval(kind, known))
     from transformers import TrainingArguments
 
-    hints = typing.get_type_hints(TrainingArguments)
-    adapters = {}
-    for name in TrainingArguments.__dataclass_fields__:
-        config = ConfigDict(arbitrary_types_allowed=True)
-        adapters[name] = TypeAdapter[Any](hints[name], config=config)
-    return adapters
+    hint = typing.get_type_hints(TrainingArguments)[name]
+    return TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True))
 
 
 class ClassifierConfig(TrainedConfig):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from abhinaya.config import MemberConfig
@@ -15,7 +15,7 @@ from abhinaya.pipeline.config import Pipeline, PrepareEntry
 from abhinaya.pipeline.stages.transcribe import TranscribeSettings
 from abhinaya.pipeline.steps import Step
 
-__all__ = ["check_ready", "find_obstacles"]
+__all__ = ["check_ready", "find_obstacles", "size_on_disk", "sizes_of_runs"]
 
 # Whether there are transcripts is known to the chain, part of which may make them.
 _NOT_OURS = ("data.transcripts.",)
@@ -35,7 +35,9 @@ def check_ready(pipeline: Pipeline, steps: Sequence[Step]) -> None:
         raise ProblemsError(f"the chain {pipeline.config.name!r}", obstacles)
 
 
-def find_obstacles(pipeline: Pipeline, steps: Sequence[Step]) -> list[str]:
+def find_obstacles(
+    pipeline: Pipeline, steps: Sequence[Step], *, sizes: Mapping[str, int] | None = None
+) -> list[str]:
     """Return a sentence, without a full stop, for each thing that a step needs and will not find.
 
     Servers are asked which models they have, weights are looked at as `abhinaya doctor` does, and
@@ -44,6 +46,7 @@ def find_obstacles(pipeline: Pipeline, steps: Sequence[Step]) -> list[str]:
     Args:
         pipeline: the chain.
         steps: what is to do.
+        sizes: from `sizes_of_runs`, where they are known already.
     """
     config = pipeline.config
     members = {member.name: member for member in pipeline.members}
@@ -70,8 +73,41 @@ def find_obstacles(pipeline: Pipeline, steps: Sequence[Step]) -> list[str]:
             for found in findings
             if found.result == "problem" and not found.what.startswith(_NOT_OURS)
         ]
-    to_train = [members[step.name.partition(":")[2]] for step in steps if step.kind == "train"]
-    return obstacles + _check_disk(to_train)
+    sizes = sizes_of_runs(pipeline, steps) if sizes is None else sizes
+    return obstacles + _check_disk(steps, sizes)
+
+
+def size_on_disk(step: Step) -> int | None:
+    """Return the bytes of what a step has made, of a training its whole run; None before that."""
+    files = [path for path in step.makes if path.is_file()]
+    if step.kind == "train":
+        run_dir = step.makes[0].parent.parent
+        files = [path for path in run_dir.rglob("*") if path.is_file()]
+    return sum(path.stat().st_size for path in files) if files else None
+
+
+def sizes_of_runs(pipeline: Pipeline, steps: Sequence[Step]) -> dict[str, int]:
+    """Return the bytes that each training will write at most, as far as they can be known.
+
+    A run holds checkpoints with the moments of the optimizer, one of them being written, and the
+    best weights; tables are small beside them.
+    """
+    from abhinaya.doctor.memory import find_sizes
+    from abhinaya.nn.classifier_config import ClassifierConfig
+
+    members = {member.name: member for member in pipeline.members}
+    found: dict[str, int] = {}
+    for step in steps:
+        member = members.get(step.name.partition(":")[2])
+        if step.kind != "train" or not isinstance(member, ClassifierConfig):
+            continue
+        try:
+            sizes = find_sizes(member)
+        except Exception:  # what is wrong with its weights is told already
+            continue
+        n_kept = int(member.training.arguments.get("save_total_limit") or _N_CHECKPOINTS)
+        found[step.name] = (n_kept + 1) * sizes.checkpoint + 4 * sizes.n_trained
+    return found
 
 
 def _check_member(config: MemberConfig, *, trains: bool) -> Findings:
@@ -93,26 +129,13 @@ def _check_member(config: MemberConfig, *, trains: bool) -> Findings:
     return findings
 
 
-def _check_disk(members: Sequence[MemberConfig]) -> list[str]:
-    """Return what is wrong if the runs of these members will not fit onto their disks together.
-
-    A run holds checkpoints with the moments of the optimizer, one of them being written, and the
-    best weights; tables are small beside them.
-    """
-    from abhinaya.doctor.memory import find_sizes
-    from abhinaya.nn.classifier_config import ClassifierConfig
-
+def _check_disk(steps: Sequence[Step], sizes: Mapping[str, int]) -> list[str]:
+    """Return what is wrong if the runs to train will not fit onto their disks together."""
+    run_dirs = {step.name: step.makes[0].parent.parent for step in steps if step.kind == "train"}
     needed: dict[Path, dict[str, int]] = {}
-    for member in members:
-        if not isinstance(member, ClassifierConfig):
-            continue
-        try:
-            sizes = find_sizes(member)
-        except Exception:  # what is wrong with its weights is told already
-            continue
-        n_kept = int(member.training.arguments.get("save_total_limit") or _N_CHECKPOINTS)
-        n_bytes = (n_kept + 1) * sizes.checkpoint + 4 * sizes.n_trained
-        needed.setdefault(_folder_above(member.run_dir), {})[member.name] = n_bytes
+    for name, n_bytes in sizes.items():
+        member = name.partition(":")[2]
+        needed.setdefault(_folder_above(run_dirs[name]), {})[member] = n_bytes
     by_disk: dict[int, list[Path]] = {}
     for folder in needed:
         by_disk.setdefault(folder.stat().st_dev, []).append(folder)

@@ -15,7 +15,7 @@ from abhinaya.evaluation.bootstrap import number_groups
 from ensembling.aligned import AlignedTables
 from ensembling.learned.recipes import Fused, LearnedRule
 
-__all__ = ["cross_fit", "speaker_folds"]
+__all__ = ["cross_fit", "fewer_folds", "speaker_folds"]
 
 
 def speaker_folds(
@@ -44,11 +44,14 @@ def speaker_folds(
     group_idx, n_groups = number_groups(speakers)
     n_most = int(np.bincount(truth).max(initial=0))
     if n_folds < 2 or n_groups < n_folds or n_most < n_folds:
+        advice = "Choose another number with --folds, or label more data."
+        if min(n_groups, n_most) < 2:
+            advice = "No number of --folds helps; label more data."
         raise BadValueError(
             f"{n_folds} folds cannot be made from {len(truth)} labelled utterances of "
-            f"{n_groups} speakers, {n_most} in the largest class: at least two folds are "
-            "needed, and as many speakers, and utterances of one class, as folds. Choose another "
-            "number with --folds, or label more data."
+            f"{n_groups} {'speaker' if n_groups == 1 else 'speakers'}, {n_most} in the largest "
+            "class: at least two folds are needed, and as many speakers, and utterances of one "
+            f"class, as folds. {advice}"
         )
     # Where every group is one utterance, the faster splitter does the same.
     is_grouped = n_groups < len(truth)
@@ -63,6 +66,17 @@ def speaker_folds(
         for fold, (_, held_out) in enumerate(splits):
             folds[held_out] = fold
     return folds
+
+
+def fewer_folds(truth: NDArray[np.int64], speakers: Sequence[str | None], *, n_folds: int) -> int:
+    """Return how many of these folds can be made, at least 2, for rows as in `speaker_folds`.
+
+    Example:
+        >>> fewer_folds(np.array([0, 0, 0, 1]), ["a", "b", "b", "c"], n_folds=5)
+        3
+    """
+    n_most = int(np.bincount(truth).max(initial=0))
+    return max(2, min(n_folds, number_groups(speakers)[1], n_most))
 
 
 def cross_fit(

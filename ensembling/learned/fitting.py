@@ -19,7 +19,7 @@ from abhinaya.evaluation.bootstrap import bootstrap_interval
 from abhinaya.evaluation.metrics import scores
 from abhinaya.evaluation.scoring import Truth, absent_classes, align_truth, labelled_rows
 from ensembling.aligned import AlignedTables, align_predictions
-from ensembling.learned.cross_fitting import cross_fit, speaker_folds
+from ensembling.learned.cross_fitting import cross_fit, fewer_folds, speaker_folds
 from ensembling.learned.recipes import Fused, Recipe
 from ensembling.learned.rules import load_learned
 from ensembling.voting.vote_tables import check_tiebreakers
@@ -70,6 +70,7 @@ def fit_recipe(
     tiebreakers: Sequence[str] = (),
     rows: str = "same",
     n_folds: int = 5,
+    may_lower_folds: bool = False,
     seed: int = 0,
     n_resamples: int = 10_000,
     by_speaker: bool = False,
@@ -92,6 +93,7 @@ def fit_recipe(
         rows: `same` demands that all tables cover the same utterances; `intersection` keeps those
             in all.
         n_folds: number of folds of the cross-fit; all rows of a speaker are in one.
+        may_lower_folds: make fewer folds where there are fewer speakers.
         seed: of the folds and of the bootstrap.
         n_resamples: number of bootstrap resamples behind an interval.
         by_speaker: resample speakers instead of utterances.
@@ -114,6 +116,8 @@ def fit_recipe(
     labelled = labelled_rows(whole.utterances, truth, by_speaker=by_speaker, purpose="learn")
     aligned, labels, speakers = whole.take(labelled.indices), labelled.labels, labelled.speakers
 
+    if may_lower_folds:
+        n_folds = fewer_folds(labels, speakers, n_folds=n_folds)
     folds = speaker_folds(labels, speakers, n_folds=n_folds, seed=seed)
     # On all rows first: if the tables lack something, the message then counts all rows.
     parameters = learned.fit(aligned, labels, speakers, settings)

@@ -24,7 +24,14 @@ from ensembling.voting.soft_votes import (
 )
 from ensembling.voting.votes import VoteResult, plurality
 
-__all__ = ["BY_FALLBACK", "BY_MAJORITY", "VOTE_RULES", "check_tiebreakers", "vote_tables"]
+__all__ = [
+    "BY_FALLBACK",
+    "BY_MAJORITY",
+    "BY_PROBABILITIES",
+    "VOTE_RULES",
+    "check_tiebreakers",
+    "vote_tables",
+]
 
 VOTE_RULES = ("plurality", "strict", "soft", "geometric", "weighted", "dawid-skene")
 """Ways to vote that need no labelled data."""
@@ -35,6 +42,9 @@ _WHOLE_RULES = ("dawid-skene",)  # they learn from all rows
 
 BY_MAJORITY = "majority"
 """`decided_by` of rows that needed no tie-breaking."""
+
+BY_PROBABILITIES = "probabilities"
+"""The same where no labels are counted: under soft, geometric and dawid-skene."""
 
 BY_FALLBACK = "fallback"
 """`decided_by` of rows on which every member abstained."""
@@ -75,8 +85,8 @@ def vote_tables(
     Returns:
         A table in the order of the first one. `probs` are the shares of the votes or weights cast,
         the mean probabilities or the posterior, None in fallback rows; `decided_by` is `majority`,
-        `fallback` or the name of the table that broke the tie. Attributes are the plain means of
-        the tables that have them.
+        `probabilities`, `fallback` or the name of the table that broke the tie. Attributes are the
+        plain means of the tables that have them.
 
     Raises:
         BadValueError: if there are no tables or too few, their utterances differ, a table has a
@@ -112,7 +122,8 @@ def vote_tables(
         labels[nobody] = emotions.codes.index(fallback)
     probs = result.shares.astype(np.float32, copy=False)
     probs[nobody] = np.nan
-    deciders = [*names, BY_FALLBACK, BY_MAJORITY]
+    compares = rule in (*_PROB_RULES, *_WHOLE_RULES)
+    deciders = [*names, BY_FALLBACK, BY_PROBABILITIES if compares else BY_MAJORITY]
     # The index -1, which means that no tie had to be broken, picks the last entry.
     decided_by = np.where(nobody, len(names), result.decided_by) % len(deciders)
     return PredictionTable(
@@ -198,7 +209,7 @@ def _weights_in_order(
 def _check_names(names: Sequence[str], tiebreakers: Sequence[str]) -> None:
     if not names:
         raise BadValueError("No tables were given to the vote. Name at least one prediction table.")
-    for reserved in (BY_MAJORITY, BY_FALLBACK):
+    for reserved in (BY_MAJORITY, BY_PROBABILITIES, BY_FALLBACK):
         if reserved in names:
             raise BadValueError(
                 f"A table is named {reserved!r}, which in a vote says how a row was decided. "

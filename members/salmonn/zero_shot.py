@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from abhinaya.config import Config, config_digest
+from abhinaya.config import config_digest
 from abhinaya.data.labels import ABSTAIN
 from abhinaya.data.manifest import Manifest
 from abhinaya.data.predictions import PredictionTable
@@ -17,13 +17,12 @@ from abhinaya.inference.loaded import load_once
 from abhinaya.inference.zero_shot import Outcome, ZeroShotMember, predict_outcomes
 from abhinaya.loading.clips import Clip, Cropping, collect_clips, digest_clips
 from abhinaya.member import PredictRequest
-from abhinaya.nn.classifier_config import AudioConfig, InferenceConfig
 from abhinaya.processes import join_launch
 from abhinaya.prompting.answers import AnswerParser
 from members.salmonn.build import build_backbone, build_inputs
-from members.salmonn.config import SalmonnSources
 from members.salmonn.doctor import check_salmonn
 from members.salmonn.sequence import store_prompts
+from members.salmonn.zero_shot_config import Decoding, SalmonnZeroShotConfig
 
 if TYPE_CHECKING:
     from abhinaya.doctor.findings import Findings
@@ -40,23 +39,6 @@ _NOT_IN_WEIGHTS = (
     *("name", "seed", "data", "audio", "decoding", "inference", "max_text_tokens"),
     *("prompt", "prompt_pool", "prompt_template", "stored_prompts"),
 )
-
-
-class Decoding(Config):
-    """How an answer is generated: beam search, without sampling."""
-
-    n_beams: int = 4
-    """1 takes the likeliest token each time."""
-    max_new_tokens: int = 10
-    """Longest answer."""
-
-
-class SalmonnZeroShotConfig(SalmonnSources):
-    """SALMONN as it was published, and how it is asked."""
-
-    audio: AudioConfig = AudioConfig(max_audio_s=30.0, eval_crop="first")
-    decoding: Decoding = Decoding()
-    inference: InferenceConfig = InferenceConfig(batch_size=4)
 
 
 class SalmonnZeroShotMember(ZeroShotMember):

@@ -41,19 +41,19 @@ def test_ablate_prints_best_of_each_size_and_what_each_table_brings(run_cli, tab
     assert [[cell for cell in row if cell.strip()][-1].strip() for row in cells] == [
         "0.7500",
         "0.7500",
-        "1.0000",
+        "1.0000*",
         "1.0000",
     ]
     assert "p + q + r" in best[4]
-    assert " 0.2500 " in best[4]
+    assert " 0.2500* " in best[4]
     assert "any that is right" in best[5]
     # Shapley values: p .1146, q .0521, r .0833 (arithmetic in tests/ensembling/test_ablation.py).
     assert members == [
         "What each table brings; all together: 0.2500",
-        "table   alone  all without it  change   Shapley value",
-        "p      0.2083          0.1458  -0.1042  +0.1146",
-        "q      0.1458          0.2083  -0.0417  +0.0521",
-        "r      0.2083          0.2083  -0.0417  +0.0833",
+        "table    alone  all without it  change   Shapley value",
+        "p      0.2083*          0.1458  -0.1042  +0.1146*",
+        "q      0.1458           0.2083  -0.0417  +0.0521",
+        "r      0.2083*          0.2083  -0.0417  +0.0833",
     ]
     assert optimism[0] == "Picking the best of 7 combinations on the utterances that score it"
     assert optimism[2].split()[0] == "0.2500"
@@ -125,7 +125,7 @@ def test_ablate_named_combinations_come_as_a_table_for_a_paper(run_cli, tables, 
     assert r"\caption{Named combinations}" in result.out
     rows = [line for line in result.out.splitlines() if line.startswith(("Comb. I", "Full"))]
     assert rows[0].startswith("Comb. I & p + r & 0.2083 & ")
-    assert rows[1].startswith("Full & p + q + r & 0.2500 & ")
+    assert rows[1].startswith(r"Full & p + q + r & \textbf{0.2500} & ")
 
 
 def test_ablate_shipped_combinations_need_their_tables(run_cli, save_table, truth):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from abhinaya.data.labels import EmotionSet
-from abhinaya.data.manifest import make_manifest, write_manifest
+from abhinaya.data.manifest import make_manifest, read_manifest, write_manifest
 from abhinaya.data.predictions import PredictionTable, read_table, write_table
 from ensembling.learned.rules import LEARNED
 
@@ -173,6 +173,38 @@ def test_fit_on_csv_tables_and_labels_without_speakers_says_so(run_cli, tmp_path
     result = run_cli("fit", "thresholds", table, "--manifest", truth, "--out", out)
     assert result.code == 1
     assert "only labels from 'llm' on 24 of 24 utterances" in result.err
+
+
+@pytest.mark.parametrize("n_speakers", [4, 3, 2])
+@pytest.mark.parametrize("rule", ["weights", "stacking", "thresholds"])
+def test_fit_on_few_speakers_makes_fewer_folds_and_says_so(run_cli, corpus, rule, n_speakers):
+    """The demo has four, and every rule failed on the five folds that nobody had asked for."""
+    few = rows_of_few_speakers(corpus, n_speakers)
+    result = fit(run_cli, corpus, rule, "--manifest", few, "--json")
+    assert result.code == 0, result.err
+    assert json.loads(result.out)["facts"]["n_folds"] == n_speakers
+    assert f"Note: {n_speakers} folds instead of 5: the labelled rows have no more" in result.err
+    # A number that was asked for is as it is.
+    assert fit(run_cli, corpus, rule, "--manifest", few, "--folds", 6).code == 1
+
+
+def test_fit_on_one_speaker_says_that_more_data_is_needed(run_cli, corpus):
+    few = rows_of_few_speakers(corpus, 1)
+    result = fit(run_cli, corpus, "weights", "--manifest", few)
+    assert result.code == 1
+    assert "cannot be made from 60 labelled utterances of 1 speaker, " in result.err
+    assert "No number of --folds helps; label more data." in result.err
+    assert not (corpus / "r.json").exists()
+
+
+def rows_of_few_speakers(corpus, n_speakers):
+    manifest = read_manifest(corpus / "m.parquet")
+    rows = manifest.rows.to_dict("records")
+    for idx, row in enumerate(rows):
+        row["speaker"] = f"s{idx % n_speakers}"
+    path = corpus / "few.parquet"
+    write_manifest(make_manifest(rows, EMOTIONS, corpus), path)
+    return path
 
 
 def test_fit_wrong_input_exits_1_with_a_message_and_writes_nothing(run_cli, corpus):

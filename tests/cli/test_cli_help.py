@@ -123,3 +123,8 @@ def test_quiet_leaves_errors_and_warnings_only(run_cli, monkeypatch, options, sa
     assert (result.code, result.out) == (1, "")
     assert result.err == f"{said}odd\nError: No space left on device.\n"
     assert logging.getLogger("abhinaya").level == logging.INFO
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_every_command_that_prints_results_can_print_json(words):
+    assert "as_json" in {parameter.name for parameter in COMMANDS[words].params}

@@ -74,6 +74,7 @@ def test_predict_writes_the_table_and_says_how_many_rows(
     assert result.code == 0, result.err
     assert result.out == (
         f"{out}\nrun   selection    rows  abstained\ntiny  development     3          0\n"
+        f"0 problems in {tmp_path / 'tiny.problems.csv'}\n"
     )
     table = read_table(out)
     assert table.utterances == ("u5.wav", "u6.wav", "u7.wav")

@@ -277,7 +277,7 @@ def test_compare_prints_a_line_for_each(run_cli, corpus, save, tmp_path):
     # b: A and H right, two of eight classes: 2/8; 100,000 tokens in and 1,000 out per thousand
     # clips are 0.15 + 0.003. None of two rows with both labels is the same.
     cells = best.split()
-    assert cells[:3] == ["b", "2", "0.2500"]
+    assert cells[:3] == ["b", "2", "0.2500*"]
     assert cells[4:] == ["0", "0.0000", "100000", "1000", "0.1530", "EUR"]
     # a: nothing right; McNemar on two rows: 2 / 2^2.
     assert other.split() == ["a", "2", "0.0000", "0.0000-0.0000", "1", "0.0000", "0.5000"]

@@ -9,6 +9,8 @@ import yaml
 
 from abhinaya.demo.corpus.release import write_corpus
 from abhinaya.files import sole_writer
+from abhinaya.pipeline.config import load_pipeline
+from abhinaya.pipeline.run import CHAIN as CHAIN_FILE
 
 CHAIN = {
     "name": "tiny",
@@ -97,6 +99,16 @@ def test_only_prepare_prints_its_table_and_is_done_afterwards(run_cli, folder, c
     ]
     plan = run_cli("run", "chain.yaml", "--plan").out.splitlines()
     assert [line.split("  ")[0] for line in plan if " done " in line] == ["prepare"]
+    # What it took and wrote is remembered.
+    assert plan[0] == "tiny: 5 steps, 4 to do"
+    assert plan[1].split() == ["step", "status", "took", "size", "needs", "makes"]
+    assert re.match(r"prepare +done +\d+ s +\d+\.\d KiB ", plan[2])
+    (known,) = json.loads(run_cli("run", "chain.yaml", "--plan", "--json", "--only", "prepare").out)
+    assert known["size"] == (folder / "out" / "corpus" / "manifest.parquet").stat().st_size
+    assert 0 < known["took"] < 100
+    # So is the chain, for those who have only its folder.
+    left = load_pipeline(folder / "out" / CHAIN_FILE)
+    assert left.config == load_pipeline("chain.yaml").config
     again = run_cli("run", "chain.yaml", "--only", "prepare")
     assert (again.code, again.out) == (0, "")
     assert "prepare is done already; --from does it again." in again.err

@@ -105,3 +105,12 @@ def test_submit_task_attributes(run_cli, save_table, names, tmp_path):
     assert result.code == 1
     assert "predicts no attributes" in result.err
     assert run_cli(*args[:5], "valence", *args[6:]).code == 2
+
+
+def test_submit_prints_json(run_cli, save_table, names, tmp_path):
+    out = tmp_path / "final.csv"
+    result = run_cli("submit", save_table("p", "AH"), "--names", names, "--out", out, "--json")
+    said = json.loads(result.out)
+    assert (said["file"], said["rows"], len(said["sha256"])) == (str(out), 2, 12)
+    recorded = json.loads(run_cli("submit", "--score", 0.4402, "--out", out, "--json").out)
+    assert (recorded["score"], recorded["ledger"]) == (0.4402, str(tmp_path / "submissions.jsonl"))

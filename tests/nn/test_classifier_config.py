@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+import re
+import typing
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import TypeAdapter, ValidationError
 
+from abhinaya.config import parse_yaml
 from abhinaya.errors import ProblemsError
-from abhinaya.nn.classifier_config import ClassifierConfig
+from abhinaya.nn.classifier_config import ClassifierConfig, argument_kinds
 
 MakeConfig = Callable[..., ClassifierConfig]
 
@@ -155,3 +159,39 @@ def test_classifier_config_value_out_of_range_raises(
     make_config: MakeConfig, override: str, problem: str
 ) -> None:
     assert any(problem in found for found in problems_of(make_config, override))
+
+
+def test_arguments_of_trainings_are_those_of_transformers() -> None:
+    """They are read from its source, so that a config is checked before it is imported."""
+    from transformers import TrainingArguments
+
+    kinds = argument_kinds()
+    assert list(kinds) == list(TrainingArguments.__dataclass_fields__)
+    hints = typing.get_type_hints(TrainingArguments)
+    plain = {name: kind for name, kind in kinds.items() if re.fullmatch(PLAIN, kind)}
+    for name, kind in plain.items():
+        assert eval(kind, {"Any": Any}) == hints[name], name
+    assert len(plain) >= 90
+
+
+PLAIN = r"(\||None|bool|float|int|str|dict|list|Any|[\[\], ])+"
+
+
+@pytest.mark.parametrize(
+    "value", ["eval_strategy=steps", "eval_strategy=3", "debug=[underflow_overflow]", "debug=[x]"]
+)
+def test_enumerations_of_transformers_are_checked_as_it_declares_them(
+    make_config: MakeConfig, value: str
+) -> None:
+    name, _, given = value.partition("=")
+    from transformers import TrainingArguments
+
+    adapter = TypeAdapter(typing.get_type_hints(TrainingArguments)[name])
+    content = parse_yaml(given)
+    try:
+        expected = adapter.validate_python(content)
+    except ValidationError as err:
+        with pytest.raises(ProblemsError, match=re.escape(err.errors()[0]["msg"][:30])):
+            make_config(Path("run"), f"training.{value}")
+    else:
+        assert make_config(Path("run"), f"training.{value}").training.arguments[name] == expected

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 __all__ = ["FitSettings", "run_fit"]
 
 
+_N_FOLDS = 5
+"""Of which fewer are made where the rows have fewer speakers; another number is as it is given."""
+
+
 class FitSettings(Settings):
     """How to fit a rule."""
 
@@ -31,8 +35,8 @@ class FitSettings(Settings):
     """log-odds: take the training prior from these rows of the manifest."""
     speakers: str = Field(default="speaker", json_schema_extra={"metavar": "COLUMN"})
     """Column of the manifest with the speakers."""
-    folds: int = Field(default=5, ge=2)
-    """Folds of the cross-fit."""
+    folds: int = Field(default=_N_FOLDS, ge=2)
+    """Folds of the cross-fit; fewer than 5 where there are fewer speakers, and it is said."""
     tiebreaker: tuple[str, ...] = Field(default=(), json_schema_extra={"metavar": "NAME"})
     """Table that settles ties of the plain vote that the rule is compared with; repeat for the next
     in line."""
@@ -85,6 +89,7 @@ def run_fit(
         tiebreakers=settings.tiebreaker,
         rows=settings.rows,
         n_folds=settings.folds,
+        may_lower_folds=settings.folds == _N_FOLDS,
         seed=settings.seed,
         n_resamples=settings.resamples,
         by_speaker=settings.by_speaker,
@@ -100,6 +105,11 @@ def run_fit(
         notes.append(
             f"{int(marks.sum())} of {len(marks)} rows were trained on by a table. What is learned "
             "from them, and the score, flatter; fit on other rows."
+        )
+    if facts["n_folds"] != settings.folds:
+        notes.append(
+            f"{facts['n_folds']} folds instead of {settings.folds}: the labelled rows have no more "
+            "speakers, or rows of one class. The fewer folds, the less each fit has learned from."
         )
     if facts["n_dropped"]:
         notes.append(f"{facts['n_dropped']} rows without a true label were not used.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from abhinaya.data.problems import problems_beside
 from abhinaya.errors import BadValueError, MissingFileError
 from abhinaya.pipeline.report import Report
 
@@ -40,11 +41,14 @@ def run_predict(
     from abhinaya.member_config import find_predictor
 
     manifest = manifest or _trained_on(Path(source))
+    # Before the member is loaded, which takes seconds.
+    corpus = read_manifest(manifest, audio_root=audio_root)
+    corpus.select(selection)
     member, resolved = find_predictor(source, overrides, manifest)
     return member.predict(
         resolved,
         PredictRequest(
-            manifest=read_manifest(manifest, audio_root=audio_root),
+            manifest=corpus,
             selection=selection,
             out=out,
             with_embedding=with_embedding,
@@ -77,10 +81,13 @@ def _trained_on(run: Path) -> Path:
 
 
 def report_table(table: PredictionTable, selection: str, out: Path) -> Report:
-    """Return how many rows a table has, and on how many the member abstained."""
+    """Return how many rows a table has, on how many the member abstained, and where it says why."""
+    n_problems = sum(reason is not None for reason in table.reasons)
     return Report(
         str(out),
         ["run", "selection", "rows", "abstained"],
         [[table.name, selection, len(table), int((table.labels < 0).sum())]],
         files=(out,),
+        remark=f"{n_problems} {'problem' if n_problems == 1 else 'problems'} in "
+        f"{problems_beside(out)}",
     )

@@ -80,7 +80,7 @@ class PrepareSettings(Settings):
 def run_prepare(settings: PrepareSettings, out: Path) -> Report:
     """Write manifest, subsets, transcripts and problems of a corpus into the folder `out`."""
     from abhinaya.corpora import prepare_corpus
-    from abhinaya.corpora.audio_audit import count_kinds
+    from abhinaya.corpora.audio_audit import NOTED, count_kinds
     from abhinaya.corpora.base import PrepareOptions
     from abhinaya.corpora.class_sets import find_class_set
     from abhinaya.data.manifest import MANIFEST
@@ -104,11 +104,14 @@ def run_prepare(settings: PrepareSettings, out: Path) -> Report:
     )
     prepared = prepare_corpus(settings.corpus, settings.source, out, options)
     columns, rows = _count_selections(prepared.manifest)
-    kinds = ", ".join(f"{n} {kind}" for kind, n in count_kinds(prepared.problems).items())
+    counts = count_kinds(prepared.problems)
+    kinds = ", ".join(f"{n} {kind}" for kind, n in counts.items())
+    n_notes = counts.get(NOTED, 0)
+    noted = f" and {n_notes} {'note' if n_notes == 1 else 'notes'}" if n_notes else ""
     return Report(
-        f"{settings.corpus}: {len(prepared.manifest.rows)} utterances, {len(prepared.problems)} "
-        f"problems in {out / PROBLEMS}"
-        + (f" ({kinds})" if kinds else "")
+        f"{settings.corpus}: {len(prepared.manifest.rows)} utterances, "
+        f"{len(prepared.problems) - n_notes} problems{noted} in {out / PROBLEMS}"
+        + (f" ({kinds})" if kinds else ""),
         + "".join(f"; {text}" for text in map(_what_became, prepared.placed) if text),
         columns,
         rows,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from abhinaya.pipeline.report import Cell, Report, interval_text
+from abhinaya.pipeline.report import Cell, Report, find_best, interval_text
 from abhinaya.pipeline.stages.settings import Settings
 
 if TYPE_CHECKING:
@@ -108,7 +108,9 @@ def run_score(
         if result.calibration is not None
     ]
     if claims:
-        more.append(Report("calibration", ["table", "rows", "ECE", "Brier"], claims))
+        heading = ["table", "rows", "ECE", "Brier"]
+        best = find_best(heading, claims, lowest=("ECE", "Brier"))
+        more.append(Report("calibration", heading, claims, best=best))
     for result in results:
         if settings.per_class:
             more.append(
@@ -159,6 +161,8 @@ def run_score(
     columns = ["table", "rows", "macro-F1", "95 % interval", "accuracy", "UAR", "weighted F1"]
     columns += ["dropped", "abstained"]
     rows = _overview(results, means)
+    metrics = ("macro-F1", "accuracy", "UAR", "weighted F1")
+    best = find_best(columns, rows[: len(results)], highest=metrics)
     if any(result.n_trained_on for result in results):
         columns += ["trained on", "macro-F1 without"]
         for row, result in zip_longest(rows, results):
@@ -170,6 +174,7 @@ def run_score(
         notes=tuple(notes),
         more=tuple(more),
         data=_as_json(results, means, settings, attributes),
+        best=best,
     )
 
 

@@ -38,6 +38,10 @@ def run_soup(
     Returns:
         What was written, or None where it was there already.
     """
+    if manifest is not None:  # read here as well: a mistake is told before torch is there
+        from abhinaya.data.manifest import read_manifest
+
+        read_manifest(manifest, audio_root=audio_root).select(select)
     from abhinaya.training import soup as soups
     from abhinaya.training.run_directory import RunDirectory
 

@@ -114,7 +114,7 @@ def test_vote_no_tables_raises():
         vote_tables([])
 
 
-@pytest.mark.parametrize("name", ["majority", "fallback"])
+@pytest.mark.parametrize("name", ["majority", "probabilities", "fallback"])
 def test_vote_table_with_a_name_that_decided_by_uses_raises(name):
     with pytest.raises(BadValueError, match=f"named '{name}'.*NAME=TABLE"):
         vote_tables([table(name, "A")])
