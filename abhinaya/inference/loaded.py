@@ -13,17 +13,19 @@ _ValueT = TypeVar("_ValueT")
 
 # None: every prediction loads its model and lets go of it, so that what comes next has the memory.
 _kept: dict[str, object] | None = None
+_keeps_several = False
 
 
 @contextmanager
-def keep_loaded() -> Iterator[None]:
-    """Keep a model loaded within the block, until another one is needed."""
-    global _kept
-    before, _kept = _kept, {}
+def keep_loaded(*, several: bool = False) -> Iterator[None]:
+    """Keep a model loaded within the block, until another one is needed; or all of several."""
+    global _kept, _keeps_several
+    before = _kept, _keeps_several
+    _kept, _keeps_several = {}, several
     try:
         yield
     finally:
-        _kept = before
+        _kept, _keeps_several = before
         gc.collect()
 
 
@@ -32,7 +34,8 @@ def load_once(key: str, load: Callable[[], _ValueT]) -> _ValueT:
     if _kept is None:
         return load()
     if key not in _kept:
-        _kept.clear()  # first, because memory may not hold two
-        gc.collect()
+        if not _keeps_several:
+            _kept.clear()  # first, because memory may not hold two
+            gc.collect()
         _kept[key] = load()
     return cast("_ValueT", _kept[key])

@@ -16,7 +16,8 @@ from abhinaya.data.attributes import ATTRIBUTES
 from abhinaya.data.labels import ABSTAIN, EmotionSet
 from abhinaya.data.predictions import PredictionTable
 from abhinaya.errors import CheckpointError
-from abhinaya.files import hash_file
+from abhinaya.files import digest_of, hash_file
+from abhinaya.inference.loaded import load_once
 from abhinaya.inference.logit_adjustment import adjust_logits, facts_of_adjustment
 from abhinaya.inference.sharding import (
     Batches,
@@ -104,11 +105,12 @@ def predict_classifier(
     clips.sort(key=lambda clip: (-clip.size, clip.utterance))
     trained_on = read_training_rows(checkpoint, info.facts)
     tau = stored.inference.logit_adjustment
+    weights = hash_file(checkpoint / WEIGHTS)
     plan = plan_table(
         stored,
         request,
         without=_NOT_IN_DIGEST,
-        weights=hash_file(checkpoint / WEIGHTS),
+        weights=weights,
         batch_size=config.inference.batch_size if config.depends_on_batch else None,
         features=config.cache.dtype if config.cache else "float32",
         clips=digest_clips(clips),
@@ -124,10 +126,15 @@ def predict_classifier(
         return found
 
     state = join_launch()
-    model = build_classifier(member, config, len(info.emotions))
-    load_weights(checkpoint, model)
-    absorbed = adjust_logits(model, tau, info.facts, checkpoint)
-    model.to(state.device).eval()
+
+    def load_model() -> tuple[EmotionClassifier, list[float] | None]:
+        model = build_classifier(member, config, len(info.emotions))
+        load_weights(checkpoint, model)
+        absorbed = adjust_logits(model, tau, info.facts, checkpoint)
+        return model.to(state.device).eval(), absorbed
+
+    key = [str(checkpoint.absolute()), weights, config.model_dump(mode="json"), info.facts]
+    model, absorbed = load_once(digest_of(key), load_model)
 
     audio = config.audio
     cropping = Cropping(audio.eval_crop, audio.max_audio_s, audio.normalize)
