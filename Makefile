@@ -10,7 +10,7 @@ export OMP_NUM_THREADS ?= 1
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-deepspeed test-vllm check style clean
+.PHONY: help install demo test test-browser test-deepspeed test-vllm check style clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## */  make \1\t/p' Makefile | expand -t 23
@@ -28,6 +28,9 @@ demo: $(READY)  ## a tiny corpus, tiny members, a vote, a submission
 
 test: $(READY)  ## all tests, the slow ones too
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "slow or not slow"
+
+test-browser: $(READY)  ## the report and the web page in a real browser
+	.ci/test-browser $(BIN)/python
 
 test-vllm: $(READY)  ## the zero-shot language model against a real vLLM on the CPU
 	.ci/test-vllm $(BIN)/python
@@ -47,4 +50,4 @@ style: $(READY)  ## repair what can be repaired
 	$(BIN)/codespell --write-changes
 
 clean:  ## remove the environment and caches
-	rm -rf $(VENV) .venv-deepspeed .venv-vllm build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-browser .venv-deepspeed .venv-vllm build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
