@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+
+from dataclasses import replace
 
 import numpy as np
 from jinja2 import DictLoader, Environment
@@ -23,6 +25,7 @@ __all__ = [
     "show_comparison",
     "show_hearing",
     "show_picture",
+    "show_sentence",
     "show_turns",
     "show_votes",
 ]
@@ -34,6 +37,7 @@ CSS = """
 .abhinaya-card h3 { font-size: 1rem; margin: 0 0 4px; overflow-wrap: anywhere; }
 .abhinaya-card p { margin: 0 0 6px; overflow-wrap: anywhere; }
 .abhinaya-bars { width: 100%; border-collapse: collapse; font-size: 0.85rem; }
+.abhinaya-bars :is(tr, th, td) { border: 0 !important; }
 .abhinaya-bars th { font-weight: normal; text-align: left; width: 40%; padding: 1px 4px 1px 0; }
 .abhinaya-bars td { padding: 1px 0; }
 .abhinaya-bars td:last-child { text-align: right; width: 3.2em;
@@ -44,13 +48,18 @@ CSS = """
 .dark .chosen .abhinaya-bar { background: #e8b04a; }
 .abhinaya-decision { font-size: 1.25rem; margin: 4px 0 12px; overflow-wrap: anywhere; }
 .abhinaya-facts { overflow-wrap: anywhere; margin: 4px 0 12px; }
+.abhinaya-scroll { overflow-x: auto; }
 .abhinaya-table { border-collapse: collapse; font-size: 0.9rem; margin: 8px 0; }
-.abhinaya-table th, .abhinaya-table td { border-bottom: 1px solid #8a8f98; text-align: left;
-  padding: 4px 14px 4px 0; overflow-wrap: anywhere; }
+.abhinaya-table :is(th, td) { border: 0 !important; border-bottom: 1px solid #8a8f98 !important;
+  text-align: left; padding: 4px 14px 4px 0; white-space: nowrap; }
+.abhinaya-table tbody th { white-space: normal; }
 .abhinaya-turn { border-left: 4px solid #33658a; padding: 4px 12px; margin: 8px 0; }
 .abhinaya-turn pre { white-space: pre-wrap; overflow-wrap: anywhere; margin: 4px 0;
   font-family: inherit; background: none; }
 .abhinaya-picture { width: 100%; max-width: 880px; height: auto; }
+/* What gradio writes in a grey too light to be read, or too wide for a telephone. */
+.or, time, .playback, .info-text { color: var(--body-text-color) !important; }
+@media (max-width: 480px) { .tab-container button { padding: 0 7px !important; } }
 """
 """Of the pieces below. Classes are told apart by words and weight, never by hue alone."""
 
@@ -71,10 +80,11 @@ _TEMPLATES = {
 <strong>{{ label }}</strong> - {% endif %}{{ why }}</p>""",
     "facts": """<p class="abhinaya-facts">{% for key, value in facts %}{{ key }}:
 <strong>{{ value }}</strong>{% if not loop.last %}; {% endif %}{% endfor %}</p>""",
-    "table": """<table class="abhinaya-table" aria-label="{{ label }}"><thead><tr>
+    "table": """<div class="abhinaya-scroll" tabindex="0" role="region" aria-label="{{ label }}">
+<table class="abhinaya-table" aria-label="{{ label }}"><thead><tr>
 {%- for head in columns %}<th scope="col">{{ head }}</th>{% endfor %}</tr></thead><tbody>
 {%- for row in rows %}<tr><th scope="row">{{ row[0] }}</th>
-{%- for cell in row[1:] %}<td>{{ cell }}</td>{% endfor %}</tr>{% endfor %}</tbody></table>""",
+{%- for cell in row[1:] %}<td>{{ cell }}</td>{% endfor %}</tr>{% endfor %}</tbody></table></div>""",
     "turns": """{% for turn in turns %}<section class="abhinaya-turn">
 <strong>{{ turn.role }}</strong><pre>{{ turn.text }}</pre></section>{% endfor %}""",
     "picture": """<img class="abhinaya-picture" alt="{{ alt }}"
@@ -135,8 +145,14 @@ def show_hearing(run: OpenedRun, hearing: Hearing) -> tuple[str, str, str]:
     return decision, _show_cards(run, hearing.tables), times
 
 
-def show_votes(run: OpenedRun, votes: UtteranceVotes) -> str:
-    """Return what every member said of an utterance of a table, and how it was decided."""
+def show_votes(run: OpenedRun, votes: UtteranceVotes, texts: Mapping[str, str]) -> tuple[str, str]:
+    """Return how an utterance of a table was decided, and what every member said of it.
+
+    Args:
+        run: has the names of classes.
+        votes: on it.
+        texts: its transcripts by source.
+    """
     label = run.class_name(int(votes.decided.labels[0]))
     name = votes.decided.name
     if "tables" in votes.decided.meta:
@@ -150,11 +166,9 @@ def show_votes(run: OpenedRun, votes: UtteranceVotes) -> str:
     facts = [("utterance", votes.utterance)]
     facts.append(("true class", run.class_name(votes.true) if votes.true >= 0 else "unknown"))
     facts.append(("speaker", votes.speaker or "unknown"))
-    return (
-        _render("decision", label=label, why=why)
-        + _render("facts", facts=facts)
-        + _show_cards(run, votes.members)
-    )
+    facts += texts.items()
+    head = _render("decision", label=label, why=why) + _render("facts", facts=facts)
+    return head, _show_cards(run, votes.members)
 
 
 def show_comparison(run: OpenedRun, found: Comparison) -> str:
@@ -184,14 +198,19 @@ def show_comparison(run: OpenedRun, found: Comparison) -> str:
     return table + _render("sentence", text=text)
 
 
+def show_sentence(text: str) -> str:
+    """Return a sentence as a paragraph."""
+    return _render("sentence", text=text)
+
+
 def show_turns(turns: Sequence[Turn]) -> str:
     """Return a chat."""
     return _render("turns", turns=turns)
 
 
-def show_answer(run: OpenedRun, table: PredictionTable) -> str:
+def show_answer(run: OpenedRun, model: str, table: PredictionTable) -> str:
     """Return what a prompted model answered, and the class that was read out of it."""
-    return _show_cards(run, [table])
+    return _show_cards(run, [replace(table, name=model)])
 
 
 def show_picture(png: bytes, alt: str) -> str:
