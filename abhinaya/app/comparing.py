@@ -53,7 +53,7 @@ class Comparison:
 
 
 def compare_ensembles(run: OpenedRun, selection: str, a: Ensemble, b: Ensemble) -> Comparison:
-    """Let both vote by plurality, and return macro-F1 of each and where they differ.
+    """Compare how two ensembles vote, by plurality: macro-F1 of each, and where they differ.
 
     Raises:
         BadValueError: if one has no members, or nobody voted on a row and there is no fallback.

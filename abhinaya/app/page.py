@@ -54,6 +54,7 @@ def build_page(listener: Listener) -> Blocks:
     from abhinaya.app.tabs.recording import add_recording
 
     name = listener.run.folder.resolve().name
+    page: Blocks
     with gr.Blocks(title=f"abhinaya: {name}", analytics_enabled=False) as page:
         gr.Markdown(f"# {name}", elem_id="title")
         with gr.Tabs():
@@ -70,19 +71,25 @@ def build_page(listener: Listener) -> Blocks:
 
 
 def launch_page(page: Blocks, *, host: str, port: int, max_megabytes: float) -> str:
-    """Let a page answer, in threads of its own, and return its address."""
+    """Start a page, in threads of its own, and return its address."""
     import gradio as gr
 
     from abhinaya.app.texts import CSS
 
     local = ["system-ui", "sans-serif"]  # gradio's own theme fetches its fonts
+    theme = gr.themes.Default(
+        primary_hue="blue", font=local, font_mono=["ui-monospace", "monospace"]
+    ).set(
+        body_text_color_subdued="*neutral_600",
+        button_primary_background_fill="*primary_700",
+        button_primary_background_fill_hover="*primary_800",
+        color_accent="*primary_700",
+    )
     _, address, _ = page.launch(
         server_name=host,
         server_port=port,
         max_file_size=int(max_megabytes * 1_000_000),
-        theme=gr.themes.Default(
-            primary_hue="blue", font=local, font_mono=["ui-monospace", "monospace"]
-        ),
+        theme=theme,
         css=CSS,
         show_error=True,
         quiet=True,
@@ -108,7 +115,7 @@ def serve(
     max_megabytes: float,
     tell: Callable[[str], Any],
 ) -> None:
-    """Serve the page of a run until somebody stops it.
+    """Show the page of a run until somebody stops it.
 
     Args:
         run: what is shown.

@@ -55,6 +55,7 @@ COMMANDS = {
     "run": "run",
     "export": "export",
     "doctor": "doctor",
+    "app": "show.app",
     "prompts": "prompts",
 }
 """Every command and its module, in the order of the help text, which puts groups last."""

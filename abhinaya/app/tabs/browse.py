@@ -42,7 +42,16 @@ def add_browser(run: OpenedRun) -> None:
         speaker = gr.Dropdown(_speakers(run, first), value=ANY, label="Speaker")
         low = gr.Slider(0, 1, 0, step=0.01, label="Confidence from", buttons=[])
         high = gr.Slider(0, 1, 1, step=0.01, label="Confidence to", buttons=[])
-    filters = [selection, table, true, predicted, agreement, speaker, low, high]
+    filters: list[gr.Dropdown | gr.Slider] = [
+        selection,
+        table,
+        true,
+        predicted,
+        agreement,
+        speaker,
+        low,
+        high,
+    ]
     text, cells, names = _list(run, *(box.value for box in filters))
     count = gr.HTML(text, elem_id="count")
     rows = gr.Dataframe(
@@ -89,20 +98,22 @@ def add_browser(run: OpenedRun) -> None:
         return said, gr.update(value=(SAMPLE_RATE_HZ, pcm), visible=True), shown, cards
 
     shown = [count, rows, chosen]
-    selection.change(choose_selection, selection, [table, speaker], api_name=False).then(
-        show, filters, shown, api_name=False
+    selection.change(choose_selection, selection, [table, speaker], api_visibility="private").then(
+        show, filters, shown, api_visibility="private"
     )
     gr.on(
         [box.change for box in filters if box is not selection],
         show,
         filters,
         shown,
-        api_name=False,
+        api_visibility="private",
         show_progress="hidden",
         trigger_mode="always_last",
     )
-    rows.select(pick, None, chosen, api_name=False)
-    chosen.change(look, [selection, table, chosen], [head, sound, picture, votes], api_name=False)
+    rows.select(pick, None, chosen, api_visibility="private")
+    chosen.change(
+        look, [selection, table, chosen], [head, sound, picture, votes], api_visibility="private"
+    )
 
 
 def _names(run: OpenedRun, selection: str) -> list[str]:

@@ -78,4 +78,4 @@ def add_comparison(run: OpenedRun) -> None:
         cells: pd.DataFrame = found.differing.fillna("-")
         return show_comparison(run, found), gr.update(value=cells, visible=True)
 
-    button.click(compare, [selection, fallback, *boxes], [scores, rows], api_name=False)
+    button.click(compare, [selection, fallback, *boxes], [scores, rows], api_visibility="private")

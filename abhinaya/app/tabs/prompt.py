@@ -69,6 +69,6 @@ def add_prompts(listener: Listener) -> None:
             return show_answer(run, by, ask(listener, prompt, name.strip(), of, by)), turns
 
     given: list[Any] = [utterance, source, model, text]
-    shipped.change(shipped_text, shipped, text, api_name=False)
-    show_button.click(show, given, chat, api_name=False)
-    ask_button.click(put, given, [answer, chat], api_name=False)
+    shipped.change(shipped_text, shipped, text, api_visibility="private")
+    show_button.click(show, given, chat, api_visibility="private")
+    ask_button.click(put, given, [answer, chat], api_visibility="private")

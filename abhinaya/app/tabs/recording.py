@@ -55,6 +55,6 @@ def add_recording(listener: Listener) -> None:
         hear,
         [recording, transcript],
         [decision, cards, times],
-        api_name=False,
+        api_visibility="private",
         scroll_to_output=True,
     )
