@@ -73,10 +73,9 @@ class UtteranceVotes:
 def list_rows(run: OpenedRun, selection: str, table: str) -> pd.DataFrame:
     """Return a row per utterance of a table.
 
-    Columns: `utterance`, `true`, `predicted` (codes, or None), `confidence` in [0, 1] (NaN where
-    the table has no probabilities), `agree` (members with the predicted class), `voted` (members
-    with any), `differ` (whether these differ), `decided_by` (None where nothing was voted),
-    `speaker`.
+    Columns: `utterance`, `true`, `predicted` (codes), `confidence` in [0, 1], `agree` (members
+    with the predicted class), `voted` (members with any), `differ` (whether these differ),
+    `decided_by`, `speaker`. What is unknown, or was not voted on, is missing (NaN).
 
     Raises:
         UnknownNameError: if there is no such table.
@@ -105,7 +104,7 @@ def list_rows(run: OpenedRun, selection: str, table: str) -> pd.DataFrame:
             "decided_by": list(chosen.decided_by) if chosen.decided_by else None,
             "speaker": speakers,
         }
-    ).astype({"true": object, "predicted": object, "decided_by": object, "speaker": object})
+    )
 
 
 def filter_rows(rows: pd.DataFrame, filters: Filters) -> pd.DataFrame:

@@ -103,8 +103,9 @@ def open_run(
         MissingFileError: if it is neither, or has no checkpoint and no table.
         AbhinayaError: if what it holds cannot be read.
     """
-    if (folder / "config.yaml").is_file():
-        name = load_yaml(folder / "config.yaml").get("name")
+    configs = [path for path in (folder, folder / "best") if (path / "config.yaml").is_file()]
+    if configs:
+        name = load_yaml(configs[0] / "config.yaml").get("name")
         members = [_open_member(str(name or folder.name), folder)]
         selections: dict[str, Path] = {}
     elif (folder / "tables").is_dir() or (folder / "runs").is_dir():
@@ -200,7 +201,7 @@ def _find_members(folder: Path, selections: Mapping[str, Path]) -> list[RunMembe
 def _open_member(name: str, source: Path | None) -> RunMember:
     if source is None:
         return RunMember(name, None)
-    if source.is_dir() and (source / "config.yaml").is_file() and not _has_weights(source):
+    if source.is_dir() and not _has_weights(source):
         return RunMember(name, None)
     _, resolved = find_predictor(source, manifest=Path("recordings"))
     return RunMember(name, source, reads_transcripts(resolved) is not None)
@@ -230,8 +231,9 @@ def _find_manifest(folder: Path, members: list[RunMember]) -> Path | None:
     for member in members:
         if member.source is None:
             continue
-        file = member.source if member.source.is_file() else member.source / "config.yaml"
-        stored = (load_yaml(file).get("data") or {}).get("manifest") if file.is_file() else None
+        places = (member.source, member.source / "config.yaml", member.source / "best/config.yaml")
+        file = next((path for path in places if path.is_file()), None)
+        stored = (load_yaml(file).get("data") or {}).get("manifest") if file else None
         if not isinstance(stored, str):
             continue
         parts = Path(stored).parts

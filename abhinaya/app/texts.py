@@ -36,7 +36,8 @@ CSS = """
 .abhinaya-card h3 { font-size: 1rem; margin: 0 0 4px; overflow-wrap: anywhere; }
 .abhinaya-card p { margin: 0 0 6px; overflow-wrap: anywhere; }
 .abhinaya-bars { width: 100%; border-collapse: collapse; font-size: 0.85rem; }
-.abhinaya-bars :is(tr, th, td) { border: 0 !important; }
+.abhinaya-bars, .abhinaya-table,
+:is(.abhinaya-bars, .abhinaya-table) :is(thead, tbody, tr, th, td) { border: 0 !important; }
 .abhinaya-bars th { font-weight: normal; text-align: left; width: 40%; padding: 1px 4px 1px 0; }
 .abhinaya-bars td { padding: 1px 0; }
 .abhinaya-bars td:last-child { text-align: right; width: 3.2em;
@@ -49,9 +50,8 @@ CSS = """
 .abhinaya-facts { overflow-wrap: anywhere; margin: 4px 0 12px; }
 .abhinaya-scroll { overflow-x: auto; }
 .abhinaya-table { border-collapse: collapse; font-size: 0.9rem; margin: 8px 0; }
-.abhinaya-table :is(th, td) { border: 0 !important; border-bottom: 1px solid #8a8f98 !important;
+.abhinaya-table :is(th, td) { border-bottom: 1px solid #8a8f98 !important;
   text-align: left; padding: 4px 14px 4px 0; white-space: nowrap; }
-.abhinaya-table tbody th { white-space: normal; }
 .abhinaya-turn { border-left: 4px solid #33658a; padding: 4px 12px; margin: 8px 0; }
 .abhinaya-turn pre { white-space: pre-wrap; overflow-wrap: anywhere; margin: 4px 0;
   font-family: inherit; background: none; }
@@ -182,13 +182,13 @@ def show_comparison(run: OpenedRun, found: Comparison) -> str:
         )
     rows = [
         [
-            f"{score.name}: {', '.join(vote.meta['tables'])}",
+            score.name,
             f"{score.scores.macro_f1:.4f}",
             f"{score.interval[0]:.4f} to {score.interval[1]:.4f}",
             f"{score.scores.accuracy:.4f}",
             score.scores.n_utts,
         ]
-        for score, vote in zip(found.scores, found.votes, strict=True)
+        for score in found.scores
     ]
     columns = ["ensemble", "macro-F1", "95 % interval", "accuracy", "rows"]
     difference = found.scores[1].scores.macro_f1 - found.scores[0].scores.macro_f1
