@@ -34,14 +34,15 @@ def draw_sound(waveform: NDArray[np.float32], title: str) -> bytes:
     wave.plot(times_s, waveform, color="#33658a", linewidth=0.6)
     wave.set_ylabel("amplitude")
     wave.set_title(title, fontsize=10, parse_math=False)
-    padded = np.pad(waveform, (0, max(0, _WINDOW - len(waveform)))) + 1e-6
+    padded = np.pad(waveform, (0, max(0, 2 * _WINDOW - len(waveform)))) + 1e-6
     spectrum.specgram(
         padded,
         NFFT=_WINDOW,
         Fs=SAMPLE_RATE_HZ,
         noverlap=_WINDOW - _HOP,
         cmap="cividis",
-        vmin=-130,
+        vmin=-130,  # dB of full scale per Hz, the same for every clip
+        vmax=-30,
     )
     spectrum.set_ylabel("frequency (Hz)")
     spectrum.set_xlabel("time (s)")

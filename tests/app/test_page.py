@@ -33,6 +33,7 @@ def refused(capsys, *args: str) -> str:
     return said
 
 
+@pytest.mark.slow
 def test_page_answers_and_tells_its_own_address_alone(run):
     with Listener(run) as listener:
         page = build_page(listener)
@@ -50,7 +51,7 @@ def test_page_answers_and_tells_its_own_address_alone(run):
             # No client calls a function past the page.
             assert {one["api_visibility"] for one in config["dependencies"]} == {"private"}
             # Files of the run are nobody's to fetch.
-            with pytest.raises(urllib.error.HTTPError, match="403|404"):
+            with pytest.raises(urllib.error.HTTPError, match=r"403|404"):
                 urllib.request.urlopen(
                     f"{address}gradio_api/file={run.folder}/configs/t1.yaml", timeout=20
                 )
@@ -77,7 +78,7 @@ def test_port_in_use_is_one_line_that_names_another(capsys, tmp_path):
         said = refused(capsys, str(tmp_path), "--port", str(port))
     assert f"cannot listen at 127.0.0.1:{port}: Address already in use" in said
     assert f"--port {port + 1}" in said
-    with pytest.raises(BadValueError, match="cannot listen at 192.0.2.1"):
+    with pytest.raises(BadValueError, match=r"cannot listen at 192\.0\.2\.1"):
         check_page("192.0.2.1", port)
 
 
