@@ -90,7 +90,7 @@ def list_rows(run: OpenedRun, selection: str, table: str) -> pd.DataFrame:
     if chosen.probs is not None:
         known = chosen.labels != ABSTAIN
         confidence[known] = chosen.probs[known, chosen.labels[known]]
-    true, _ = _look_up(utterances, run.truth)
+    true, _ = _look_up(utterances, run.truth_of(selection))
     _, speakers = _look_up(utterances, run.speakers)
     return pd.DataFrame(
         {
@@ -146,7 +146,7 @@ def votes_on(run: OpenedRun, selection: str, table: str, utterance: str) -> Utte
     [row] = find_rows([utterance], chosen.utterances)
     if row < 0:
         raise BadValueError(f"The tables of {selection!r} have no utterance {utterance!r}.")
-    true, _ = _look_up([utterance], run.truth)
+    true, _ = _look_up([utterance], run.truth_of(selection))
     _, speakers = _look_up([utterance], run.speakers)
     return UtteranceVotes(
         utterance,

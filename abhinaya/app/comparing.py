@@ -62,7 +62,7 @@ def compare_ensembles(run: OpenedRun, selection: str, a: Ensemble, b: Ensemble) 
     votes = (_vote(run, selection, a, "A"), _vote(run, selection, b, "B"))
     first, second = votes
     codes = run.emotions.decode
-    truth, scores = run.truth, None
+    truth, scores = run.truth_of(selection), None
     true: list[str | None] = [None] * len(first)
     if truth is not None:
         labels, _ = align_truth(first.utterances, truth)

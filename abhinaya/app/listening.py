@@ -83,24 +83,32 @@ class Listener:
 
         Raises:
             AudioError: if the recording is too long, or no sound.
-            AbhinayaError: if the transcriber cannot be loaded, or the vote be cast.
+            AbhinayaError: if the vote cannot be cast.
         """
         times = list[tuple[str, float]]()
         start = time.perf_counter()
         self._check(recording)
         times.append(("reading", time.perf_counter() - start))
         text = (transcript or "").strip() or None
+        no_text = "there is none"
         if text is None and self.transcriber is not None:
             start = time.perf_counter()
-            with self.turn:
-                text = self._transcribe(recording)
+            try:
+                with self.turn:
+                    text = self._transcribe(recording)
+            except AbhinayaError as err:  # such as weights that are not there
+                no_text = f"nobody wrote it down: {err}"
             times.append(("transcribing", time.perf_counter() - start))
         tables = list[PredictionTable]()
         names = [member.name for member in self.run.members]
         for idx, member in enumerate(self.run.members):
             yield Hearing(tuple(tables), text, tuple(times), waiting=tuple(names[idx:]))
             start = time.perf_counter()
-            tables.append(self._ask(member, recording, text))
+            if member.reads_text and text is None:
+                reason = f"it reads a transcript, and {no_text}"
+                tables.append(self._abstain(member, recording, reason))
+            else:
+                tables.append(self._ask(member, recording, text))
             times.append((member.name, time.perf_counter() - start))
         start = time.perf_counter()
         vote = self._vote(tables)
@@ -144,8 +152,6 @@ class Listener:
 
         if member.source is None:
             return self._abstain(member, recording, "its checkpoint is not in the run any more")
-        if member.reads_text and text is None:
-            return self._abstain(member, recording, "it reads a transcript, and there is none")
         try:
             with self.turn:
                 found = run_recordings(

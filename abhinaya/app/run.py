@@ -15,11 +15,16 @@ from abhinaya.data.predictions import PredictionTable, align_tables, read_table
 from abhinaya.data.transcripts import read_transcript_rows, transcripts_path
 from abhinaya.errors import MissingFileError
 from abhinaya.evaluation.scoring import Truth, read_truth
+from abhinaya.files import read_json_object
 from abhinaya.member_config import find_predictor
 from abhinaya.pipeline.stages.fuse import VoteSettings
 from abhinaya.pipeline.stages.recordings import classes_of, reads_transcripts
 
 __all__ = ["OpenedRun", "RunMember", "find_texts", "open_run"]
+
+
+_CHAIN = Path(".steps", "config.json")  # what a chain keeps of its config
+_MODEL = "large-v3"  # which abhinaya transcribe takes unless told
 
 
 @dataclass(frozen=True)
@@ -49,7 +54,9 @@ class OpenedRun:
         selections: folder of tables of each selection.
         manifest: the corpus; None where it is not there any more.
         truth: true labels; None where there are none.
+        truths: other true labels, by selection.
         speakers: the corpus' own labels and speakers; None where it is not there.
+        transcriber: Whisper model that wrote the chain's transcripts, if any.
     """
 
     folder: Path
@@ -60,6 +67,12 @@ class OpenedRun:
     manifest: Manifest | None = None
     truth: Truth | None = None
     speakers: Truth | None = None
+    truths: Mapping[str, Truth] = field(default_factory=dict)
+    transcriber: str | None = None
+
+    def truth_of(self, selection: str) -> Truth | None:
+        """Return the true labels that a selection is held against."""
+        return self.truths.get(selection, self.truth)
 
     def tables(self, selection: str) -> list[PredictionTable]:
         """Return all tables of a selection, the fused ones first, then the members' as they vote.
@@ -129,6 +142,14 @@ def open_run(
     place = manifest or _find_manifest(folder, members)
     corpus = None if place is None else read_manifest(place, audio_root=audio_root)
     emotions = _find_emotions(members, selections)
+    file = folder / _CHAIN
+    chain = read_json_object(file) if file.is_file() else {}
+    tried = {entry["selection"]: entry.get("truth") for entry in chain.get("score", ())}
+    known_truths = {
+        name: read_truth(Path(path), emotions)
+        for name, path in tried.items()
+        if truth is None and path is not None and Path(path).is_file()
+    }
     estimated = folder / "speakers" / MANIFEST
     known = estimated if estimated.is_file() else place
     speakers = None if known is None else read_truth(known, emotions)
@@ -141,6 +162,8 @@ def open_run(
         corpus,
         speakers if truth is None else read_truth(truth, emotions),
         speakers,
+        known_truths,
+        (chain["transcribe"] or {}).get("model", _MODEL) if "transcribe" in chain else None,
     )
 
 

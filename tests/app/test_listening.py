@@ -143,6 +143,13 @@ def test_recording_that_cannot_be_taken_is_told_before_any_member(
         next(listener.hear(file))
 
 
+def test_transcriber_that_is_not_there_makes_those_who_read_abstain(run, corpus):
+    with Listener(run, "nowhere.pt") as listener:
+        found = last(listener, corpus / "n0.wav")
+    assert "nobody wrote it down: Unknown file, folder or official" in found.tables[2].reasons[0]
+    assert found.vote is not None
+
+
 @pytest.mark.slow
 def test_transcriber_writes_down_what_nobody_typed(run, corpus, tmp_path):
     model = write_tiny(tmp_path / "whisper").openai

@@ -8,12 +8,15 @@ from pathlib import Path
 import pytest
 from untrained_runs import MakeRun
 
+from abhinaya.app.browsing import list_rows
 from abhinaya.app.run import find_texts, open_run
 from abhinaya.data.labels import MSP_PODCAST
 from abhinaya.data.manifest import make_manifest
 from abhinaya.data.transcripts import write_transcripts
 from abhinaya.errors import MissingFileError
 from abhinaya.evaluation.scoring import Truth
+from abhinaya.files import write_json
+from abhinaya.pipeline.stages.transcribe import TranscribeSettings
 
 
 def test_chain_has_the_members_and_the_vote_of_its_tables(chain):
@@ -44,6 +47,22 @@ def test_truth_of_its_own_replaces_that_of_the_corpus(chain, tmp_path):
     assert run.truth.labels.tolist() == [0]
     assert run.speakers is not None
     assert len(run.speakers.utterances) == 10
+
+
+def test_chain_that_keeps_its_config_names_transcriber_and_truths(chain, tmp_path):
+    (tmp_path / "truth.csv").write_text("FileName,EmoClass\nn9.wav,H\n")
+    score = [{"selection": "development", "truth": str(tmp_path / "truth.csv")}]
+    config = {"transcribe": {"model": "small"}, "score": score}
+    write_json(chain / ".steps/config.json", config)
+    run = open_run(chain)
+    assert run.transcriber == "small"
+    truth = run.truth_of("development")
+    assert truth is not None
+    assert list(truth.utterances) == ["n9.wav"]
+    assert run.truth_of("test") is run.truth
+    assert list_rows(run, "development", "vote")["true"].dropna().tolist() == ["H"]
+    write_json(chain / ".steps/config.json", {"transcribe": {}})
+    assert open_run(chain).transcriber == TranscribeSettings().model
 
 
 def test_folder_that_is_no_run_is_told_what_would_be_one(tmp_path):

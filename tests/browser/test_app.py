@@ -12,8 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
-from browser_checks import WIDTHS, check_accessible, check_fits, take_screenshot
+import soundfile
+from browser_checks import WIDTHS, check_accessible, check_fits, take_screenshot, watch
 from shown_runs import write_chain
 from source_tree import ROOT
 from untrained_runs import MakeConfig, bases, corpus, make_config
@@ -73,7 +75,7 @@ def test_recording_is_uploaded_and_the_members_decide(page, address, corpus, wid
     page.set_viewport_size({"width": width, "height": 900})
     open_tab(page, address, "Recording")
     upload(page, corpus / "n3.wav")
-    page.locator("#recording").get_by_label("Play", exact=False).first.wait_for()
+    page.locator("#recording").get_by_label("Play", exact=True).first.wait_for()
     page.get_by_label("Transcript").fill("oh no")
     page.get_by_role("button", name="Ask the members").click()
     page.locator("#decision strong").get_by_text("(").wait_for()
@@ -97,20 +99,33 @@ def test_recording_is_uploaded_and_the_members_decide(page, address, corpus, wid
     take_screenshot(page, f"app-recording-{width}")
 
 
-def test_broken_and_long_files_and_none_are_a_sentence(page, address, tmp_path):
-    import numpy as np
-    import soundfile
-
+def test_broken_and_long_files_and_none_are_a_sentence(browser, address, tmp_path):
+    context = browser.new_context()
+    errors, leaving = watch(context)
+    page = context.new_page()
     open_tab(page, address, "Recording")
     page.get_by_role("button", name="Ask the members").click()
     page.get_by_text("There is no recording yet. Record one, or upload a file.").wait_for()
+    (tmp_path / "broken.wav").write_bytes(b"RIFF but no sound")
+    upload(page, tmp_path / "broken.wav")
+    page.get_by_role("button", name="Ask the members").click()
+    page.get_by_text("broken.wav cannot be decoded").wait_for()
+    take_screenshot(page, "app-errors")
+    open_tab(page, address, "Recording")
     soundfile.write(tmp_path / "long.wav", np.zeros(6 * 16_000), 16_000)
     upload(page, tmp_path / "long.wav")
-    page.locator("#recording").get_by_label("Play", exact=False).first.wait_for()
+    page.locator("#recording").get_by_label("Play", exact=True).first.wait_for()
     page.get_by_role("button", name="Ask the members").click()
     page.get_by_text("long.wav lasts 6 s, and this page takes 5 s at most.").wait_for()
+    open_tab(page, address, "Recording")
+    (tmp_path / "large.wav").write_bytes(bytes(600_000))
+    upload(page, tmp_path / "large.wav")
+    page.get_by_text("exceed the maximum allowed size").wait_for()
     assert "Traceback" not in page.content()
-    take_screenshot(page, "app-errors")
+    context.close()
+    # That the browser cannot play it either, gradio's player notes in the console.
+    assert set(errors) <= {"Waveform load error: MediaError"}
+    assert not leaving
 
 
 @pytest.mark.parametrize("width", WIDTHS)
@@ -125,8 +140,8 @@ def test_run_is_filtered_and_a_clip_is_played(page, address, width):
     page.get_by_text("a tie between angry (A) and neutral (N), broken by b").wait_for()
     page.locator("#picture img").wait_for()
     assert page.locator("#votes section").count() == 3
-    page.locator("#clip").get_by_label("Play", exact=False).first.click()
-    page.locator("#clip").get_by_label("Pause", exact=False).first.wait_for()
+    page.locator("#clip").get_by_label("Play", exact=True).first.click()
+    page.locator("#clip").get_by_label("Pause", exact=True).first.wait_for()
     check_accessible(page, without=GRADIO_FAILS)
     check_fits(page)
     take_screenshot(page, f"app-run-{width}")
@@ -141,7 +156,7 @@ def test_ensembles_are_compared(page, address, width):
     # B is a alone; see tests/app/test_comparing.py for the numbers.
     assert "0.2083" in page.locator("#scores").inner_text()
     assert "0.2500" in page.locator("#scores").inner_text()
-    page.locator("#differing").get_by_text("n7.wav").first.wait_for()
+    page.locator("#differing").get_by_text("n7.wav").locator("visible=true").first.wait_for()
     check_accessible(page, without=GRADIO_FAILS)
     check_fits(page)
     take_screenshot(page, f"app-compare-{width}")
@@ -155,8 +170,8 @@ def test_prompt_is_shown_as_it_is_sent(page, address, width):
     page.get_by_label("Prompt, changed as you like").fill(own)
     page.get_by_role("button", name="Show it as it is sent").click()
     page.locator("#chat").get_by_text("One of angry, contempt, disgust").wait_for()
+    check_accessible(page, without=GRADIO_FAILS)
     page.get_by_role("button", name="Ask the model").click()
     page.get_by_text("127.0.0.1:9").first.wait_for()
-    check_accessible(page, without=GRADIO_FAILS)
     check_fits(page)
     take_screenshot(page, f"app-prompt-{width}")

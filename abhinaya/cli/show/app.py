@@ -25,7 +25,7 @@ def app(
         str | None,
         typer.Option(
             metavar="MODEL",
-            help="Whisper that writes down recordings, as for abhinaya transcribe --model.",
+            help="Whisper that writes down recordings; by default the chain's own.",
         ),
     ] = None,
     manifest: Annotated[
@@ -66,7 +66,7 @@ def app(
         opened,
         host=host,
         port=port,
-        transcriber=transcriber,
+        transcriber=transcriber or opened.transcriber,
         max_seconds=max_seconds,
         max_megabytes=max_megabytes,
         tell=lambda address: typer.echo(f"{run} is at {address} (Ctrl-C ends it)"),
