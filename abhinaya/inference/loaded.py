@@ -13,21 +13,26 @@ _ValueT = TypeVar("_ValueT")
 
 # None: every prediction loads its model and lets go of it, so that what comes next has the memory.
 _kept: dict[str, object] | None = None
+_keeps_several = False
 
 
 @contextmanager
-def keep_loaded(kept: dict[str, object] | None = None) -> Iterator[None]:
-    """Keep a model loaded within the block, until another one is needed.
+def keep_loaded(
+    kept: dict[str, object] | None = None, *, several: bool = False
+) -> Iterator[None]:
+    """Keep a model loaded within the block, until another one is needed; or all of several.
 
     Args:
         kept: where, for a caller who wants it beyond the block.
+        several: also those loaded before.
     """
-    global _kept
-    before, _kept = _kept, {} if kept is None else kept
+    global _kept, _keeps_several
+    before = _kept, _keeps_several
+    _kept, _keeps_several = {} if kept is None else kept, several
     try:
         yield
     finally:
-        _kept = before
+        _kept, _keeps_several = before
         gc.collect()
 
 
@@ -36,7 +41,8 @@ def load_once(key: str, load: Callable[[], _ValueT]) -> _ValueT:
     if _kept is None:
         return load()
     if key not in _kept:
-        _kept.clear()  # first, because memory may not hold two
-        gc.collect()
+        if not _keeps_several:
+            _kept.clear()  # first, because memory may not hold two
+            gc.collect()
         _kept[key] = load()
     return cast("_ValueT", _kept[key])

@@ -16,7 +16,7 @@ from abhinaya.data.attributes import ATTRIBUTES
 from abhinaya.data.labels import ABSTAIN, EmotionSet
 from abhinaya.data.predictions import PredictionTable
 from abhinaya.errors import CheckpointError
-from abhinaya.files import hash_file
+from abhinaya.files import digest_of, hash_file
 from abhinaya.inference.loaded import load_once
 from abhinaya.inference.logit_adjustment import adjust_logits, facts_of_adjustment
 from abhinaya.inference.sharding import (
@@ -127,13 +127,15 @@ def predict_classifier(
 
     state = join_launch()
 
-    def build() -> tuple[EmotionClassifier, list[float] | None]:
+    def load_model() -> tuple[EmotionClassifier, list[float] | None]:
         model = build_classifier(member, config, len(info.emotions))
         load_weights(checkpoint, model)
         absorbed = adjust_logits(model, tau, info.facts, checkpoint)
         return model.to(state.device).eval(), absorbed
 
-    model, absorbed = load_once(f"{checkpoint.resolve()} {weights} {config}", build)
+    key = [str(checkpoint.absolute()), weights, config.model_dump(mode="json"), info.facts]
+    model, absorbed = load_once(digest_of(key), load_model)
+
     audio = config.audio
     cropping = Cropping(audio.eval_crop, audio.max_audio_s, audio.normalize)
     load: SegmentLoader = fresh_loader(inputs, cropping)

@@ -40,7 +40,7 @@ WRITING = {
 # These have tests of their own, beside what they compute: run, train, predict, prompts run,
 # cross-validate. Of sweep several may run on one folder: each of its trials has one writer.
 ELSEWHERE = {"run", "train", "predict", "prompts", "cross-validate", "sweep"}
-READING = {"score", "score-asr", "compare", "doctor"}
+READING = {"app", "score", "score-asr", "compare", "doctor"}
 
 
 @pytest.mark.parametrize("name", WRITING)

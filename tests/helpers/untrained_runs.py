@@ -99,24 +99,28 @@ def make_run(make_config: MakeConfig, tmp_path: Path) -> MakeRun:
 
     def make(*overrides: str, member: str = "wavlm", seed: int = 0, name: str = "run") -> Path:
         run = tmp_path / name
-        config = make_config(run, *overrides, member=member)
-        torch.manual_seed(seed)
-        built: Any = load_member(member)
-        model = build_classifier(built, config, len(MSP_PODCAST))
-        # Untrained, all clips would sound alike: the head is made to speak up.
-        model.head.last_linear.weight.data *= 10
-        (run / "best").mkdir(parents=True, exist_ok=True)
-        save_checkpoint(
-            run / "best",
-            model,
-            config_yaml=dump_yaml(config),
-            emotions=MSP_PODCAST,
-            metrics={"macro_f1": None, "step": 0, "n_steps": 0},
-            facts={"digest": "0" * 16, "absorbed_prior": [0.125] * 8},
-        )
+        write_run(run, make_config(run, *overrides, member=member), seed)
         return run
 
     return make
+
+
+def write_run(run: Path, config: ClassifierConfig, seed: int = 0) -> None:
+    """Write `best/` of a run with random weights."""
+    torch.manual_seed(seed)
+    built: Any = load_member(config.member)
+    model = build_classifier(built, config, len(MSP_PODCAST))
+    # Untrained, all clips would sound alike: the head is made to speak up.
+    model.head.last_linear.weight.data *= 10
+    (run / "best").mkdir(parents=True, exist_ok=True)
+    save_checkpoint(
+        run / "best",
+        model,
+        config_yaml=dump_yaml(config),
+        emotions=MSP_PODCAST,
+        metrics={"macro_f1": None, "step": 0, "n_steps": 0},
+        facts={"digest": "0" * 16, "absorbed_prior": [0.125] * 8},
+    )
 
 
 @pytest.fixture

@@ -56,9 +56,10 @@ FLOORS = {
     "ensembling": 6,
     "abhinaya.pipeline": 7,
     "abhinaya.api": 8,
-    "abhinaya.cli": 8,
-    "abhinaya.demo": 9,
-    "abhinaya.__main__": 9,
+    "abhinaya.app": 8,
+    "abhinaya.cli": 9,
+    "abhinaya.demo": 10,
+    "abhinaya.__main__": 10,
 }
 """Folder, or loose module of `abhinaya/`, -> floor. No import climbs, the lazy ones included."""
 
@@ -203,13 +204,15 @@ def test_only_the_top_floors_import_ensembling_and_nobody_imports_a_member():
             if tops({name}) & {"ensembling"}:
                 users[relative(file).split("/")[1]] += 1
     wrong += [
-        f"abhinaya/{folder} imports ensembling" for folder in set(users) - {"cli", "pipeline"}
+        f"abhinaya/{folder} imports ensembling"
+        for folder in set(users) - {"app", "cli", "pipeline"}
     ]
     assert not wrong, (
-        f"{wrong}: cli and pipeline import ensembling inside functions; members are found through "
-        "abhinaya.registry."
+        f"{wrong}: app, cli and pipeline import ensembling inside functions; members are found "
+        "through abhinaya.registry."
     )
-    assert set(users) == {"cli", "pipeline"}
+    # The page votes anew on a recording, and on ensembles that somebody chooses.
+    assert set(users) == {"app", "cli", "pipeline"}
     assert sum(users.values()) >= 10
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from abhinaya.data.labels import EmotionSet
     from abhinaya.data.predictions import PredictionTable
 
-__all__ = ["STDIN", "classes_of", "report_recordings", "run_recordings"]
+__all__ = ["STDIN", "classes_of", "reads_transcripts", "report_recordings", "run_recordings"]
 
 STDIN = "-"
 """Stands for one recording on standard input."""
@@ -29,6 +29,7 @@ def run_recordings(
     *,
     overrides: tuple[str, ...] = (),
     with_embedding: bool = False,
+    texts: Mapping[str, str] | None = None,
 ) -> PredictionTable:
     """Label audio files; the classes are the run's.
 
@@ -41,19 +42,22 @@ def run_recordings(
         out: the table to write, if any.
         overrides: `key=value` changes of the member's config.
         with_embedding: also keep the input of the head's last linear layer.
+        texts: what is said, by name of the recording, for members that read transcripts.
 
     Raises:
         MissingFileError: if a file is not there, or a folder holds no audio.
-        BadValueError: if the member reads transcripts.
+        BadValueError: if the member reads transcripts, and there are none.
     """
     import tempfile
 
     from abhinaya.data.manifest import ALL, make_manifest
+    from abhinaya.data.transcripts import transcripts_path, write_transcripts
     from abhinaya.member import PredictRequest
     from abhinaya.member_config import find_predictor
 
     member, resolved = find_predictor(source, overrides, Path("recordings"))
-    if _reads_transcripts(resolved):
+    source_of_texts = reads_transcripts(resolved)
+    if source_of_texts is not None and texts is None:
         raise BadValueError(
             f"{str(source)!r} reads transcripts, and a recording has none. Prepare the recordings "
             "as a corpus: abhinaya prepare folder, then abhinaya transcribe, then abhinaya predict "
@@ -62,8 +66,14 @@ def run_recordings(
     with tempfile.TemporaryDirectory(prefix="abhinaya-") as scratch:
         files = _find_files(recordings, Path(scratch))
         rows = [{"utterance": name, "audio": str(path)} for name, path in _named(files)]
+        if source_of_texts is not None and texts is not None:
+            kept = [
+                {"utterance": name, "source": source_of_texts, "text": text}
+                for name, text in texts.items()
+            ]
+            write_transcripts(kept, transcripts_path(Path(scratch)))
         request = PredictRequest(
-            manifest=make_manifest(rows, classes_of(resolved), Path.cwd()),
+            manifest=make_manifest(rows, classes_of(resolved), Path(scratch)),
             selection=(ALL,),
             out=out or Path(scratch, "recordings.parquet"),
             with_embedding=with_embedding,
@@ -145,10 +155,13 @@ def _named(files: Sequence[Path]) -> Iterable[tuple[str, Path]]:
     return zip(names, files, strict=True)
 
 
-def _reads_transcripts(source: Path | MemberConfig) -> bool:
+def reads_transcripts(source: Path | MemberConfig) -> str | None:
+    """Return the source of transcripts that a member reads in prediction, if it reads any."""
     from abhinaya.config import load_yaml
 
     if not isinstance(source, Path):
-        return source.data.transcripts is not None
+        texts = source.data.transcripts
+        return None if texts is None else texts.predict
     folder = source / "best" if (source / "best").is_dir() else source
-    return bool((load_yaml(folder / "config.yaml").get("data") or {}).get("transcripts"))
+    found = (load_yaml(folder / "config.yaml").get("data") or {}).get("transcripts")
+    return found["predict"] if found else None

@@ -1,0 +1,1 @@
+"""A web page on which one listens, sees the votes and understands a decision."""

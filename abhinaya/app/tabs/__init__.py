@@ -1,0 +1,1 @@
+"""The tabs of the page, one a file: what is on it, and what happens when it is used."""
