@@ -24,7 +24,7 @@ from abhinaya.data.transcripts import write_transcripts
 from abhinaya.demo.checkpoints.encoders import write_xvector
 from abhinaya.resources import configs_dir
 
-__all__ = ["PREMADE_RUNS", "write_pages_workplace"]
+__all__ = ["PREMADE", "write_pages_workplace"]
 
 NAMES = {
     split: [f"MSP-PODCAST_{podcast}_{idx:04}.wav" for idx in range(n)]
@@ -48,7 +48,9 @@ TINY: dict[str, Any] = {
 }
 """Over each shipped config that trains."""
 
-PREMADE_RUNS = ("RUN", "RUN1", "RUN2", "runs/wavlm", "runs/mine", "runs/s1", "runs/t2")
+_RUNS = ("RUN", "RUN1", "RUN2", "runs/wavlm", "runs/mine", "runs/s1", "runs/t2")
+PREMADE = (*_RUNS, "A.parquet", "runs/msp/wavlm.parquet", "runs/msp/vote.parquet")
+"""What is there from the beginning although some page has a command that makes it."""
 
 
 def write_pages_workplace(folder: Path) -> None:
@@ -63,9 +65,11 @@ def write_pages_workplace(folder: Path) -> None:
     whisper.openai.rename(folder / "models/large-v3.pt")
     base = folder / "openai/whisper-small"
     RECIPES["whisper-encoder"].write_base(base)
-    run = write_run(folder / PREMADE_RUNS[0], "whisper-encoder", base, pointwise=[])
-    for name in PREMADE_RUNS[1:]:
+    run = write_run(folder / "untrained", "whisper-encoder", base, pointwise=[])
+    for name in _RUNS:
         shutil.copytree(run, folder / name)
+        config = folder / name / "best/config.yaml"
+        config.write_text(config.read_text().replace("name: tiny", f"name: {Path(name).name}"))
 
 
 def _say_little(decoder: dict[str, Any]) -> None:
@@ -106,7 +110,9 @@ def _write_release(folder: Path) -> None:
     ]
     _write_csv(folder / "Labels/labels_consensus.csv", header, rows)
     votes = [(name, f"WORKER{idx}", "Neutral") for idx, (name, *_) in enumerate(labelled)]
-    _write_csv(folder / "Labels/labels_detailed.csv", ("FileName", "worker", "EmoClass_Major"), votes)
+    _write_csv(
+        folder / "Labels/labels_detailed.csv", ("FileName", "worker", "EmoClass_Major"), votes
+    )
     (folder.parent / "names.txt").write_text("".join(f"{name}\n" for name in NAMES["test3"]))
     lines = [f"{split.capitalize()}; {name}\n" for name, split, *_ in labelled]
     (folder / "Partitions.txt").write_text("".join(lines))
@@ -157,6 +163,16 @@ def _write_tables(folder: Path) -> None:
                 meta={"head": {"weight": np.eye(8, 4).tolist(), "bias": [0.0] * 8}},
             )
             write_table(table, folder / f"{name}{ending}.parquet")
+    for name, split in (("wavlm", "development"), ("vote", "test3")):
+        n_rows = len(NAMES[split])
+        table = PredictionTable(
+            name,
+            MSP_PODCAST,
+            tuple(NAMES[split]),
+            np.arange(n_rows) % 8,
+            attributes=rng.uniform(1, 7, (n_rows, 3)).astype(np.float32),
+        )
+        write_table(table, folder / f"runs/msp/{name}.parquet")
     header = ("FileName", "EmoClass")
     _write_csv(folder / "B.csv", header, [(name, "A") for name in NAMES["development"]])
     for name, label in (("other", "A"), ("third", "N")):
@@ -178,8 +194,16 @@ def _write_members(folder: Path) -> None:
         (folder / f"members/{name}.yaml").write_text(yaml.safe_dump(content))
     shipped = load_yaml(configs_dir() / "members/llama-70b-zero-shot.yaml")
     write: Callable[[Path], dict[str, Any]] = RECIPES["llama-70b-zero-shot"].write_base
-    tiny = merge(write(folder / "weights/chat"), {"engine": "transformers"})
+    tiny = write(folder / "weights/chat")
     (folder / "members/llama-70b-zero-shot.yaml").write_text(yaml.safe_dump(merge(shipped, tiny)))
+    experiment = {
+        "prompts": ["zero-shot-v1"],
+        "models": ["members/llama-70b-zero-shot.yaml"],
+        "manifest": "corpus/manifest.parquet",
+        "select": ["test"],
+        "out": "runs/prompts",
+    }
+    (folder / "experiment.yaml").write_text(yaml.safe_dump(experiment))
 
 
 def _write_csv(path: Path, header: Any, rows: Any) -> None:
