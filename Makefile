@@ -37,7 +37,7 @@ test-deepspeed: $(READY)  ## two processes under DeepSpeed on the CPU
 
 docs: $(READY)  ## the site of documentation, in site/
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[docs]'
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
 
 check: $(READY)  ## only look: style, spelling, types
 	$(BIN)/ruff check .

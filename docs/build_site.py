@@ -90,6 +90,8 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
             places[place] = place.removeprefix("docs/")  # a picture
         if place not in places:  # a file of the repository that is no page
             return text if "`" in text else f"`{place}`"
+        if text.endswith(".md"):  # on the site a page is called by its title
+            text = (ROOT / place).read_text("utf-8").partition("\n")[0].lstrip("# ")
         start = posixpath.dirname(page.file.src_uri) or "."
         return f"{mark}[{text}]({posixpath.relpath(places[place], start)}{anchor or ''})"
 
@@ -115,7 +117,7 @@ def commands_page() -> str:
         rows = [row for row in rows if row is not None and "--help" not in row[0]]
         if rows:
             lines = [f"| `{_plain(what)}` | {_text(said)} |" for what, said in rows]
-            parts.append("\n".join(["| | |", "|---|---|", *lines]))
+            parts.append("\n".join(["| option | what |", "|---|---|", *lines]))
     return "\n\n".join(parts)
 
 
@@ -265,6 +267,7 @@ def _code_text(text: str) -> str:
 
 def _text(text: str) -> str:
     """Return prose of the code as Markdown: one paragraph stays one, code stays code."""
+    text = re.sub(r"(?m)^( *Example: )(abhinaya .*)$", r"\1`\2`", text.replace("\b", ""))
     paragraphs = [" ".join(part.split()) for part in re.split(r"\n\s*\n", text.strip())]
     pieces = re.split(r"(`[^`]*`)", "\n\n".join(paragraphs))
     return "".join(piece if piece.startswith("`") else _escaped(piece) for piece in pieces)
