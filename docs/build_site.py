@@ -22,8 +22,13 @@ from pydantic._internal._docs_extraction import extract_docstrings_from_cls
 from pydantic.fields import FieldInfo
 
 ROOT = Path(__file__).resolve().parents[1]
-START = ("quick-start.md", "concepts.md")
-"""The first pages of the menu that lie in docs/ itself; the others there are guides."""
+START = (
+    "quick-start.md",
+    "concepts.md",
+    "tutorials/own-recordings.md",
+    "tutorials/challenge-entry.md",
+)
+"""The tutorials that come first. What else lies in docs/ itself is a guide."""
 
 
 def pages() -> dict[str, str]:
@@ -48,7 +53,7 @@ def navigation() -> list[dict[str, Any]]:
     guides = [path for path in own if path not in (*tutorials, *results, *extend, *START)]
     return [
         {"Home": "index.md"},
-        {"Tutorials": [*START, *tutorials]},
+        {"Tutorials": [*START, *(path for path in tutorials if path not in START)]},
         {"Guides": guides},
         {"Members": [path for path in pages().values() if path.startswith("members/")]},
         {"Results": results},

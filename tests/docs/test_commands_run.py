@@ -42,17 +42,9 @@ STANDS_FOR = {
 }
 """A word of a page, or what follows its first `=` -> what it is in the folder of the test."""
 
-RUN = {
-    "README.md",
-    "docs/recipes.md",
-    "docs/phone.md",
-    "abhinaya/asr/README.md",
-    "prompts/README.md",
-}
-"""Pages that are run, but for the lines of `NOT_RUN`."""
-
 BEFORE = {
     "docs/recipes.md": "prepare msp-podcast release --out runs/msp",
+    "docs/tutorials/prompts.md": "prepare msp-podcast release --out runs/msp",
     "docs/phone.md": "prepare folder mine --out runs/mine",
 }
 """Page -> a command that it takes for done."""
@@ -62,19 +54,18 @@ _TINY_MEMBERS = (
     "kind, tests/members/*/test_doctor.py looks at them"
 )
 NOT_RUN = {
-    r"README\.md: .* gpus=8$": "eight GPUs; tests/pipeline/test_launched_chain.py launches",
-    r"README\.md: abhinaya (export runs/wavlm|predict runs/wavlm-int8)": "as docs/phone.md",
+    r".*: abhinaya run .* gpus=8$": "eight GPUs; tests/pipeline/test_launched_chain.py launches",
     r"docs/recipes\.md: abhinaya doctor": "takes 20 s; tests/members/fusion/test_doctor.py",
     r"docs/(quick-start|add-a-[a-z-]+)\.md": "tests/house/test_docs.py follows them to the end",
     r"docs/scale\.md": "several devices, SLURM; tests/pipeline/test_launched_chain.py launches",
     r"docs/results/": "hours on corpora that are not here",
-    r"abhinaya/asr/README\.md: abhinaya transcribe": "as README.md",
+    r"abhinaya/asr/README\.md: abhinaya transcribe": "as docs/tutorials/prompts.md",
     r"members/": _TINY_MEMBERS,
     r"configs/members/": _TINY_MEMBERS,
     r"configs/(accelerate|ensemble)/": "several GPUs; tests/test_configs.py reads them",
     r"configs/(corpora|demo)/": "a corpus that is not here, or the whole demo (make demo)",
 }
-"""Pattern of `PAGE: COMMAND` -> why it is not run here. A new page or line needs one, or works."""
+"""Pattern of `PAGE: COMMAND` -> why it is not run here. Every other line has to work."""
 
 HOW_TO_MEND = (
     "Correct the first of these lines. Or give it what it reads: the files are written by "
@@ -87,6 +78,9 @@ LINES = [line for page in pages() for line in command_lines(page) if line.is_who
 def reason_not_to_run(line: CommandLine) -> str | None:
     text = f"{line.page}: {' '.join(line.words)}"
     return next((why for pattern, why in NOT_RUN.items() if re.match(pattern, text)), None)
+
+
+RUN = sorted({line.page for line in LINES if reason_not_to_run(line) is None})
 
 
 @pytest.fixture(scope="session")
@@ -128,7 +122,7 @@ def exit_code(words: list[str]) -> int:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", sorted(RUN))
+@pytest.mark.parametrize("page", RUN)
 def test_commands_of_a_page_run_as_they_are_printed(page, workplace, tmp_path, monkeypatch, capsys):
     folder = tmp_path / "here"
     shutil.copytree(workplace, folder, symlinks=True)
@@ -151,12 +145,8 @@ def test_commands_of_a_page_run_as_they_are_printed(page, workplace, tmp_path, m
     assert n_run
 
 
-def test_every_page_is_run_or_has_a_reason():
-    silent = [str(line) for line in LINES if line.page not in RUN and not reason_not_to_run(line)]
-    assert not silent, f"{silent}: add the page to RUN, or say in NOT_RUN why it is not run."
-
-
 def test_every_reason_is_needed():
     texts = [f"{line.page}: {' '.join(line.words)}" for line in LINES]
     stale = [pattern for pattern in NOT_RUN if not any(re.match(pattern, text) for text in texts)]
     assert not stale, f"no command is like {stale}: remove the reason."
+    assert len(RUN) >= 10
