@@ -10,7 +10,7 @@ export OMP_NUM_THREADS ?= 1
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-browser test-deepspeed test-vllm check style clean
+.PHONY: help install demo docs test test-browser test-deepspeed test-vllm check style clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## */  make \1\t/p' Makefile | expand -t 23
@@ -38,6 +38,10 @@ test-vllm: $(READY)  ## the zero-shot language model against a real vLLM on the 
 test-deepspeed: $(READY)  ## two processes under DeepSpeed on the CPU
 	.ci/test-deepspeed $(BIN)/python
 
+docs: $(READY)  ## the site of documentation, in site/
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
+
 check: $(READY)  ## only look: style, spelling, types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -50,4 +54,4 @@ style: $(READY)  ## repair what can be repaired
 	$(BIN)/codespell --write-changes
 
 clean:  ## remove the environment and caches
-	rm -rf $(VENV) .venv-browser .venv-deepspeed .venv-vllm build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-browser .venv-deepspeed .venv-vllm build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
