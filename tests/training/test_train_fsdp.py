@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 from still_members import CHECKPOINTS, MEMBERS, cut, largest_difference, losses
+from warm_python import warm_python
 
 from abhinaya.config import dump_yaml
 from abhinaya.data.manifest import Manifest
@@ -56,7 +56,7 @@ def launch(configs: dict[Path, ClassifierConfig]) -> str:
     launcher += [f"--config_file={ROOT / 'configs' / 'accelerate' / 'fsdp2.yaml'}"]
     script = ROOT / "tests" / "helpers" / "fsdp_on_cpu.py"
     done = subprocess.run(
-        [sys.executable, *launcher, str(script), *words[:-1]],
+        [warm_python(), *launcher, str(script), *words[:-1]],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
