@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import os
 import sys
+import time
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
@@ -38,6 +40,16 @@ def pytest_collection_finish() -> None:
     """
     gc.collect()
     gc.freeze()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol() -> Generator[None, object, object]:
+    """Do the same behind tests that took long: some libraries are imported late."""
+    began = time.perf_counter()
+    result = yield
+    if time.perf_counter() - began > 1:
+        pytest_collection_finish()
+    return result
 
 
 def pytest_unconfigure() -> None:
