@@ -48,6 +48,8 @@ IMPORTED = (
 # What the program does: send what it was told, pass signals on, and end as the other one ends.
 _CLIENT = """#!{python} -ISu
 import os, signal, socket, sys
+if "submitit.local._local" in sys.argv:  # its own number names the files of a job
+    os.execv({python!r}, [{python!r}, *sys.argv[1:]])
 link = socket.socket(socket.AF_UNIX)
 link.connect({address!r})
 told = [sys.argv[1:], os.getcwd(), dict(os.environ)]

@@ -104,6 +104,7 @@ def test_local_jobs_end_with_the_bytes_of_one_process_and_begin_after_what_they_
     assert [name for name in expected if made[name] != expected[name]] == []
 
 
+@pytest.mark.slow
 def test_failing_step_stops_what_needs_it_alone_and_all_is_told_in_one_line(
     finished, run_chain, warm, caplog
 ):
@@ -152,7 +153,7 @@ def test_jobs_of_slurm_are_waited_for_by_the_next_run(
 
 
 @pytest.mark.slow
-def test_two_launches_on_one_machine_at_once_do_not_meet(fresh, run_chain, importable):
+def test_two_launches_on_one_machine_at_once_do_not_meet(fresh, run_chain, warm):
     run_chain(only=["prepare"])
     file = "{launcher: accelerate, config_file: accelerate/two-cpu-processes.yaml}"
     titles = run_chain(f"launch={{parallel: 2, steps: {{train: {file}}}}}", only=["train"])
