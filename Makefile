@@ -27,7 +27,7 @@ demo: $(READY)  ## a tiny corpus, tiny members, a vote, a submission
 	$(BIN)/python -m abhinaya.demo
 
 test: $(READY)  ## all tests, the slow ones too
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "slow or not slow"
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "slow or not slow"
 
 test-browser: $(READY)  ## the report and the web page in a real browser
 	.ci/test-browser $(BIN)/python

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import textwrap
 from pathlib import Path
 
 import pytest
 import soundfile
+from warm_python import warm_python
 
 from abhinaya.processes import map_in_shares
 
@@ -68,7 +68,7 @@ def test_two_processes_look_at_each_clip_once_and_name_who_is_late(tmp_path):
         soundfile.write(tmp_path / f"{number}.wav", [0.1 * number] * 16_000 * (number + 1), 16_000)
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     done = subprocess.run(
-        [sys.executable, *launcher, str(script), str(tmp_path)],
+        [warm_python(), *launcher, str(script), str(tmp_path)],
         env={**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""},
         capture_output=True,
         text=True,

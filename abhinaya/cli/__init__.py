@@ -14,7 +14,8 @@ import shlex
 import sys
 import tempfile
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Annotated
 
 import typer
@@ -97,7 +98,7 @@ def main(args: Sequence[str] | None = None) -> None:
     with heeding_signals():
         try:
             set_up_logging()
-            app(args=args, prog_name="abhinaya")
+            _build()(args=args, prog_name="abhinaya")
         except KeyboardInterrupt as err:
             forsake_neighbours()
             raise SystemExit(130) from err
@@ -110,6 +111,12 @@ def main(args: Sequence[str] | None = None) -> None:
             code, message = _explain(err, sys.argv[1:] if args is None else args)
             typer.echo(message, err=True)
             raise SystemExit(code) from err
+
+
+@cache
+def _build() -> Callable[..., object]:
+    """Return the command of all commands; to make it from their signatures takes a moment."""
+    return typer.main.get_command(app)
 
 
 def _explain(err: BaseException, args: Sequence[str]) -> tuple[int, str]:

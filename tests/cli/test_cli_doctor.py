@@ -69,6 +69,7 @@ def test_doctor_of_a_member_without_checks_looks_for_its_base(run_cli, wavlm):
     assert f"Error: 1 problem in {wavlm}; see above." in result.err
 
 
+@pytest.mark.slow
 def test_doctor_of_salmonn_shows_every_part(run_cli, salmonn):
     result = run_cli("doctor", salmonn, "--json")
     assert result.code == 0, result.out

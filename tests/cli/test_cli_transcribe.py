@@ -3,13 +3,13 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 from tiny_whisper import end_early, write_tiny
+from warm_python import warm_python
 
 import abhinaya
 from abhinaya.data.labels import MSP_PODCAST
@@ -136,7 +136,7 @@ def test_two_processes_write_the_table_of_one_once(run_cli, manifest_file, tiny,
     table.unlink()
     done = subprocess.run(
         [
-            sys.executable,
+            warm_python(),
             "-m",
             "torch.distributed.run",
             "--standalone",

@@ -46,7 +46,9 @@ def _options(text: str) -> dict[str, str]:
 
 
 def _set_state(folder: Path, job: str, state: str) -> None:
-    (folder / f"{job}.state").write_text(state)
+    half = folder / f".{job}.{os.getpid()}"
+    half.write_text(state)
+    half.replace(folder / f"{job}.state")  # others read it all the time
 
 
 def _state(folder: Path, job: str) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from longest_files import LONGEST
 from source_tree import PACKAGES, ROOT, parse, python_files, relative
 
 MAX_LINES = 400
@@ -152,3 +153,7 @@ def test_every_package_is_listed_for_the_wheel():
         f"{sorted(listed - found)} too much: an installed wheel would miss files."
     )
     assert len(found) >= 10
+
+
+def test_files_that_run_first_are_there():
+    assert [name for name in LONGEST if not (ROOT / name).is_file()] == []

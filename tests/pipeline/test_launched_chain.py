@@ -15,6 +15,7 @@ import fake_slurm
 import psutil
 import pytest
 from chain_files import results
+from warm_python import warm_python
 
 from abhinaya.pipeline.config import load_pipeline
 from abhinaya.pipeline.launch import StepError, freeze
@@ -31,6 +32,12 @@ STEPS = 12
 def importable(monkeypatch):
     """Let processes that a step starts find the package of this checkout."""
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
+
+
+@pytest.fixture
+def warm(importable, monkeypatch):
+    """Start steps and jobs with all libraries imported already."""
+    monkeypatch.setattr(sys, "executable", warm_python())
 
 
 def begun(caplog):
@@ -74,7 +81,7 @@ def test_chain_as_its_steps_read_it_has_the_same_steps(tmp_path, monkeypatch, na
 
 @pytest.mark.slow
 def test_local_jobs_end_with_the_bytes_of_one_process_and_begin_after_what_they_need(
-    fresh, finished_dir, run_chain, importable, monkeypatch, caplog
+    fresh, finished_dir, run_chain, warm, monkeypatch, caplog
 ):
     caplog.set_level(logging.INFO)
     titles = run_chain(LOCAL_JOBS)
@@ -97,8 +104,9 @@ def test_local_jobs_end_with_the_bytes_of_one_process_and_begin_after_what_they_
     assert [name for name in expected if made[name] != expected[name]] == []
 
 
+@pytest.mark.slow
 def test_failing_step_stops_what_needs_it_alone_and_all_is_told_in_one_line(
-    finished, run_chain, importable, caplog
+    finished, run_chain, warm, caplog
 ):
     caplog.set_level(logging.INFO)
     for path in [*Path("out/tables").glob("*/vote.parquet"), Path("out/scores-development.json")]:
@@ -123,7 +131,7 @@ def test_failing_step_stops_what_needs_it_alone_and_all_is_told_in_one_line(
 
 @pytest.mark.slow
 def test_jobs_of_slurm_are_waited_for_by_the_next_run(
-    finished, run_chain, importable, monkeypatch, tmp_path, caplog
+    finished, run_chain, warm, monkeypatch, tmp_path, caplog
 ):
     caplog.set_level(logging.INFO)
     slurm = tmp_path / "slurm"
@@ -145,7 +153,7 @@ def test_jobs_of_slurm_are_waited_for_by_the_next_run(
 
 
 @pytest.mark.slow
-def test_two_launches_on_one_machine_at_once_do_not_meet(fresh, run_chain, importable):
+def test_two_launches_on_one_machine_at_once_do_not_meet(fresh, run_chain, warm):
     run_chain(only=["prepare"])
     file = "{launcher: accelerate, config_file: accelerate/two-cpu-processes.yaml}"
     titles = run_chain(f"launch={{parallel: 2, steps: {{train: {file}}}}}", only=["train"])

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from pretended_training import Trainings, write_member
 from untrained_runs import bases, corpus, make_config
+from warm_python import warm_python
 
 from abhinaya.cli import main
 from abhinaya.config import dump_yaml
@@ -261,7 +262,7 @@ def test_two_processes_share_one_study(make_config: Callable[..., object], tmp_p
     content = dump_yaml(make_config(tmp_path / "none", "training.num_train_epochs=1"))
     config.write_text(content)
     command = [
-        sys.executable, "-m", "abhinaya", "sweep", str(config), "head.dropout=0..0.5",
+        warm_python(), "-m", "abhinaya", "sweep", str(config), "head.dropout=0..0.5",
         "--search", "tpe", "--trials", "4", "--resamples", "50", "--json",
         "--out", str(tmp_path / "out"),
     ]  # fmt: skip

@@ -7,13 +7,13 @@ import selectors
 import signal
 import socket
 import subprocess
-import sys
 import textwrap
 import threading
 import time
 from pathlib import Path
 
 import pytest
+from warm_python import warm_python
 
 from abhinaya.config import dump_yaml
 from abhinaya.errors import LostProcessError
@@ -65,7 +65,7 @@ def start_two(*command: str) -> list[subprocess.Popen[str]]:
     launch = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     return [
         subprocess.Popen(
-            [sys.executable, *command],
+            [warm_python(), *command],
             env={**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "", **launch}
             | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
             stdout=subprocess.PIPE,

@@ -127,7 +127,8 @@ def test_train_warns_that_concordance_depends_on_how_a_batch_is_split(
     assert "concordance" not in caplog.text
 
 
-@pytest.mark.parametrize("loss", ["ccc", pytest.param("mse", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("loss", ["ccc", "mse"])
 def test_member_learns_the_attributes_of_sixteen_clips(
     train: Train, manifest: Manifest, wavlm_without_dropout: str, loss: str
 ) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from still_members import CHECKPOINTS, MEMBERS, cut, largest_difference, losses
+from warm_python import warm_python
 
 from abhinaya.config import dump_yaml
 from abhinaya.data.manifest import Manifest
@@ -45,7 +46,7 @@ class Runs:
         return self.config.run_dir
 
 
-def launch(configs: dict[Path, ClassifierConfig]) -> str:
+def launch(configs: dict[Path, ClassifierConfig], python: str | None = None) -> str:
     """Train into these run directories with two processes; return what they said."""
     words: list[str] = []
     for run_dir, config in configs.items():
@@ -56,7 +57,7 @@ def launch(configs: dict[Path, ClassifierConfig]) -> str:
     launcher += [f"--config_file={ROOT / 'configs' / 'accelerate' / 'fsdp2.yaml'}"]
     script = ROOT / "tests" / "helpers" / "fsdp_on_cpu.py"
     done = subprocess.run(
-        [sys.executable, *launcher, str(script), *words[:-1]],
+        [python or warm_python(), *launcher, str(script), *words[:-1]],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
@@ -126,7 +127,8 @@ def test_each_kind_of_launch_goes_on_where_another_was_killed(
     from_shared = cut(s1.shared, tmp_path / "wavlm")
     from_alone = cut(t2.alone, tmp_path / "llama")
     before = (from_alone / "checkpoint-2" / "optimizer.pt").stat().st_mtime_ns
-    launch({from_shared: s1.config, from_alone: t2.config})
+    # With the interpreter itself: other launches by accelerate save its imports.
+    launch({from_shared: s1.config, from_alone: t2.config}, python=sys.executable)
     alone = cut(s2.shared, tmp_path / "salmonn")
     config = s2.config.model_copy(update={"run_dir": alone})
     load_member(config.member).train(config, manifest)

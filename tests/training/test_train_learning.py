@@ -24,6 +24,7 @@ LONG = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "overrides",
     [
@@ -36,10 +37,7 @@ LONG = (
             "training.num_train_epochs=40",
         ),
         # All of it.
-        pytest.param(
-            ("freeze=nothing", "training.learning_rate=0.003", "training.num_train_epochs=100"),
-            marks=pytest.mark.slow,
-        ),
+        ("freeze=nothing", "training.learning_rate=0.003", "training.num_train_epochs=100"),
     ],
     ids=["frozen", "trained"],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import shutil
 import subprocess
+import sys
 import textwrap
 from collections import Counter
 from collections.abc import Callable
@@ -40,11 +41,14 @@ def launch(
 ) -> Callable[..., subprocess.CompletedProcess[str]]:
     """A function that trains with two processes, two rows in each at once."""
 
-    def run(run_dir: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
+    def run(
+        run_dir: Path, *overrides: str, python: str | None = None
+    ) -> subprocess.CompletedProcess[str]:
         file = tmp_path / "config.yaml"
         file.write_text(dump_yaml(make_config(run_dir, *overrides)))
         command = ["-m", "abhinaya", "train", str(file), "--json"]
-        return run_two(tmp_path, *command, "training.per_device_train_batch_size=2")
+        command.append("training.per_device_train_batch_size=2")
+        return run_two(tmp_path, *command, python=python)
 
     return run
 
@@ -70,7 +74,8 @@ def test_two_processes_train_what_one_does_and_write_one_run(
 ) -> None:
     settings = (*SETTINGS, f"base={wavlm_without_dropout}")
     alone, run = trained(*settings), tmp_path / "run"
-    done = launch(run, *settings)
+    # With the interpreter itself: all other launches of trainings save its imports.
+    done = launch(run, *settings, python=sys.executable)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count('"run": "tiny"') == 1
     assert done.stderr.count("tiny: 34 training clips") == 1

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from chat_server import PROBE, ChatServer, likeliest
+from warm_python import warm_python
 from zero_shot_runs import QUICK, make_corpus, question_about, run_zero_shot
 
 from abhinaya.config import dump_yaml
@@ -135,7 +136,7 @@ def test_two_processes_share_the_questions_and_the_answers(tmp_path):
     with ChatServer() as server:
         config = make_zero_shot_config({"openai": QUICK | {"url": server.url}})
         (tmp_path / "config.yaml").write_text(dump_yaml(config))
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+        command = [warm_python(), "-m", "torch.distributed.run", "--standalone"]
         command += ["--nproc_per_node", "2", "-m", "abhinaya", "predict"]
         command += [str(tmp_path / "config.yaml"), "--select", "all"]
         command += ["--manifest", str(tmp_path / "manifest.parquet")]
