@@ -17,9 +17,7 @@ _keeps_several = False
 
 
 @contextmanager
-def keep_loaded(
-    kept: dict[str, object] | None = None, *, several: bool = False
-) -> Iterator[None]:
+def keep_loaded(kept: dict[str, object] | None = None, *, several: bool = False) -> Iterator[None]:
     """Keep a model loaded within the block, until another one is needed; or all of several.
 
     Args:

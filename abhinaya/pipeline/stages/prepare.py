@@ -112,7 +112,7 @@ def run_prepare(settings: PrepareSettings, out: Path) -> Report:
         f"{settings.corpus}: {len(prepared.manifest.rows)} utterances, "
         f"{len(prepared.problems) - n_notes} problems{noted} in {out / PROBLEMS}"
         + (f" ({kinds})" if kinds else ""),
-        + "".join(f"; {text}" for text in map(_what_became, prepared.placed) if text),
+        +"".join(f"; {text}" for text in map(_what_became, prepared.placed) if text),
         columns,
         rows,
         files=(out / MANIFEST, out / PROBLEMS),
