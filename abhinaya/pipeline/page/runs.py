@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,6 +57,7 @@ class Sources:
         truths: file with true labels by selection.
         manifest: of the corpus, where there is one.
         folder: of the chain, where there is one.
+        missing: names of tables that the chain has yet to make, by selection.
     """
 
     title: str
@@ -64,6 +65,7 @@ class Sources:
     truths: Mapping[str, Path]
     manifest: Path | None
     folder: Path | None = None
+    missing: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def file_of(self, selection: str, idx: int) -> Path | None:
         """Return the file of a selection's table; None where the report made it itself."""
