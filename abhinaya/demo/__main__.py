@@ -34,8 +34,7 @@ none of this says anything about real speech.
 
 Where everything is, below {folder}:
   submission.csv          what a challenge would get; submissions.jsonl is its ledger
-  report.html             scores, confusions, ablation, trainings and more, to open in a browser
-  scores-test.json        the scores above, scores-development.json the others
+  report.html             all scores and figures, for a browser; as JSON in scores-test.json
   tables/test/            predictions of every member, and vote.parquet
   runs/                   trained members: best/ holds the weights, log.csv every epoch
   answers/                what the Llama answered, kept so that nothing is asked twice

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import logging
 import os
 import time
@@ -13,7 +14,14 @@ from pathlib import Path
 from typing import Literal
 
 from abhinaya.errors import BadValueError, MissingFileError, UnknownNameError, list_some
-from abhinaya.files import digest_of, hash_file, read_json_object, sole_writer, write_json
+from abhinaya.files import (
+    digest_of,
+    hash_file,
+    read_json_object,
+    sole_writer,
+    write_json,
+    write_text,
+)
 from abhinaya.pipeline.config import Pipeline
 from abhinaya.pipeline.launch import leave_report
 from abhinaya.pipeline.launch_checks import check_launch
@@ -137,8 +145,7 @@ def _do_steps(
     steps = build_steps(pipeline)
     _check_inputs(pipeline, steps, [entry.step for entry in planned])
     check_ready(pipeline, [entry.step for entry in planned if entry.status == "to do"])
-    content = pipeline.config.model_dump(mode="json", exclude_unset=True)
-    write_json(pipeline.config.out / CHAIN, content)
+    _keep_config(pipeline)
     again = _steps_from(steps, start)
 
     def is_done(step: Step) -> bool:
@@ -166,6 +173,15 @@ def _do_steps(
             found = _do(pipeline, entry.step)
             with paused():
                 report(found)
+
+
+def _keep_config(pipeline: Pipeline) -> None:
+    content = pipeline.config.model_dump(mode="json", exclude_unset=True)
+    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    path = pipeline.config.out / CHAIN
+    # A run with nothing to do touches nothing.
+    if not path.is_file() or path.read_bytes() != text.encode():
+        write_text(path, text)
 
 
 def _check_needs(step: Step) -> None:

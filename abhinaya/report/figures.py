@@ -124,7 +124,7 @@ def heat_map(
             for (row, column), value in np.ndenumerate(values):
                 if not np.isnan(value):
                     text = f"{value:.{decimals}f}"
-                    dark = value / top < 0.5
+                    dark = value / top < 0.46  # where black and white are read alike
                     axis.text(
                         *(column + 0.5, row + 0.5, text),
                         color="#ffffff" if dark else "#000000",

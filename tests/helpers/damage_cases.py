@@ -112,10 +112,7 @@ CASES: tuple[Case, ...] = (
     Case("submit p.parquet --challenge ours.yaml --names names.txt --out out.csv", ("ours.yaml",)),
     Case("submit p.parquet --names names.txt --out ledger/out.csv", ("ledger/submissions.jsonl",)),
     Case("submit --score 0.4 --out ledger/submitted.csv", ("ledger/submissions.jsonl",)),
-    Case(
-        f"report p.parquet q.parquet {LEARN} --out out.html",
-        ("p.parquet", "manifest.csv"),
-    ),
+    Case("report r.csv --manifest truth.csv --resamples 10 --out out.html", ("truth.csv",)),
     Case(f"prompts compare answered {LEARN}", ("answered/p.parquet", "manifest.csv")),
 )
 CASES += (
@@ -254,6 +251,11 @@ CASES += (
         ("ran/.steps/train.tiny.json", "ran/tables/dev/tiny.parquet", "ran/runs/tiny/digest.json"),
         True,
         ("ran", "out"),
+    ),
+    Case(
+        "report ran --resamples 10 --out out.html",
+        ("ran/.steps/config.json", "ran/.steps/train.tiny.json", "ran/runs/tiny/log.csv"),
+        True,
     ),
     Case("train wavlm.yaml base=pickled", ("pickled/pytorch_model.bin",), True),
     Case("train salmonn.yaml", ("pool.json",), True),

@@ -173,6 +173,16 @@ def test_chain_of_two_selections_of_which_one_has_labels(chain, tmp_path, read_p
             run_report([str(chain)], settings)
 
 
+def test_unfinished_chain_says_what_is_missing(chain, read_page):
+    keep_only(chain, "m2")
+    done = run_report([str(chain)], QUICK)
+    assert done.notes == (
+        "The chain has yet to make tables of development: m0, m1, vote, vote-smooth.",
+    )
+    words = read_page(chain / "report.html").words
+    assert "development that the chain has yet to make: m0, m1, vote, vote-smooth." in words
+
+
 def test_folder_without_config_needs_the_manifest(chain, report_chain):
     (chain / ".steps" / "config.json").unlink()
     keep_only(chain, "m2")

@@ -67,6 +67,12 @@ def build_page(
         corpus_section(manifest),
         provenance_section(read, sources),
     ]
+    if sources.missing:
+        absences = [
+            Text(f"Tables of {name} that the chain has yet to make: {', '.join(absent)}.")
+            for name, absent in sources.missing.items()
+        ]
+        common.insert(0, Section("Not finished", absences))
     n_utts = ", ".join(f"{name} ({len(one.rows.indices)})" for name, one in scored.items())
     page = Page(
         title=f"Report of {sources.title}",

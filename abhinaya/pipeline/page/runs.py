@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from abhinaya import __version__
 from abhinaya.config import check_config, dump_yaml
+from abhinaya.data.label_csv import read_csv_rows
 from abhinaya.files import hash_file, read_json_object, read_text
 from abhinaya.report.blocks import Block, Cell, Details, Figure, Section, Table, Text
 from abhinaya.report.figures import curves, grouped_bars, histogram
@@ -33,6 +34,7 @@ _CURVES = {
     "Validation loss": "eval_loss",
     "Validation macro-F1": "eval_macro_f1",
 }
+_JUDGED = "Validation macro-F1"
 _META = {
     "member": "member",
     "rule": "rule",
@@ -55,6 +57,7 @@ class Sources:
         truths: file with true labels by selection.
         manifest: of the corpus, where there is one.
         folder: of the chain, where there is one.
+        missing: names of tables that the chain has yet to make, by selection.
     """
 
     title: str
@@ -62,6 +65,7 @@ class Sources:
     truths: Mapping[str, Path]
     manifest: Path | None
     folder: Path | None = None
+    missing: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def file_of(self, selection: str, idx: int) -> Path | None:
         """Return the file of a selection's table; None where the report made it itself."""
@@ -85,25 +89,18 @@ def read_chain(folder: Path) -> PipelineConfig | None:
 
 def training_section(tables: Sequence[PredictionTable], sources: Sources) -> Section:
     """Return the curves of every run whose log is found."""
-    import pandas as pd
-
     panels: dict[str, dict[str, tuple[list[float], list[float]]]] = {}
     best: list[list[Cell]] = []
     for table in tables:
         run = _run_of(table, sources)
         if run is None or not (run / "log.csv").is_file():
             continue
-        log = pd.read_csv(run / "log.csv")
-        for title, column in _CURVES.items():
-            if column in log and log[column].notna().any():
-                known = log[["epoch", column]].dropna()
-                line = known["epoch"].tolist(), known[column].tolist()
-                panels.setdefault(title, {})[table.name] = line
-        if "eval_macro_f1" in log and log["eval_macro_f1"].notna().any():
-            scored = log.dropna(subset=["eval_macro_f1"])
-            row = scored.iloc[int(scored["eval_macro_f1"].to_numpy().argmax())]
-            epochs = f"{row['epoch']:g}", f"{log['epoch'].max():g}"
-            best.append([table.name, *epochs, float(row["eval_macro_f1"])])
+        for title, (epochs, values) in _read_log(run / "log.csv").items():
+            panels.setdefault(title, {})[table.name] = epochs, values
+            if title == _JUDGED:
+                first = values.index(max(values))
+                shown = f"{epochs[first]:g}", f"{max(epochs):g}"
+                best.append([table.name, *shown, values[first]])
     if not panels:
         return Section("Training", [Text("No run's log was found, so there are no curves.")])
     names = [table.name for table in tables]
@@ -116,6 +113,34 @@ def training_section(tables: Sequence[PredictionTable], sources: Sources) -> Sec
         columns = ["run", "best epoch", "of", "its macro-F1"]
         blocks.append(Table("Best epochs", columns, best, best=("its macro-F1",)))
     return Section("Training", blocks)
+
+
+def _read_log(path: Path) -> dict[str, tuple[list[float], list[float]]]:
+    """Return epochs and values of each curve; what is no finite number is left out.
+
+    Raises:
+        AbhinayaError: if it is no log of a run.
+    """
+    _, rows = read_csv_rows(path, ("epoch",))
+    found = {}
+    for title, column in _CURVES.items():
+        points = [
+            (epoch, value)
+            for row in rows
+            if np.isfinite(epoch := _number(row["epoch"]))
+            and np.isfinite(value := _number(row.get(column, "")))
+        ]
+        if points:
+            epochs, values = zip(*points, strict=True)
+            found[title] = list(epochs), list(values)
+    return found
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return float("nan")
 
 
 def _run_of(table: PredictionTable, sources: Sources) -> Path | None:

@@ -143,7 +143,22 @@ def _find_chain(folder: Path, manifest: Path | None, settings: ReportSettings) -
         truths={name: path for name, path in truths.items() if path is not None},
         manifest=None if manifest is None else _as_manifest(manifest),
         folder=folder,
+        missing=_missing_tables(config, folder, settings),
     )
+
+
+def _missing_tables(
+    config: PipelineConfig | None, folder: Path, settings: ReportSettings
+) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    if config is None:
+        return found
+    names = dict.fromkeys([*config.members, config.fused_name, config.final_name])
+    for selection in settings.select or config.predict:
+        own = folder / "tables" / selection
+        absent = [name for name in names if not (own / f"{name}.parquet").is_file()]
+        found |= {selection: absent} if absent else {}
+    return found
 
 
 def _tables_in(folder: Path, config: PipelineConfig | None) -> list[str]:
@@ -176,5 +191,9 @@ def _write(sources: Sources, settings: ReportSettings, out: Path) -> Report:
             for name, found in scored.items()
         ],
         files=(out,),
+        notes=tuple(
+            f"The chain has yet to make tables of {name}: {', '.join(absent)}."
+            for name, absent in sources.missing.items()
+        ),
         remark=f"{out.stat().st_size / 1e6:.2f} MB, needs no network.",
     )
