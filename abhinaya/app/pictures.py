@@ -28,7 +28,7 @@ def draw_sound(waveform: NDArray[np.float32], title: str) -> bytes:
     from matplotlib.figure import Figure
 
     times_s = np.arange(len(waveform)) / SAMPLE_RATE_HZ
-    figure = Figure(figsize=(8, 4), layout="constrained", dpi=110)
+    figure = Figure(figsize=(6, 3.6), layout="constrained", dpi=150)
     axes: Any = figure.subplots(2, 1, sharex=True, height_ratios=(1, 2))
     wave, spectrum = axes
     wave.plot(times_s, waveform, color="#33658a", linewidth=0.6)
