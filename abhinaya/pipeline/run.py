@@ -7,7 +7,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -137,8 +137,7 @@ def _do_steps(
     steps = build_steps(pipeline)
     _check_inputs(pipeline, steps, [entry.step for entry in planned])
     check_ready(pipeline, [entry.step for entry in planned if entry.status == "to do"])
-    content = pipeline.config.model_dump(mode="json", exclude_unset=True)
-    write_json(pipeline.config.out / CHAIN, content)
+    _note_chain(pipeline)
     again = _steps_from(steps, start)
 
     def is_done(step: Step) -> bool:
@@ -166,6 +165,16 @@ def _do_steps(
             found = _do(pipeline, entry.step)
             with paused():
                 report(found)
+
+
+def _note_chain(pipeline: Pipeline) -> None:
+    """Leave the chain in its folder, for those who look at the folder alone."""
+    content = pipeline.config.model_dump(mode="json", exclude_unset=True)
+    path = pipeline.config.out / CHAIN
+    with suppress(BadValueError):  # a damaged one is written again
+        if path.is_file() and read_json_object(path) == content:
+            return
+    write_json(path, content)
 
 
 def _check_needs(step: Step) -> None:

@@ -37,6 +37,7 @@ EVERYWHERE = {
     "--help": "shows the command line",
     "--json": "run has its own, for all steps",
     "--format": "run has its own, for all steps",
+    "--quiet": "run has its own, for all steps",
     "--manifest": "the chain's, with the estimated speakers where there are some",
     "manifest": "the chain's",
     "tables": "those that the steps before have made",
