@@ -168,7 +168,7 @@ def _do_steps(
 
 
 def _note_chain(pipeline: Pipeline) -> None:
-    """Leave the chain in its folder, for those who look at the folder alone."""
+    """Write the chain into its folder, for those who look at the folder alone."""
     content = pipeline.config.model_dump(mode="json", exclude_unset=True)
     path = pipeline.config.out / CHAIN
     with suppress(BadValueError):  # a damaged one is written again
