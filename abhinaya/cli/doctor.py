@@ -42,7 +42,7 @@ def doctor(
     as_json: AsJson = False,
     table_format: Format = TableFormat.TEXT,
 ) -> None:
-    """Check the environment, or all that a member or a chain needs.
+    """Check the environment, or what a member or chain needs.
 
     Weights are looked at, not loaded: whether all files are there, belong together and fit into
     memory. Of a run its own weights are looked at too, of a chain every member's, with prompts and

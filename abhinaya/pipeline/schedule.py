@@ -19,6 +19,8 @@ from abhinaya.pipeline.launch import BEGINNING, ChildStep, StepError, freeze, st
 from abhinaya.pipeline.launch_config import LaunchConfig, Start, find_devices, find_start
 from abhinaya.pipeline.report import Report
 from abhinaya.pipeline.steps import Step
+from abhinaya.pipeline.times import estimate_left, read_times
+from abhinaya.progress import paused, progress_of_steps
 from abhinaya.stopping.interruptions import EXIT_CODE, Interruption
 
 if TYPE_CHECKING:
@@ -144,13 +146,20 @@ class _Schedule:
 
     def run(self, detach: bool) -> None:
         self._find_jobs()
-        while self.waiting or self.processes or self.jobs:
-            self._begin_all()
-            if detach and not self.waiting and not self.processes:
-                self._report_jobs()
-                break
-            self._end_all()
-            time.sleep(_POLL_S)
+        shown = None
+        with progress_of_steps(len(self.after)) as begin:
+            while self.waiting or self.processes or self.jobs:
+                self._begin_all()
+                if detach and not self.waiting and not self.processes:
+                    self._report_jobs()
+                    break
+                running = [*self.processes, *self.jobs]
+                if running != shown:
+                    shown = running
+                    left_s = estimate_left([*running, *self.waiting], read_times(self.out))
+                    begin(", ".join(running), len(self.ended), left_s and left_s / self.n_beside)
+                self._end_all()
+                time.sleep(_POLL_S)
         self._conclude()
 
     def _begin_all(self) -> None:
@@ -246,7 +255,8 @@ class _Schedule:
         self.free += self.taken.pop(name, [])
         found = take_report(self.out, name)
         if outcome == "done" and found is not None:
-            self.report(found)
+            with paused():
+                self.report(found)
         if outcome != "done":
             _logger.info("%s %s: %s", name, _PAST[outcome], self._log(name))
             self._cancel_after(name)

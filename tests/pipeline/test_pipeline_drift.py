@@ -40,6 +40,7 @@ EVERYWHERE = {
     "--json": "run has its own, for all steps",
     "--format": "run has its own, for all steps",
     "--force": "a chain replaces only what its own steps made",
+    "--quiet": "run has its own, for all steps",
     "--manifest": "the chain's, with the estimated speakers where there are some",
     "manifest": "the chain's",
     "tables": "those that the steps before have made",

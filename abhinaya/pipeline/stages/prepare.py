@@ -111,8 +111,8 @@ def run_prepare(settings: PrepareSettings, out: Path) -> Report:
     return Report(
         f"{settings.corpus}: {len(prepared.manifest.rows)} utterances, "
         f"{len(prepared.problems) - n_notes} problems{noted} in {out / PROBLEMS}"
-        + (f" ({kinds})" if kinds else ""),
-        +"".join(f"; {text}" for text in map(_what_became, prepared.placed) if text),
+        + (f" ({kinds})" if kinds else "")
+        + "".join(f"; {text}" for text in map(_what_became, prepared.placed) if text),
         columns,
         rows,
         files=(out / MANIFEST, out / PROBLEMS),
