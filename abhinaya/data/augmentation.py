@@ -41,7 +41,9 @@ class Transform(Config):
     """How often a transform is applied, and how strongly: drawn evenly from a range."""
 
     probability: float = Field(ge=0, le=1)
+    """Of a clip to be changed, in each epoch."""
     range: tuple[float, float]
+    """Lowest and highest strength; evenly drawn."""
 
 
 class Background(Transform):
@@ -55,6 +57,7 @@ class Reverb(Config):
     """The sound of a room: recorded ones, or noise that decays."""
 
     probability: float = Field(ge=0, le=1)
+    """Of a clip to be changed, in each epoch."""
     range: tuple[float, float] | None = None
     """Seconds in which decaying noise loses 60 dB, such as [0.1, 0.8]; it is as strong as the
     direct sound."""

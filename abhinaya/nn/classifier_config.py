@@ -73,14 +73,18 @@ class HeadConfig(Config):
     hidden: int = Field(default=1024, ge=0, le=65_536)
     """Width between the two linear layers; 0 for a single linear layer."""
     norm: Literal["layer", "none"] = "layer"
+    """Behind the first linear layer."""
     dropout: float = Field(default=0.5, ge=0, lt=1)
+    """Share of features dropped before the last linear layer."""
 
 
 class InferenceConfig(Config):
     """How predictions are computed; none of it changes a result by more than rounding."""
 
     batch_size: PositiveInt = 16
+    """Clips or texts at once."""
     precision: Precision = "float32"
+    """Number type of the computation."""
     num_workers: int = Field(default=0, ge=0)
     """Processes that read audio beside the main one."""
 
@@ -256,6 +260,7 @@ class ClassifierConfig(TrainedConfig):
     """Folder or hub id of the pre-trained weights; they are never copied into the run."""
     audio: AudioConfig = AudioConfig()
     pooling: Literal["attentive-statistics", "mean"] = "attentive-statistics"
+    """How the frames or tokens become one vector."""
     head: HeadConfig = HeadConfig()
     loss: LossConfig = LossConfig()
     attributes: AttributesConfig | None = Field(default=None, exclude_if=is_unset)

@@ -107,12 +107,14 @@ class PipelineConfig(Config):
     """The whole chain. Paths are relative to the working directory."""
 
     name: str = Field(pattern=r"^[\w.-]+$")
+    """Name of the chain."""
     out: Path
     """Folder of tables, scores, submission and the notes of finished steps."""
     prepare: PrepareEntry | None = None
     manifest: Path | None = None
     """Manifest made before, instead of `prepare`."""
     audio_root: Path | None = None
+    """Where the audio lies now, if not where the manifest was made."""
     transcribe: TranscribeSettings | None = None
     """`abhinaya transcribe`, for members that read text."""
     members: dict[str, MemberEntry] = Field(min_length=1)
@@ -123,6 +125,7 @@ class PipelineConfig(Config):
     predict: dict[str, Selection] = Field(min_length=1)
     """Name -> selection. Each gets a folder of tables and a vote."""
     with_embedding: bool = False
+    """Also keep the input of the last linear layer in every table."""
     vote: VoteSettings | None = None
     """`abhinaya vote`; a plain one if neither this nor `apply` is given."""
     apply: ApplySettings | None = None

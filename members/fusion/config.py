@@ -26,6 +26,7 @@ class EncoderConfig(Config):
     base: str | None = None
     """Folder or hub id of WavLM, HuBERT, wav2vec 2.0 or Whisper; None takes that of the member."""
     layer: Layer = "last"
+    """Which hidden state is read: the last, a number, their mean, or their weighted sum."""
     freeze: Literal["encoder", "convolutions", "nothing"] = "encoder"
     """What of it is not trained: all, its convolutional extractor (not of Whisper), or nothing."""
 
@@ -36,7 +37,9 @@ class TextConfig(Config):
     base: str
     """Folder or hub id of RoBERTa, BERT, ModernBERT or their kin."""
     layer: Layer = "last"
+    """Which hidden state is read, as of the encoders."""
     freeze: Literal["encoder", "nothing"] = "encoder"
+    """What of it is not trained: all, or nothing."""
     max_tokens: PositiveInt = 128
     """Tokens that are kept of a transcript, special ones included; longer ones lose their end."""
 
@@ -45,12 +48,15 @@ class LegsConfig(Config):
     """The small transformer on each encoder; all numbers but `n_layers` and `n_heads` are ours."""
 
     width: PositiveInt = 256
+    """Features of a leg."""
     n_layers: PositiveInt = 2
+    """Transformer layers of a leg."""
     n_heads: PositiveInt = 1
     """Attention heads; they must divide the width."""
     feed_forward: PositiveInt = 512
     """Width inside the feed-forward part of a layer."""
     dropout: float = Field(default=0.1, ge=0, lt=1)
+    """In the transformer layers."""
 
     @model_validator(mode="after")
     def _check_heads(self) -> Self:

@@ -38,6 +38,7 @@ class EstimatorConfig(Config):
     """The network that estimates the class encoding."""
 
     n_layers: PositiveInt = 4
+    """Transformer layers."""
     n_heads: PositiveInt = 16
     """Attention heads; they must divide the width of the backbone."""
     dropout: float = Field(default=0.1, ge=0, lt=1)
@@ -50,6 +51,7 @@ class SamplerConfig(Config):
     method: Literal["exact", "euler"] = "exact"
     """`euler` is the published step; `exact` solves the same equation for the current estimate."""
     steps: PositiveInt = 10
+    """Steps from the features to the encoding."""
     start: Literal["features", "noisy"] = "features"
     """Start from the features as published, or with the noise of `bridge.t_max` on top of them. It
     is drawn by (seed, utterance), so that it never depends on a batch or an order."""

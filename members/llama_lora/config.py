@@ -17,9 +17,11 @@ class LoraConfig(Config):
     """Low-rank adapters in the language model, which itself stays frozen."""
 
     rank: PositiveInt = 8
+    """Rank of the adapters."""
     alpha: PositiveFloat = 32.0
     """The adapters' output is multiplied by alpha / rank."""
     dropout: float = Field(default=0.1, ge=0, lt=1)
+    """Before the adapters, in training."""
     target_modules: tuple[str, ...] = ("q_proj", "v_proj")
     """Ends of the names of the layers that get adapters, as the language model calls them."""
 

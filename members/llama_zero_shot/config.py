@@ -38,6 +38,7 @@ class Decoding(Config):
     temperature: NonNegativeFloat = 0.0
     """0 takes the likeliest; above it answers are drawn, with seeds from the run's."""
     top_p: float = Field(default=1.0, gt=0, le=1)
+    """Draw from the likeliest tokens that together have this probability."""
     top_k: PositiveInt | None = None
     """Null for all tokens. Not every server knows it."""
     max_tokens: PositiveInt = 16
@@ -67,8 +68,11 @@ class Price(Config):
     """What a service takes for a million tokens."""
 
     input: NonNegativeFloat
+    """For what is asked."""
     output: NonNegativeFloat
+    """For what is answered."""
     currency: str = "USD"
+    """Of both."""
 
 
 class OpenAIConfig(Config):
@@ -132,6 +136,7 @@ class VllmConfig(Config):
     pipeline_parallel: PositiveInt = 1
     """Groups of them that share the layers."""
     dtype: str = "auto"
+    """Number type of the weights, by vLLM's name."""
     quantization: str | None = None
     """Such as `fp8` or `bitsandbytes`; None for what the files say."""
     max_model_len: PositiveInt | None = None

@@ -21,13 +21,16 @@ class LoraConfig(Config):
     alpha: PositiveFloat = 32.0
     """The adapters' output is multiplied by alpha / rank."""
     dropout: float = Field(default=0.1, ge=0, lt=1)
+    """Before the adapters, in training."""
 
 
 class PromptPool(Config):
     """Prompts in SALMONN's own format, a JSON file of tasks and their texts."""
 
     file: Path
+    """The JSON file."""
     task: str = "emotion_recognition"
+    """Its key; the texts below it are the prompts."""
 
 
 class StoredPrompts(Config):
@@ -39,6 +42,7 @@ class StoredPrompts(Config):
     turns: tuple[tuple[tuple[str, str], ...], ...]
     """Role and text of each turn, prompt by prompt."""
     names: tuple[str, ...]
+    """The name of each."""
 
 
 class SalmonnSources(MemberConfig):

@@ -16,9 +16,11 @@ class LoraConfig(Config):
     """Low-rank adapters on the feed-forward layers of the upper half of the encoder."""
 
     rank: PositiveInt = 16
+    """Rank of the adapters."""
     alpha: PositiveFloat = 32.0
     """The adapters' output is multiplied by alpha / rank."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Before the adapters, in training."""
 
 
 class WhisperEncoderConfig(ClassifierConfig):

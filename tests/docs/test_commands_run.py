@@ -38,6 +38,7 @@ STANDS_FOR = {
     "seed=1,2,3": "seed=1",
     "seed=1,2": "seed=1",
     "loss.gamma=0,1,2": "loss.gamma=0,1",
+    "head.dropout=0.1,0.5": "head.dropout=0.1",
     "40": "1",
 }
 """A word of a page, or what follows its first `=` -> what it is in the folder of the test."""

@@ -62,9 +62,9 @@ def test_reference_has_every_member_and_every_key():
         free = r"encoders\.\w+\.|(training|filling|decoding|set)\."
         used = {key for key in dotted(load_yaml(file)) if not re.match(free, f"{key}.")}
         assert used <= keys, f"{file.name}: {used - keys}"
-    meant = re.findall(r"(?m)^\| `[\w.\[\]]+` \| .* \| (.*) \|$", page)
-    assert len(meant) >= 500
-    assert sum(bool(text.strip()) for text in meant) >= 0.8 * len(meant)
+    silent = re.findall(r"(?m)^\| `([\w.\[\]]+)` \| [^|]* \| [^|]* \| *\|$", page)
+    assert not silent, f"{silent}: write a docstring below the field."
+    assert len(keys) >= 350
 
 
 def slug(heading):

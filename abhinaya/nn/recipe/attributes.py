@@ -19,8 +19,11 @@ class AttributesConfig(Config):
     """
 
     arousal: NonNegativeFloat = 0.0
+    """Weight of its loss beside that of the classes; 0: no head."""
     valence: NonNegativeFloat = 0.0
+    """Weight of its loss, as of arousal."""
     dominance: NonNegativeFloat = 0.0
+    """Weight of its loss, as of arousal."""
     loss: Literal["ccc", "mse"] = "ccc"
     """Of arousal, valence and dominance: 1 minus the concordance correlation of the rows of a
     batch, or the mean squared error."""
