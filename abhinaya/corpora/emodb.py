@@ -32,6 +32,9 @@ _CLASSES = ("anger", "boredom", "disgust", "fear", "happiness", "neutral", "sadn
 
 _EMOTIONS = EmotionSet(codes=_CLASSES, names=_CLASSES)
 
+N_PUBLISHED = 535
+"""Utterances of the whole corpus."""
+
 FACTS = CorpusFacts(
     name="emodb",
     title="EmoDB, Berlin Database of Emotional Speech",
@@ -40,10 +43,8 @@ FACTS = CorpusFacts(
     citation="Burkhardt, Paeschke, Rolfes, Sendlmeier and Weiss, A Database of German Emotional "
     "Speech, Interspeech 2005",
     url="http://emodb.bilderbar.info/",
+    n_published=N_PUBLISHED,
 )
-
-N_PUBLISHED = 535
-"""Utterances of the whole corpus."""
 
 # First letters of the German words: Wut, Langeweile, Ekel, Angst, Freude, neutral, Trauer. E and A
 # are not what they seem: label lists exist that take A for happiness and E for anxiety.

@@ -27,6 +27,9 @@ _CLASSES = ("anger", "disgust", "fear", "joy", "neutral", "sadness", "surprise")
 
 _EMOTIONS = EmotionSet(codes=_CLASSES, names=_CLASSES)
 
+N_PUBLISHED = {"train": 9989, "development": 1109, "test": 2610}
+"""Utterances of each split."""
+
 FACTS = CorpusFacts(
     name="meld",
     title="MELD, Multimodal EmotionLines Dataset",
@@ -36,10 +39,8 @@ FACTS = CorpusFacts(
     citation="Poria, Hazarika, Majumder, Naik, Cambria and Mihalcea, MELD: A Multimodal "
     "Multi-Party Dataset for Emotion Recognition in Conversations, ACL 2019, arXiv:1810.02508",
     url="https://affective-meld.github.io/",
+    n_published=sum(N_PUBLISHED.values()),
 )
-
-N_PUBLISHED = {"train": 9989, "development": 1109, "test": 2610}
-"""Utterances of each split."""
 
 _FILES = {
     "train": "train_sent_emo.csv",

@@ -171,10 +171,10 @@ def test_export_dataset_tells_its_splits_and_prepare_reads_it(run_cli, tmp_path,
         "--split",
         "all",
         "--out",
-        tmp_path / "in",
+        tmp_path / "again",
     ]
     assert run_cli(*arguments).code == 0
-    rows = read_manifest(tmp_path / "i" / "manifest.parquet").rows
+    rows = read_manifest(tmp_path / "again" / "manifest.parquet").rows
     assert rows["label"].tolist() == ["happy", "angry"]
 
 

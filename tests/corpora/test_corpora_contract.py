@@ -18,7 +18,9 @@ from abhinaya.corpora.base import Prepared, PrepareOptions
 from abhinaya.data.transcripts import read_transcripts
 from abhinaya.errors import MissingFileError, ProblemsError
 
-HAVE_TESTS_OF_THEIR_OWN = {"emodb", "folder", "meld", "msp-podcast", "msp-podcast-lists"}
+HAVE_TESTS_OF_THEIR_OWN = {
+    *("dataset", "emodb", "folder", "hub", "meld", "msp-podcast", "msp-podcast-lists")
+}
 
 WriteWav = Callable[..., None]
 Made = Callable[[str], Path]

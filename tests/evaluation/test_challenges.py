@@ -28,7 +28,7 @@ names: clip_{:02d}.wav
 classes: {codes: [joy, anger]}
 layout: {file: name, label: emotion}
 quota: {count: 2, per: challenge}
-closes: "2026-05-31"
+closes: "2126-05-31"
 """
 
 
@@ -62,7 +62,7 @@ def test_file_of_a_team_is_a_challenge(tmp_path):
     found = find_challenge(str(tmp_path / "ours.yaml"))
     assert found.name == "ours"
     assert found.metric == "uar"
-    assert found.closes == date(2026, 5, 31)
+    assert found.closes == date(2126, 5, 31)
     assert expected_names(found) == ("clip_01.wav", "clip_02.wav")
 
 
@@ -80,6 +80,19 @@ def test_submission_is_written_as_the_file_says_and_counted(tmp_path):
     assert run_submit(table, tmp_path / "out" / "b.csv", settings).remark.startswith("1 of 2")
     table = table_in(tmp_path, [1, 1], names, ("joy", "anger"))
     assert run_submit(table, tmp_path / "out" / "c.csv", settings).remark.startswith("0 of 2")
+
+
+def test_day_that_is_over_or_to_come_is_told(tmp_path):
+    names = ("clip_01.wav", "clip_02.wav")
+    table = table_in(tmp_path, [0, 1], names, ("joy", "anger"))
+    for days, told in (
+        ('closes: "2020-01-31"', "ours closed on 2020-01-31."),
+        ('opens: "2126-01-01"', "ours opens on 2126-01-01."),
+    ):
+        text = "n_rows: 2\nnames: clip_{:02d}.wav\nclasses: {codes: [joy, anger]}\n"
+        (tmp_path / "ours.yaml").write_text(text + days)
+        settings = SubmitSettings(challenge=str(tmp_path / "ours.yaml"))
+        assert run_submit(table, tmp_path / "a.csv", settings).remark == told
 
 
 def test_poleval_gets_labels_alone_in_the_order_of_the_names(tmp_path):

@@ -49,7 +49,7 @@ def export_data_set(
     Args:
         path: the manifest.
         out: a folder that must not exist.
-        predictions: tables, or NAME=TABLE; rows that they lack are null.
+        predictions: tables, or NAME=TABLE; a row that they lack has None.
         transcripts: source of the column `text`.
         audio_root: where the audio lies now.
 

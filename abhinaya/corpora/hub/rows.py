@@ -114,7 +114,7 @@ def _import(facts: CorpusFacts, name: str, options: PrepareOptions, *, is_local:
 
 
 def _begin(state: Path, asked: Mapping[str, Any]) -> None:
-    """Remove the batches of another import, and keep what is asked for now."""
+    """Delete the batches of another import, and keep what is asked for now."""
     settings = state / "settings.json"
     if settings.is_file() and read_json_object(settings) != asked:
         shutil.rmtree(state)

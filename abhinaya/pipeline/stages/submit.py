@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -62,14 +63,22 @@ def run_submit(table: Path, out: Path, settings: SubmitSettings) -> Report:
         ["file", "rows", "sha256"],
         [[str(out), len(names), digest[:12]]],
         files=(out,),
-        remark=None if rules is None or left is None else _tell(rules, left),
+        remark=None if rules is None else _tell(rules, left),
     )
 
 
-def _tell(rules: Challenge, left: int) -> str:
-    assert rules.quota is not None
-    per = {"day": " a day", "week": " a week"}.get(rules.quota.per, "")
-    return (
-        f"{left} of {rules.quota.count} submissions{per} to {rules.name} are left, by the ledger "
-        "in this folder."
-    )
+def _tell(rules: Challenge, left: int | None) -> str | None:
+    """Return what a team should know of its quota and of the days of submission."""
+    said = []
+    if rules.quota is not None and left is not None:
+        per = {"day": " a day", "week": " a week"}.get(rules.quota.per, "")
+        said.append(
+            f"{left} of {rules.quota.count} submissions{per} to {rules.name} are left, by the "
+            "ledger in this folder."
+        )
+    today = date.today()
+    if rules.closes is not None and today > rules.closes:
+        said.append(f"{rules.name} closed on {rules.closes}.")
+    if rules.opens is not None and today < rules.opens:
+        said.append(f"{rules.name} opens on {rules.opens}.")
+    return " ".join(said) or None
