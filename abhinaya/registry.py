@@ -6,6 +6,8 @@ This is the only way from the core to `members/`. Listing names imports no model
 from __future__ import annotations
 
 import importlib
+import sys
+from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, cast
 
@@ -66,7 +68,7 @@ def find_config_class(name: str) -> type[MemberConfig]:
 
 def _targets() -> dict[str, str]:
     targets: dict[str, str] = dict(importlib.import_module("members").MEMBERS)
-    for entry in entry_points(group=ENTRY_POINT_GROUP):
+    for entry in _installed(tuple(sys.path)):
         if targets.get(entry.name, entry.value) != entry.value:
             raise BadValueError(
                 f"Two members are registered as {entry.name!r}: {targets[entry.name]!r} and "
@@ -74,6 +76,12 @@ def _targets() -> dict[str, str]:
             )
         targets[entry.name] = entry.value
     return targets
+
+
+@cache
+def _installed(_path: tuple[str, ...]) -> tuple[EntryPoint, ...]:
+    """Return the members of other packages; to look for them reads all packages on the path."""
+    return tuple(entry_points(group=ENTRY_POINT_GROUP))
 
 
 def _load(target: str, what: str) -> object:
