@@ -76,5 +76,7 @@ def hash_clips(manifest: Manifest) -> Manifest:
         path = manifest.audio_path(audio) if isinstance(audio, str) else None
         return hash_file(path) if path is not None and path.is_file() else None
 
-    hashes = map_in_threads(hash_clip, manifest.rows["audio"].tolist())
-    return replace(manifest, rows=manifest.rows.assign(content=hashes))
+    rows = manifest.rows
+    hashes = map_in_threads(hash_clip, rows["audio"].tolist())
+    content = pd.Series(hashes, index=rows.index, dtype="str")
+    return replace(manifest, rows=rows.assign(content=content))
