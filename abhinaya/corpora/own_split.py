@@ -20,7 +20,7 @@ _N_FOLDS = 5
 
 
 def draw_split(manifest: Manifest, seed: int, where: str) -> tuple[pd.Series[str], str]:
-    """Share out the labelled rows: a fifth each to `test` and `development`, the rest to `train`.
+    """Return a split of the labelled rows: a fifth each in `test` and `development`, else `train`.
 
     No speaker is in two of them, and classes are as frequent in each as the speakers allow. A row
     of an unknown speaker stands for itself; where fewer than three speakers are known all rows do.
