@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -82,7 +85,7 @@ class Run:
                 for number, one in enumerate(several, start=1)
                 for name in [Path(scratch, f"array-{number}")]
             ]
-            with keep_loaded(self._kept):
+            with _quiet_libraries(), keep_loaded(self._kept):
                 return run_recordings(
                     self.source, files, overrides=self._overrides, with_embedding=with_embedding
                 )
@@ -99,6 +102,26 @@ def load(run: str | Path, *overrides: str) -> Run:
         MissingFileError: if there is no such run.
     """
     return Run(run, overrides)
+
+
+@contextmanager
+def _quiet_libraries() -> Iterator[None]:
+    """Keep bars and warnings of libraries away: what matters of them is an error or a reason."""
+    from transformers.utils import logging as module
+
+    theirs: Any = module  # its functions have no types
+    verbosity, has_bars = theirs.get_verbosity(), theirs.is_progress_bar_enabled()
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    theirs.set_verbosity_error()
+    theirs.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        theirs.set_verbosity(verbosity)
+        if has_bars:
+            theirs.enable_progress_bar()
 
 
 def _write_samples(samples: Any, file: Path, sample_rate: int | None) -> str:

@@ -20,7 +20,7 @@ _N_FOLDS = 5
 
 
 def draw_split(manifest: Manifest, seed: int, where: str) -> tuple[pd.Series[str], str]:
-    """Share out the labelled rows: a fifth each to `test` and `development`, the rest to `train`.
+    """Return a split of the labelled rows: a fifth each in `test` and `development`, else `train`.
 
     No speaker is in two of them, and classes are as frequent in each as the speakers allow. A row
     of an unknown speaker stands for itself; where fewer than three speakers are known all rows do.
@@ -76,5 +76,7 @@ def hash_clips(manifest: Manifest) -> Manifest:
         path = manifest.audio_path(audio) if isinstance(audio, str) else None
         return hash_file(path) if path is not None and path.is_file() else None
 
-    hashes = map_in_threads(hash_clip, manifest.rows["audio"].tolist())
-    return replace(manifest, rows=manifest.rows.assign(content=hashes))
+    rows = manifest.rows
+    hashes = map_in_threads(hash_clip, rows["audio"].tolist())
+    content = pd.Series(hashes, index=rows.index, dtype="str")
+    return replace(manifest, rows=rows.assign(content=content))

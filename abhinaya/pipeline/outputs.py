@@ -45,7 +45,7 @@ def require_free(out: Path, inputs: Iterable[object], by: str) -> None:
 
 
 def note_maker(out: Path, by: str) -> None:
-    """Note which command has written a file, if the file cannot say so."""
+    """Write down which command has made a file, if the file cannot say so."""
     if out.suffix == ".csv" and by != "submit" and out.is_file():
         write_json(_note(out), {"by": by, "sha256": hash_file(out)})
 

@@ -6,6 +6,7 @@ import re
 import shutil
 
 import numpy as np
+import pytest
 import soundfile
 from source_tree import ROOT
 
@@ -34,7 +35,7 @@ def test_every_snippet_of_the_page_works(make_run, corpus, tmp_path, monkeypatch
     snippets = re.findall(r"(?ms)^```python\n(.*?)```", page)
     assert len(snippets) == 4
     samples, _ = soundfile.read(corpus / "n3.wav", dtype="float32")
-    names = {"samples": samples}
+    names: dict[str, object] = {"samples": samples}
     for snippet in snippets:
         exec(snippet, names)
     (change,) = re.findall(r"`(abhinaya\.load\(.*?\))`", page)
@@ -43,3 +44,28 @@ def test_every_snippet_of_the_page_works(make_run, corpus, tmp_path, monkeypatch
     assert names["scores"].to_frame().index.tolist() == ["a", "vote"]
     assert names["differences"].to_frame().index[0] == ("vote", "a", "macro_f1")
     assert names["smoothed"].name == "vote-smooth"
+
+
+def outputs_of(notebook):
+    """The text of what each cell of a notebook shows."""
+    return [
+        output.get("data", {}).get("text/plain", output.get("text", ""))
+        for cell in notebook.cells
+        for output in cell.get("outputs", [])
+    ]
+
+
+@pytest.mark.slow
+def test_the_notebook_runs_and_shows_what_is_saved_in_it(monkeypatch, tmp_path):
+    nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    saved = nbformat.read(ROOT / "docs" / "notebook.ipynb", as_version=4)
+    shown = outputs_of(saved)
+    assert len(shown) == 8
+    fresh = nbformat.from_dict({**saved, "cells": saved.cells})
+    nbclient.NotebookClient(
+        fresh, timeout=300, resources={"metadata": {"path": str(tmp_path)}}
+    ).execute()
+    # Numbers may differ from machine to machine; names, shapes and the run itself do not.
+    masked = [re.sub(r"[-\d.]+|\s+|[A-Z]\b", "", text) for text in outputs_of(fresh)]
+    assert masked == [re.sub(r"[-\d.]+|\s+|[A-Z]\b", "", text) for text in shown]

@@ -26,6 +26,7 @@ VERBS = frozenset(
 NULL_IS_RIGHT = {
     "abhinaya/data/manifest_cells.py",  # a spelling of "unknown" in other people's tables
     "abhinaya/pipeline/stages/cross_validate.py",  # tells the user what to write into YAML
+    "abhinaya/pipeline/stages/train.py",  # the same
     "abhinaya/training/train.py",  # the same
     "members/llama_zero_shot/openai_engine.py",  # the same
     "members/whisper_encoder/config.py",  # the same

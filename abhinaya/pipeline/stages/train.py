@@ -48,7 +48,7 @@ def run_train(config: MemberConfig) -> Path:
 
 
 def prepare_source(config: TrainedConfig) -> None:
-    """Prepare the folder `data.source` beside the run directory, unless that was done before.
+    """Make a corpus of the folder `data.source` beside the run directory, unless it is there.
 
     The main process of a launch does it, and the others wait. Whoever prepares the same folder for
     the same run at the same time is refused, as one who trains it is.
