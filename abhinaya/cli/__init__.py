@@ -56,7 +56,7 @@ TASKS: dict[str, dict[str, str]] = {
     "Submit": {"submit": "stages"},
     "Whole chains": {"run": "run"},
     "Prompts": {"prompts": "prompts"},
-    "Look": {"preview": "trials"},
+    "Look": {"preview": "trials", "audit": "show.audit"},
     "Set up": {"doctor": "doctor"},
 }
 """Every command and its module, by what one wants to do, in the order of the help text."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-__all__ = ["COMPLETIONS", "complete_chain", "complete_member", "complete_rule"]
+__all__ = ["COMPLETIONS", "complete_audit", "complete_chain", "complete_member", "complete_rule"]
 
 
 def complete_member(incomplete: str) -> list[str]:
@@ -16,6 +16,11 @@ def complete_member(incomplete: str) -> list[str]:
 def complete_chain(incomplete: str) -> list[str]:
     """Return configs of chains, shipped and one's own, that begin like this."""
     return _complete(incomplete, ("ensemble", "demo"))
+
+
+def complete_audit(incomplete: str) -> list[str]:
+    """Return configs of audits, shipped and one's own, that begin like this."""
+    return _complete(incomplete, ("audit",))
 
 
 def complete_rule(incomplete: str) -> list[str]:

@@ -1,0 +1,1 @@
+"""Commands that show what was found to people: reports, pages, audits."""

@@ -1,0 +1,1 @@
+"""What speech encoders know: probes, transfer, speaker null space, geometry, with their controls."""
