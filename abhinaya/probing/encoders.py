@@ -1,4 +1,4 @@
-"""Any speech encoder of transformers as clip vectors: each hidden state, averaged over real frames."""
+"""Any speech encoder of transformers as clip vectors: each layer, averaged over real frames."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ _MAY_BE_MISSING = ("masked_spec_embed",)
 
 
 class LayerAverages(Backbone):
-    """Hidden states of an encoder, from the input of its first block on, averaged over real frames.
+    """Hidden states of an encoder, from its first block's input on, averaged over real frames.
 
-    Clips share a pass only if they are equally long, so nothing is padded but Whisper's window, whose
-    frames behind the clip are cut off.
+    Clips share a pass only if they are equally long, so nothing is padded but Whisper's window,
+    whose frames behind the clip are cut off.
 
     Args:
         encoder: a model of transformers that returns hidden states.
@@ -108,14 +108,15 @@ class LayerAverages(Backbone):
             list(waveforms), sampling_rate=SAMPLE_RATE_HZ, return_tensors="pt"
         ).to(device)
         outputs = self.encoder(**inputs, output_hidden_states=True)
-        states = getattr(outputs, "hidden_states", None)
-        shapes = [tuple(layer.shape) for layer in states or ()]
-        if not shapes or len(set(shapes)) > 1 or len(shapes[0]) != 3:
+        states = getattr(outputs, "hidden_states", None) or ()
+        shapes = sorted({tuple(layer.shape) for layer in states})
+        if len(shapes) != 1 or len(shapes[0]) != 3:
+            kind = type(self.encoder).__name__
+            has = f"hidden states of the shapes {shapes}" if states else "no hidden states"
             raise BadValueError(
-                f"The encoder {self.label!r} ({type(self.encoder).__name__}) gives "
-                f"{'hidden states of the shapes ' + str(sorted(set(shapes))) if shapes else 'no hidden states'}"
-                ", expected one of shape (clips, frames, features) per layer. Name an encoder of "
-                "transformers that returns them, such as microsoft/wavlm-base or openai/whisper-base."
+                f"The encoder {self.label!r}, a {kind}, has {has}; expected one shape (clips, "
+                "frames, features) for all layers. Name another encoder, such as "
+                "microsoft/wavlm-base or openai/whisper-base."
             )
         mask = inputs.get("attention_mask")
         stacked = torch.stack(list(states), dim=1)  # (B, N, T, D)
@@ -140,8 +141,8 @@ class WaveformInputs:
         assert utterance.waveform is not None
         if len(utterance.waveform) < MIN_SAMPLES:
             raise BadValueError(
-                f"{utterance.name!r} has {len(utterance.waveform)} samples; an encoder needs at least "
-                f"{MIN_SAMPLES}. Leave the clip out of the corpus' select."
+                f"{utterance.name!r} has {len(utterance.waveform)} samples; an encoder needs "
+                f"at least {MIN_SAMPLES}. Leave the clip out of the corpus' select."
             )
         return {"waveform": utterance.waveform}
 

@@ -1,7 +1,7 @@
 """Iterative null-space projection: take out of vectors what tells who speaks.
 
-Ravfogel et al., "Null It Out: Guarding Protected Attributes by Iterative Nullspace Projection", 2020,
-arXiv:2004.07667. A linear classifier of speakers is fitted, the vectors are projected onto the null
+Ravfogel et al., "Null It Out: Guarding Protected Attributes by Iterative Nullspace Projection",
+2020, arXiv:2004.07667. A linear classifier of speakers is fitted, the vectors are projected onto the null
 space of its weights, and so on until it is at chance.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,18 +31,20 @@ class NullSpace:
         accuracies: of each round's classifier on rows that it was not fitted on, the last one after
             all projections.
         chance: share of the most frequent speaker among these rows.
+        threshold: accuracies up to it are what chance gives in 95 % of draws of so many rows.
         rank: directions that were taken out.
     """
 
     projection: FloatArray
     accuracies: tuple[float, ...]
     chance: float
+    threshold: float
     rank: int
 
     @property
     def is_at_chance(self) -> bool:
         """Tell whether the last classifier was."""
-        return self.accuracies[-1] <= self.chance
+        return self.accuracies[-1] <= self.threshold
 
 
 def find_null_space(
@@ -62,23 +65,28 @@ def find_null_space(
     Raises:
         BadValueError: if there is one speaker, or one has a single row.
     """
+    from scipy.stats import binom
+
     train, test = halve_within(speakers, seed)
     width = vectors.shape[1]
     taken = np.zeros((width, 0))  # orthonormal
     chance = _largest_share(speakers[test])
+    threshold = float(binom.ppf(0.95, len(test), chance)) / len(test)
     accuracies: list[float] = []
     for n_done in range(max_rounds + 1):
         projected = vectors - vectors @ taken @ taken.T
         classifier, accuracy = _fit(projected, speakers, train, test)
         accuracies.append(accuracy)
-        if accuracy <= chance or n_done == max_rounds or taken.shape[1] == width:
+        if accuracy <= threshold or n_done == max_rounds or taken.shape[1] == width:
             break
         directions = classifier.coef_.T  # (D, speakers)
         directions = directions - taken @ (taken.T @ directions)
         left, sizes, _ = np.linalg.svd(directions, full_matrices=False)
         new = left[:, sizes > 1e-6 * sizes.max()]
         taken, _ = np.linalg.qr(np.concatenate([taken, new], axis=1)[:, :width])
-    return NullSpace(np.eye(width) - taken @ taken.T, tuple(accuracies), chance, taken.shape[1])
+    return NullSpace(
+        np.eye(width) - taken @ taken.T, tuple(accuracies), chance, threshold, taken.shape[1]
+    )
 
 
 def decode_linearly(
@@ -122,7 +130,7 @@ def halve_within(speakers: NDArray[np.str_], seed: int) -> tuple[IntArray, IntAr
 
 def _fit(
     vectors: FloatArray, speakers: NDArray[np.str_], train: IntArray, test: IntArray
-) -> tuple[object, float]:
+) -> tuple[Any, float]:
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 

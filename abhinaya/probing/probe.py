@@ -1,18 +1,18 @@
 """The weighted-sum probe of SUPERB, many runs trained together as one batched model.
 
 Yang et al., "SUPERB: Speech processing Universal PERformance Benchmark", 2021, arXiv:2105.01051,
-section 3. Hidden states are standardised per layer and feature with training statistics, summed with
-softmax weights, and classified by one linear layer, or by linear, ReLU, linear.
+section 3. Hidden states are standardised per layer and feature with training statistics, summed
+with softmax weights, and classified by one linear layer, or by linear, ReLU, linear.
 
-Each run has its own rows, seed, initial weights and order of rows, all drawn from its seed alone, so
-a run ends the same whatever it is trained together with.
+Each run has its own rows, seed, initial weights and order of rows, all drawn from its seed alone,
+so a run ends the same whatever it is trained together with.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import Any, Literal
 
 import numpy as np
@@ -40,7 +40,7 @@ class ProbeSettings(Config):
     hidden: Literal[0, 256] = 0
     """Width of a hidden layer with ReLU; 0 for one linear layer alone."""
     layers: Literal["weighted", "mean", "last"] = "weighted"
-    """How the layers become one: softmax weights that are learned, their mean, or the last alone."""
+    """How layers become one: by softmax weights that are learned, their mean, or the last alone."""
     standardize: bool = True
     """Subtract mean and divide by deviation of the training rows, per layer and feature."""
     learning_rate: PositiveFloat = 1e-3
@@ -228,7 +228,7 @@ def _initial(
     each: list[dict[str, Tensor]] = []
     for run, generator in zip(runs, generators, strict=True):
         own: dict[str, Tensor] = {"layers": torch.zeros(n_layers)}
-        for depth, (n_in, n_out) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
+        for depth, (n_in, n_out) in enumerate(pairwise(widths)):
             bound = n_in**-0.5
             for name, shape in (("weight", (n_in, n_out)), ("bias", (n_out,))):
                 drawn = torch.empty(shape).uniform_(-bound, bound, generator=generator)

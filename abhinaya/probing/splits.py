@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -126,7 +125,7 @@ def split_speakers(rows: Rows, seed: int) -> tuple[IntArray, IntArray]:
 
 
 def draw_shots(rows: Rows, n_shots: int, seed: int) -> IntArray:
-    """Draw K labelled examples: ceil(K / classes) per class, cut to K, filled up where one has fewer.
+    """Draw K examples: ceil(K / classes) per class, cut to K, filled up where one has fewer.
 
     Raises:
         BadValueError: if no row would be left to test on.
@@ -144,11 +143,6 @@ def draw_shots(rows: Rows, n_shots: int, seed: int) -> IntArray:
     chosen = chosen[:n_shots]
     spare = [int(row) for row in order if row not in set(chosen)]
     return np.sort(np.array(chosen + spare[: n_shots - len(chosen)], dtype=np.int64))
-
-
-def pairs(names: list[str]) -> Iterator[tuple[str, str]]:
-    """Yield all ordered pairs of different names."""
-    return ((a, b) for a in names for b in names if a != b)
 
 
 def _several_speakers(rows: Rows) -> None:

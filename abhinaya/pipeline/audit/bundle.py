@@ -93,7 +93,7 @@ def open_bundle(config: AuditConfig) -> Bundle:
     """Return the bundle that the config names, or else make it in the output folder.
 
     Raises:
-        MissingFileError: if the config names one that is not there, or it lacks an encoder or corpus.
+        MissingFileError: if the named one is not there, or lacks an encoder or a corpus.
         BadValueError: if one of its files is damaged or another, or no row of a corpus can be used.
     """
     folder = config.features

@@ -55,7 +55,7 @@ class CorpusEntry(Config):
     """Where the audio lies now, if not where the manifest was made."""
     select: Selection = ("all",)
     """Splits or subsets."""
-    rename: dict[str, str] = {}
+    rename: dict[str, str] = Field(default_factory=dict)
     """Its labels -> the names in `classes`; a label that is not here keeps its own."""
     language: str | None = None
     """Corpora of one language are one side of `transfer` and `rsa`; by default each is its own."""
@@ -182,9 +182,7 @@ class AuditConfig(Config):
         if self.probes is None and not any((self.transfer, self.inlp, self.rsa, self.sweep)):
             problems.append("no part is asked for; add probes, transfer, inlp, rsa or sweep")
         if (self.transfer or self.rsa) and len(self.languages) < 2:
-            problems.append(
-                "transfer and rsa compare languages, and there is one; add a corpus, or give `language`"
-            )
+            problems.append("transfer and rsa compare languages, and there is one; add a corpus")
         if self.sweep is not None:
             for encoder in (self.sweep.first, self.sweep.second):
                 if encoder not in self.encoders:

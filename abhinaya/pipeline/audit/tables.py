@@ -51,8 +51,8 @@ def _probes(config: AuditConfig, scores: pd.DataFrame) -> dict[str, Report]:
             f"{config.name}: probes",
             [*columns, *(f"macro-F1 {word}" for word in _SUMMARY)],
             rows,
-            remark="Intervals are Student's, over seeds; with one split for all seeds, as where each "
-            "speaker is left out, they say nothing about other speakers.",
+            remark="Intervals are Student's, over seeds; with one split for all seeds, as where "
+            "each speaker is left out, they say nothing about other speakers.",
         )
     }
     differences: list[list[Cell]] = []
@@ -223,9 +223,9 @@ def _sweep(config: AuditConfig, found: pd.DataFrame) -> dict[str, Report]:
         "reaches",
     ]
     remark = (
-        f"A gap appears where {first} is better than {second} with p < {_ALPHA:g} over matched seeds, "
-        f"not corrected for {len(points)} settings; it reaches the published one where it is also "
-        f"{config.sweep.gap:g} or more. All: {int(points['appears'].sum())} and "
+        f"A gap appears where {first} is better than {second} with p < {_ALPHA:g} over matched "
+        f"seeds, not corrected for {len(points)} settings; it reaches the published one where it is "
+        f"also {config.sweep.gap:g} or more. All: {int(points['appears'].sum())} and "
         f"{int(points['reaches'].sum())} of {len(points)}."
     )
     every: list[list[Cell]] = [
