@@ -79,7 +79,7 @@ class LayerAverages(Backbone):
             n_samples: real samples of each, shape (B,).
         """
         averages: list[Tensor] = [waveforms] * len(waveforms)
-        for length in n_samples.unique().tolist():
+        for length in sorted(set(n_samples.tolist())):
             rows = (n_samples == length).nonzero()[:, 0]
             heard = [waveforms[row, :length].cpu().numpy() for row in rows]
             for row, average in zip(rows.tolist(), self._average(heard), strict=True):
@@ -108,7 +108,7 @@ class LayerAverages(Backbone):
             list(waveforms), sampling_rate=SAMPLE_RATE_HZ, return_tensors="pt"
         ).to(device)
         outputs = self.encoder(**inputs, output_hidden_states=True)
-        states = getattr(outputs, "hidden_states", None) or ()
+        states = getattr(outputs, "hidden_states", None) or []
         shapes = sorted({tuple(layer.shape) for layer in states})
         if len(shapes) != 1 or len(shapes[0]) != 3:
             kind = type(self.encoder).__name__
@@ -122,7 +122,7 @@ class LayerAverages(Backbone):
         stacked = torch.stack(list(states), dim=1)  # (B, N, T, D)
         if mask is None or mask.shape[1] != stacked.shape[2]:
             return stacked.mean(2)
-        real = mask[:, None, :, None].to(stacked.dtype)
+        real: Tensor = mask[:, None, :, None].to(stacked.dtype)
         return (stacked * real).sum(2) / real.sum(2)
 
 
@@ -204,7 +204,7 @@ def load_layer_averages(base: str, *, random_seed: int | None = None) -> LayerAv
             )
         else:
             with _seeded(random_seed):
-                encoder = AutoModel.from_config(config, dtype=torch.float32)
+                encoder = cast("Any", AutoModel).from_config(config, dtype=torch.float32)
     except CheckpointError:
         raise
     except (OSError, ValueError) as err:
@@ -253,7 +253,7 @@ def embed_layers(
 
 
 def _load_whisper(base: str, random_seed: int | None) -> tuple[Any, WhisperFeatureExtractor]:
-    encoder = load_encoder(base)
+    encoder: Any = load_encoder(base)
     if random_seed is not None:
         with _seeded(random_seed):
             encoder = type(encoder)(encoder.config).eval()

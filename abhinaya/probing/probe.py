@@ -182,7 +182,7 @@ def _train(runs: Sequence[ProbeRun], settings: ProbeSettings) -> list[Probe]:
         order = torch.full((n_runs, longest), -1)
         for s, generator in enumerate(generators):
             order[s, : n_rows[s]] = torch.randperm(int(n_rows[s]), generator=generator)
-        for batch in order.split(settings.batch_size, dim=1):
+        for batch in torch.split(order, settings.batch_size, dim=1):
             real = batch >= 0
             chosen = batch.clamp_min(0)
             states, truth = table[which, chosen], targets[which, chosen]  # (S, B, L, D), (S, B)
@@ -191,7 +191,7 @@ def _train(runs: Sequence[ProbeRun], settings: ProbeSettings) -> list[Probe]:
             shares = real / real.sum(dim=1, keepdim=True)  # each run's own mean
             loss = (losses.view_as(truth) * shares).sum()
             optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             optimizer.step()
     return [
         Probe(settings, mean, scale, {name: w[s].detach().clone() for name, w in weights.items()})
@@ -204,16 +204,15 @@ def _standardize(
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Return standardised training rows, and mean and scale (L, D)."""
     rows = run.features[run.train]
+    mean, scale = np.zeros(rows.shape[1:]), np.ones(rows.shape[1:])
     if run.start is not None:
-        mean, scale = run.start.mean, run.start.scale
-    elif settings.standardize:
+        return (rows - run.start.mean) / run.start.scale, run.start.mean, run.start.scale
+    if settings.standardize:
         exact = rows.astype(np.float64)
         mean, deviation = exact.mean(0), exact.std(0)
         scale = np.where(deviation > 1e-8 * (1 + np.abs(mean)), deviation, 1.0)
-    else:
-        mean, scale = np.zeros(rows.shape[1:]), np.ones(rows.shape[1:])
-    mean, scale = mean.astype(np.float32), scale.astype(np.float32)
-    return (rows - mean) / scale, mean, scale
+    mean32, scale32 = mean.astype(np.float32), scale.astype(np.float32)
+    return (rows - mean32) / scale32, mean32, scale32
 
 
 def _initial(

@@ -134,7 +134,7 @@ def _make(config: AuditConfig, folder: Path) -> None:
         [
             {name: entry.model_dump(mode="json") for name, entry in config.encoders.items()},
             {name: [clip.utterance for clip in found.clips] for name, found in corpora.items()},
-            {name: digest_of(found.table.to_dict("list")) for name, found in corpora.items()},
+            {name: digest_of(found.table.to_csv()) for name, found in corpora.items()},
             config.max_audio_s,
         ]
     )

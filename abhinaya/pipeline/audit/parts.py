@@ -51,18 +51,18 @@ def probe_corpus(config: AuditConfig, bundle: Bundle, encoder: str, corpus: str)
         utterances = bundle.tables[corpus]["utterance"].to_numpy()[chosen]
         for kind in config.probes.splits:
             folds = {seed: make_splits(rows, kind, seed) for seed in config.seeds}
-            place = {"corpus": corpus, "taxonomy": taxonomy, "split": kind}
+            place: dict[str, Any] = {"corpus": corpus, "taxonomy": taxonomy, "split": kind}
             splits += [
                 _listed(place | {"seed": seed}, split, utterances)
-                for seed, own in folds.items()
-                for split in own
+                for seed, every in folds.items()
+                for split in every
             ]
             for hidden in config.probes.hidden:
                 settings = config.probe.model_copy(update={"hidden": hidden})
                 scored, shares = _probe(values[chosen], rows, folds, settings)
-                place |= {"encoder": encoder, "hidden": hidden}
-                found += [place | record for record in scored]
-                curves += [place | record for record in shares]
+                own = place | {"encoder": encoder, "hidden": hidden}
+                found += [own | record for record in scored]
+                curves += [own | record for record in shares]
     return {
         "scores": pd.DataFrame(found),
         "layers": pd.DataFrame(curves),

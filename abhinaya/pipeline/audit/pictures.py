@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from abhinaya.pipeline.audit.config import AuditConfig
@@ -43,7 +44,7 @@ def _draw_layers(path: Path, layers: pd.DataFrame) -> None:
         axes.set_xlabel("layer")
         axes.set_ylabel("share in the probe's sum")
         axes.set_ylim(bottom=0)
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.locator_params(axis="x", integer=True)
         axes.legend(frameon=False)
 
 
@@ -70,7 +71,7 @@ def _draw_distances(path: Path, distances: pd.DataFrame, classes: tuple[str, ...
         axes.set_xticks(range(len(classes)), classes)
         axes.set_yticks(range(len(classes)), classes)
         dark = matrix.max() / 2
-        for (row, column), value in pd.DataFrame(matrix).stack().items():
+        for (row, column), value in np.ndenumerate(matrix):
             colour = "white" if value > dark else "black"
             axes.text(column, row, f"{value:.2f}", ha="center", va="center", color=colour)
 

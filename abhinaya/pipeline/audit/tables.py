@@ -70,10 +70,12 @@ def _probes(config: AuditConfig, scores: pd.DataFrame) -> dict[str, Report]:
 
 def _layers(config: AuditConfig, layers: pd.DataFrame) -> dict[str, Report]:
     rows: list[list[Cell]] = []
-    for place, own in _groups(layers, ["encoder", "corpus", "taxonomy", "split", "hidden"]):
-        curve = own.groupby("layer")["weight"].mean()
-        centre = float((curve * curve.index).sum() / curve.sum())
-        rows.append([place[0], *_place(place[1:]), int(curve.idxmax()), float(curve.max()), centre])
+    for (name, *where), own in _groups(
+        layers, ["encoder", "corpus", "taxonomy", "split", "hidden"]
+    ):
+        curve = own.groupby("layer")["weight"].mean().to_numpy()
+        centre = float((curve * np.arange(len(curve))).sum() / curve.sum())
+        rows.append([name, *_place(where), int(curve.argmax()), float(curve.max()), centre])
     columns = ["encoder", "corpus", "classes", "split", "head", "largest at", "share", "centre"]
     remark = "Layer 0 is the input of the first block; centre is the weighted mean of the numbers."
     return {"layers": Report(f"{config.name}: layer weights", columns, rows, remark=remark)}
@@ -224,16 +226,17 @@ def _sweep(config: AuditConfig, found: pd.DataFrame) -> dict[str, Report]:
     ]
     remark = (
         f"A gap appears where {first} is better than {second} with p < {_ALPHA:g} over matched "
-        f"seeds, not corrected for {len(points)} settings; it reaches the published one where it is "
-        f"also {config.sweep.gap:g} or more. All: {int(points['appears'].sum())} and "
+        f"seeds, not corrected for {len(points)} settings; it reaches the published one where it "
+        f"is also {config.sweep.gap:g} or more. All: {int(points['appears'].sum())} and "
         f"{int(points['reaches'].sum())} of {len(points)}."
     )
-    every: list[list[Cell]] = [
-        [str(row[key]) for key in config.sweep.settings]
-        + [float(row["gap"]), interval_text((row["low"], row["high"])), float(row["p"])]
-        + ["yes" if row["appears"] else "no", "yes" if row["reaches"] else "no"]
-        for _, row in points.iterrows()
-    ]
+    every: list[list[Cell]] = []
+    for row in points.to_dict("records"):
+        settings: list[Cell] = [str(row[key]) for key in config.sweep.settings]
+        gap: list[Cell] = [row["gap"], interval_text((row["low"], row["high"])), row["p"]]
+        every.append(
+            [*settings, *gap, *("yes" if row[w] else "no" for w in ("appears", "reaches"))]
+        )
     title = f"{config.name}: where {first} is better than {second}"
     heading = [*config.sweep.settings, "gap", "95 % interval", "p", "appears", "reaches"]
     return {
