@@ -235,6 +235,17 @@ CASES += (
         True,
         ("ran", "out"),
     ),
+    Case(
+        "audit audit.yaml",
+        (
+            "audit.yaml",
+            "corpus/manifest.parquet",
+            WAV,
+            "base/config.json",
+            "base/model.safetensors",
+        ),
+        True,
+    ),
     Case("train wavlm.yaml base=pickled", ("pickled/pytorch_model.bin",), True),
     Case("train salmonn.yaml", ("pool.json",), True),
     Case("doctor salmonn.yaml", ("pool.json", "salmonn/salmonn.pth", "salmonn/beats.pt"), True),
