@@ -33,9 +33,6 @@ if TYPE_CHECKING:
 
 __all__ = ["LayerAverages", "embed_layers", "load_layer_averages"]
 
-MIN_SAMPLES = 400
-"""Fewest samples that the usual convolutions (WavLM, HuBERT, wav2vec 2.0) make a frame of."""
-
 # Of published files, parts beside the encoder, and what only masking in training reads.
 _MAY_BE_LEFT_OVER = ("adapter.", "lm_head.", "project_hid.", "project_q.", "quantizer.")
 _MAY_BE_MISSING = ("masked_spec_embed",)
@@ -133,17 +130,8 @@ class WaveformInputs:
     needs_text = False
 
     def encode(self, utterance: Utterance) -> dict[str, Any]:
-        """Return the waveform of an utterance.
-
-        Raises:
-            BadValueError: if it is too short for any encoder.
-        """
+        """Return the waveform of an utterance."""
         assert utterance.waveform is not None
-        if len(utterance.waveform) < MIN_SAMPLES:
-            raise BadValueError(
-                f"{utterance.name!r} has {len(utterance.waveform)} samples; an encoder needs "
-                f"at least {MIN_SAMPLES}. Leave the clip out of the corpus' select."
-            )
         return {"waveform": utterance.waveform}
 
     def collate(self, encoded: list[dict[str, Any]]) -> dict[str, Any]:

@@ -54,7 +54,7 @@ def find_null_space(
     seed: int,
     max_rounds: int = 30,
 ) -> NullSpace:
-    """Project until speakers cannot be told from each other, at most so many times.
+    """Find what to take out until speakers cannot be told from each other, at most so many times.
 
     Args:
         vectors: shape (N, D), standardised.

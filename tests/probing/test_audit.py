@@ -79,7 +79,7 @@ def config(tmp_path):
         "probe": {"epochs": 20, "learning_rate": 0.01},
         **PARTS,
     }
-    (tmp_path / "audit.yaml").write_text(yaml.safe_dump(content))
+    (tmp_path / "audit.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
     return tmp_path / "audit.yaml"
 
 
@@ -193,7 +193,7 @@ def test_a_bundle_is_made_from_clips_and_does_without_them(tmp_path):
         "probe": {"epochs": 1},
         "probes": {"taxonomies": ["own"], "splits": ["leave-one-out"]},
     }
-    (tmp_path / "audit.yaml").write_text(yaml.safe_dump(content))
+    (tmp_path / "audit.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
     run_audit(load_audit(tmp_path / "audit.yaml"))
     problems = (tmp_path / "out/bundle/problems.csv").read_text()
     assert "23.wav,the manifest gives it no label" in problems

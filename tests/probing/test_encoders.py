@@ -80,7 +80,7 @@ def test_random_weights_are_the_same_architecture_and_repeatable(tmp_path, clips
     published = load_layer_averages(str(tmp_path / "m"))
     state = torch.get_rng_state()
     first, again, other = (
-        load_layer_averages(str(tmp_path / "m"), random_seed=seed) for seed in (0, 0, 1)
+        load_layer_averages(str(tmp_path / "m"), random_seed=seed) for seed in (1, 1, 2)
     )
     assert torch.equal(torch.get_rng_state(), state)
     shapes = [{k: v.shape for k, v in m.encoder.state_dict().items()} for m in (published, first)]
@@ -100,17 +100,15 @@ def test_what_is_stored_is_not_computed_again(tmp_path, clips, monkeypatch):
     np.testing.assert_array_equal(first, again)
 
 
-def test_a_broken_clip_is_a_problem_and_a_short_one_is_refused(tmp_path, clips):
+def test_a_broken_and_a_short_clip_are_problems(tmp_path, clips):
     write_wavlm(tmp_path / "m", n_layers=2, n_features=32, n_conv_features=16)
     backbone = load_layer_averages(str(tmp_path / "m"))
     clips[1].path.write_bytes(b"no sound")
+    soundfile.write(clips[2].path, np.zeros(100), 16_000)
     values, used, problems = embed(backbone, clips, tmp_path / "c")
-    assert len(values) == 3
-    assert used == [clips[0], clips[2], clips[3]]
-    assert [problem.utterance for problem in problems] == ["1.wav"]
-    soundfile.write(clips[0].path, np.zeros(100), 16_000)
-    with pytest.raises(BadValueError, match=r"'0.wav' has 100 samples; an encoder needs"):
-        embed(backbone, clips, tmp_path / "c")
+    assert len(values) == 2
+    assert used == [clips[0], clips[3]]
+    assert [problem.utterance for problem in problems] == ["1.wav", "2.wav"]
 
 
 class Silent(torch.nn.Module):

@@ -71,7 +71,7 @@ def probe_corpus(config: AuditConfig, bundle: Bundle, encoder: str, corpus: str)
 
 
 def transfer(config: AuditConfig, bundle: Bundle, encoder: str) -> Frames:
-    """Test probes of each language on each other one, without and with examples of it."""
+    """Score probes of each language on each other one, without and with examples of it."""
     assert config.transfer is not None
     groups = {name: _group(config, bundle, encoder, own) for name, own in config.languages.items()}
     n_classes = len(config.classes)
@@ -192,7 +192,7 @@ def compare_languages(config: AuditConfig, bundle: Bundle, encoder: str) -> Fram
 
 
 def sweep_point(config: AuditConfig, bundle: Bundle, point: int) -> Frames:
-    """Probe both encoders of a sweep in one of its settings."""
+    """Train probes on both encoders of a sweep in one of its settings."""
     assert config.sweep is not None
     split, settings = config.sweep.points[point]
     found: _Records = []
