@@ -14,7 +14,12 @@ from abhinaya.cli import main
 from abhinaya.data.labels import EmotionSet
 from abhinaya.data.manifest import make_manifest, write_manifest
 from abhinaya.demo.checkpoints.encoders import write_wavlm
-from abhinaya.errors import BadValueError, MissingFileError, ProblemsError
+from abhinaya.errors import (
+    BadValueError,
+    MissingFileError,
+    MissingPackageError,
+    ProblemsError,
+)
 from abhinaya.files import hash_file, write_json
 from abhinaya.pipeline.audit import run as runner
 from abhinaya.pipeline.audit.config import load_audit
@@ -83,6 +88,7 @@ def config(tmp_path):
     return tmp_path / "audit.yaml"
 
 
+@pytest.mark.slow
 def test_all_parts_tell_a_good_encoder_from_a_bad_one(config, tmp_path, capsys, monkeypatch):
     with pytest.raises(SystemExit) as ended:
         main(["audit", str(config), "--quiet"])
@@ -258,3 +264,18 @@ def test_shipped_audits_are_valid(name):
     checked = load_audit(name)
     if checked.sweep is not None:
         assert len(checked.sweep.points) == 192
+
+
+def test_pictures_without_matplotlib_are_refused_at_once(config, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(MissingPackageError, match=r"figures=false.*abhinaya\[audit\]"):
+        run_audit(load_audit(config))
+
+
+def test_a_corpus_without_speakers_is_refused(config, tmp_path):
+    cells = [{"utterance": "a.wav", "label": "W"}]
+    manifest = make_manifest(cells, EmotionSet.from_codes(["W", "F"]), tmp_path)
+    write_manifest(manifest, tmp_path / "manifest.parquet")
+    overrides = [f"corpora={{mine: {{manifest: {tmp_path}/manifest.parquet}}}}", "features=null"]
+    with pytest.raises(BadValueError, match="'mine' has no row with label and speaker, such as"):
+        run_audit(load_audit(config, [*ONLY_PROBES, *overrides]))
