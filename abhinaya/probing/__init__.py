@@ -1,1 +1,1 @@
-"""What speech encoders know: probes, transfer, speaker null space, geometry; with controls."""
+"""What speech encoders know: probes, transfer, speaker nullspace, geometry; with controls."""

@@ -1,8 +1,8 @@
-"""Iterative null-space projection: take out of vectors what tells who speaks.
+"""Iterative nullspace projection: take out of vectors what tells who speaks.
 
 Ravfogel et al., "Null It Out: Guarding Protected Attributes by Iterative Nullspace Projection",
 2020, arXiv:2004.07667. A linear classifier of speakers is fitted, the vectors are projected onto
-the null space of its weights, and so on until it is at chance.
+the nullspace of its weights, and so on until it is at chance.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ def audit(
     overrides: Overrides = None,
     table_format: Format = TableFormat.TEXT,
 ) -> None:
-    """Compare speech encoders: probes, transfer, speaker null space, geometry, layer weights.
+    """Compare speech encoders: probes, transfer, speaker nullspace, geometry, layer weights.
 
     Written to the config's `out` are all numbers by seed (Parquet), tables (Markdown, LaTeX),
     pictures (SVG), the exact splits, and the bundle of features from which the audit can be done

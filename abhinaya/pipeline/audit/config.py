@@ -89,7 +89,7 @@ class TransferConfig(Config):
 
 
 class InlpConfig(Config):
-    """Speakers taken out by iterative null-space projection."""
+    """Speakers taken out by iterative nullspace projection."""
 
     max_rounds: PositiveInt = 30
     """Classifiers at most."""

@@ -56,9 +56,9 @@ def _probes(config: AuditConfig, scores: pd.DataFrame) -> dict[str, Report]:
         )
     }
     differences: list[list[Cell]] = []
-    for place, first, second, a, b in _pairs_of(config, pooled, keys):
+    for where, first, second, a, b in _pairs_of(config, pooled, keys):
         difference = paired_difference(*_matched(a, b, ["seed"]))
-        differences.append([first, second, *_place(place), *_cells(difference)])
+        differences.append([first, second, *_place(where), *_cells(difference)])
     if differences:
         reports["encoders"] = Report(
             f"{config.name}: accuracy, first encoder less second, seed by seed",
@@ -153,7 +153,7 @@ def _inlp(config: AuditConfig, found: pd.DataFrame) -> dict[str, Report]:
         remark += (
             f" In {n_left} of {len(found)} runs the fitted speakers did not come down to chance."
         )
-    title = f"{config.name}: speakers taken out by null-space projection"
+    title = f"{config.name}: speakers taken out by nullspace projection"
     return {"inlp": Report(title, [*columns, "rounds", "rank"], rows, remark=remark)}
 
 
