@@ -191,7 +191,7 @@ def _train(runs: Sequence[ProbeRun], settings: ProbeSettings) -> list[Probe]:
             shares = real / real.sum(dim=1, keepdim=True)  # each run's own mean
             loss = (losses.view_as(truth) * shares).sum()
             optimizer.zero_grad()
-            loss.backward()
+            torch.autograd.backward(loss)
             optimizer.step()
     return [
         Probe(settings, mean, scale, {name: w[s].detach().clone() for name, w in weights.items()})
