@@ -63,7 +63,12 @@ TASKS: dict[str, dict[str, str]] = {
     "Submit": {"submit": "stages"},
     "Whole chains": {"run": "run"},
     "Prompts": {"prompts": "prompts"},
-    "Look": {"report": "show.report", "app": "show.app", "preview": "trials"},
+    "Look": {
+        "report": "show.report",
+        "app": "show.app",
+        "audit": "show.audit",
+        "preview": "trials",
+    },
     "Set up": {"doctor": "doctor"},
 }
 """Every command and its module, by what one wants to do, in the order of the help text."""

@@ -257,6 +257,17 @@ CASES += (
         ("ran/.steps/config.json", "ran/.steps/train.tiny.json", "ran/runs/tiny/log.csv"),
         True,
     ),
+    Case(
+        "audit audit.yaml",
+        (
+            "audit.yaml",
+            "corpus/manifest.parquet",
+            WAV,
+            "base/config.json",
+            "base/model.safetensors",
+        ),
+        True,
+    ),
     Case("train wavlm.yaml base=pickled", ("pickled/pytorch_model.bin",), True),
     Case("train salmonn.yaml", ("pool.json",), True),
     Case("doctor salmonn.yaml", ("pool.json", "salmonn/salmonn.pth", "salmonn/beats.pt"), True),

@@ -162,6 +162,19 @@ def write_models(folder: Path) -> None:
         "training": {"global_batch_size": 4, "num_train_epochs": 1, "use_cpu": True},
     }
     _write_yaml(
+        folder / "audit.yaml",
+        name="audit",
+        out="out",
+        encoders={"tiny": {"base": "base"}},
+        corpora={"mine": {"manifest": "corpus/manifest.parquet"}},
+        classes=["H", "S"],
+        seeds=[1],
+        cache={"dir": "out/cache"},
+        figures=False,
+        probe={"epochs": 1},
+        probes={"taxonomies": ["common"], "splits": ["leave-one-out"]},
+    )
+    _write_yaml(
         folder / "wavlm.yaml",
         member="wavlm",
         name="tiny",

@@ -49,6 +49,7 @@ FLOORS = {
     "abhinaya.prompting": 4,
     "abhinaya.asr": 5,
     "abhinaya.export": 5,
+    "abhinaya.probing": 5,
     "abhinaya.speakers": 5,
     "abhinaya.training": 5,
     # What uses all of it.
@@ -80,7 +81,7 @@ HEAVY = {"torch", "transformers", "peft", "accelerate", "whisper", "bitsandbytes
 """Top-level modules that take seconds to import."""
 
 MAY_IMPORT_HEAVY = re.compile(
-    r"abhinaya/(asr|export|inference|loading|nn|speakers|training)/.*"
+    r"abhinaya/(asr|export|inference|loading|nn|probing|speakers|training)/.*"
     r"|abhinaya/doctor/trace\.py"
     r"|members/[a-z0-9_]+/(model|member)\.py"
     r"|members/gen_ser/(estimator|transport)\.py"

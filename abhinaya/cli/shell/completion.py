@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-__all__ = ["COMPLETIONS", "complete_any", "complete_chain", "complete_member", "complete_rule"]
+__all__ = [
+    "COMPLETIONS",
+    "complete_any",
+    "complete_audit",
+    "complete_chain",
+    "complete_member",
+    "complete_rule",
+]
 
 
 def complete_member(incomplete: str) -> list[str]:
@@ -21,6 +28,11 @@ def complete_chain(incomplete: str) -> list[str]:
 def complete_any(incomplete: str) -> list[str]:
     """Return configs of members and chains, shipped and one's own, that begin like this."""
     return _complete(incomplete, ("members", "corpora", "ensemble", "demo"))
+
+
+def complete_audit(incomplete: str) -> list[str]:
+    """Return configs of audits, shipped and one's own, that begin like this."""
+    return _complete(incomplete, ("audit",))
 
 
 def complete_rule(incomplete: str) -> list[str]:

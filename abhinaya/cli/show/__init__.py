@@ -1,1 +1,1 @@
-"""Commands that show a run to people."""
+"""Commands that show what was found to people: reports, pages, audits."""

@@ -14,11 +14,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from numpy.typing import NDArray
 
-__all__ = ["draw_curves", "draw_importances"]
+__all__ = ["draw_curves", "draw_importances", "picture"]
 
 
 @contextmanager
-def _picture(path: Path, width: float, height: float) -> Iterator[Axes]:
+def picture(path: Path, width: float, height: float) -> Iterator[Axes]:
+    """Yield axes, in inches; the block's drawing is written, whole or not at all."""
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -33,7 +34,7 @@ def _picture(path: Path, width: float, height: float) -> Iterator[Axes]:
 
 def draw_importances(path: Path, shares: Mapping[str, float]) -> None:
     """Draw each key's share in the variance of the scores as a bar."""
-    with _picture(path, 6, 0.6 + 0.4 * len(shares)) as axes:
+    with picture(path, 6, 0.6 + 0.4 * len(shares)) as axes:
         keys = list(shares)[::-1]
         bars = axes.barh(keys, [shares[key] for key in keys], color="#4477aa")
         axes.bar_label(bars, [f"{shares[key]:.2f}" for key in keys], padding=3)
@@ -66,7 +67,7 @@ def draw_curves(
     per_value = [f1[np.asarray(values) == value] for value in at]
     means = np.array([runs.mean(axis=0) for runs in per_value])  # (V, K)
     macro = [runs.mean(axis=1) for runs in per_value]
-    with _picture(path, 7, 4) as axes:
+    with picture(path, 7, 4) as axes:
         for idx, name in enumerate(classes):
             axes.plot(at, means[:, idx], marker="o", markersize=3, linewidth=1, label=name)
         middle = np.array([runs.mean() for runs in macro])

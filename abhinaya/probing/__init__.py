@@ -1,0 +1,1 @@
+"""What speech encoders know: probes, transfer, speaker nullspace, geometry; with controls."""
