@@ -76,10 +76,13 @@ def relabel(
     as_json: AsJson = False,
     table_format: Format = TableFormat.TEXT,
 ) -> None:
-    """Write a manifest for another class set, and say what was merged and left out.
+    """Write a manifest for another class set.
 
-    Rows without a label stay; rows whose class has no place are left out. Votes of merged classes
-    are added. The shipped sets are in configs/classes/.
+    Says what was merged and left out. Rows without a label stay; rows whose class has no place are
+    left out. Votes of merged classes are added. The shipped sets are in configs/classes/.
+
+    Example:
+        abhinaya relabel corpora/iemocap/manifest.parquet --classes 4 --out corpora/iemocap-4
     """
     from abhinaya.corpora.class_sets import find_class_set, relabel_corpus
 

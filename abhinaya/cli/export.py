@@ -65,11 +65,14 @@ def export_dataset(
     as_json: AsJson = False,
     table_format: Format = TableFormat.TEXT,
 ) -> None:
-    """Write a corpus as a data set of the library datasets: Parquet with sound, and a card.
+    """Write a corpus as a data set of the library datasets.
 
-    Predictions are columns, with probabilities where there are some. datasets.load_dataset reads
-    the folder, the hub takes it as it is, and prepare dataset makes a manifest of it again.
-    Mind the licence of the corpus.
+    The folder holds Parquet with sound, and a card. Predictions are columns, with probabilities
+    where there are some. datasets.load_dataset reads the folder, the hub takes it as it is, and
+    prepare dataset makes a manifest of it again. Mind the licence of the corpus.
+
+    Example:
+        abhinaya export-dataset M.parquet --predictions vote.parquet --out shared
     """
     from abhinaya.corpora.hub.export import export_data_set
 

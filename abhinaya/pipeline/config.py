@@ -22,7 +22,7 @@ from abhinaya.config import (
 )
 from abhinaya.errors import AbhinayaError, ProblemsError, list_some
 from abhinaya.member_config import find_config_class, read_member_yaml
-from abhinaya.pipeline.launch_config import LaunchConfig
+from abhinaya.pipeline.launching.config import LaunchConfig
 from abhinaya.pipeline.stages.fit import FitSettings
 from abhinaya.pipeline.stages.fuse import ApplySettings, VoteSettings
 from abhinaya.pipeline.stages.prepare import PrepareSettings

@@ -23,9 +23,9 @@ from abhinaya.files import (
     write_text,
 )
 from abhinaya.pipeline.config import Pipeline
-from abhinaya.pipeline.launch import leave_report
-from abhinaya.pipeline.launch_checks import check_launch
-from abhinaya.pipeline.launch_config import STEP_VARIABLE, find_start
+from abhinaya.pipeline.launching.checks import check_launch
+from abhinaya.pipeline.launching.config import STEP_VARIABLE, find_start
+from abhinaya.pipeline.launching.launch import leave_report
 from abhinaya.pipeline.preflight import check_ready
 from abhinaya.pipeline.schedule import is_scheduled, run_beside
 from abhinaya.pipeline.stages.transcribe import TRANSCRIPTS

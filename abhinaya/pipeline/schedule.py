@@ -13,10 +13,17 @@ from typing import TYPE_CHECKING, Literal
 
 from abhinaya.errors import BadValueError, list_some
 from abhinaya.files import digest_of, read_json_object, write_json
-from abhinaya.pipeline import jobs
 from abhinaya.pipeline.config import Pipeline
-from abhinaya.pipeline.launch import BEGINNING, ChildStep, StepError, freeze, stop, take_report
-from abhinaya.pipeline.launch_config import LaunchConfig, Start, find_devices, find_start
+from abhinaya.pipeline.launching import jobs
+from abhinaya.pipeline.launching.config import LaunchConfig, Start, find_devices, find_start
+from abhinaya.pipeline.launching.launch import (
+    BEGINNING,
+    ChildStep,
+    StepError,
+    freeze,
+    stop,
+    take_report,
+)
 from abhinaya.pipeline.report import Report
 from abhinaya.pipeline.steps import Step
 from abhinaya.pipeline.times import estimate_left, read_times

@@ -9,8 +9,8 @@ from pathlib import Path
 from abhinaya.config import MemberConfig, TrainedConfig, config_digest, dump_yaml
 from abhinaya.files import write_json, write_text
 from abhinaya.pipeline.config import Pipeline, ScoreEntry
-from abhinaya.pipeline.launch import launch
-from abhinaya.pipeline.launch_config import find_start
+from abhinaya.pipeline.launching.config import find_start
+from abhinaya.pipeline.launching.launch import launch
 from abhinaya.pipeline.report import Report
 from abhinaya.pipeline.stages.fuse import ApplySettings
 from abhinaya.pipeline.stages.report import PAGE, ReportSettings, run_report

@@ -96,6 +96,7 @@ def test_shell_is_given_what_may_follow(run_cli, monkeypatch, tmp_path, line, pr
 def test_install_completion_writes_what_the_shell_reads(run_cli, monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION", "1")
+    cli._build.cache_clear()  # the variable is read when commands are made
     result = run_cli("--install-completion", "bash")
     assert result.code == 0
     assert "bash completion installed" in result.out
@@ -127,4 +128,6 @@ def test_quiet_leaves_errors_and_warnings_only(run_cli, monkeypatch, options, sa
 
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
 def test_every_command_that_prints_results_can_print_json(words):
+    if words == ("app",):
+        pytest.skip("it serves a page until it is stopped")
     assert "as_json" in {parameter.name for parameter in COMMANDS[words].params}

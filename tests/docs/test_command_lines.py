@@ -17,6 +17,7 @@ from abhinaya.cli import app, options
 from abhinaya.config import apply_overrides, load_yaml, merge
 from abhinaya.errors import AbhinayaError
 from abhinaya.member_config import check_member_config
+from abhinaya.pipeline.audit.config import load_audit
 from abhinaya.pipeline.config import load_pipeline
 from abhinaya.prompting.prompts import load_prompt
 from abhinaya.resources import configs_dir, find_config
@@ -64,7 +65,7 @@ def parsed(line: CommandLine) -> tuple[str, dict]:
         part = words.pop(0)
         assert part in command.commands, f"there is no command {part!r}"
         name, command = f"{name} {part}".strip(), command.commands[part]
-    if words[:1] == ["--help"]:
+    if words[:1] in (["--help"], ["--install-completion"]):
         return name, {}
     try:
         context = command.make_context(name, words, parent=context)
@@ -104,6 +105,9 @@ def check_configs(name: str, given: dict) -> Iterator[str]:
         load_prompt(given["prompt"])
     if config is None:
         return
+    if name == "audit":
+        load_audit(config, [re.sub(r"=([A-Z]+)$", r"=runs/\1", one) for one in overrides])
+        return
     if name == "run":
         if not is_own(config):
             load_pipeline(config, [one.replace("=GPUS", "=2") for one in overrides])
@@ -121,7 +125,9 @@ def check_member(config: str, overrides: list[str]) -> Iterator[str]:
     problems = []
     for content in contents:
         defaults = {"name": "own", "run_dir": "own", "base": "own"} if is_own(config) else {}
-        changed = apply_overrides(merge(merge(defaults, content), WITHOUT_A_PLACE), overrides)
+        has_source = any(one.startswith("data.source=") for one in overrides)
+        places = {} if has_source else WITHOUT_A_PLACE
+        changed = apply_overrides(merge(merge(defaults, content), places), overrides)
         try:
             check_member_config(changed, config)
             return

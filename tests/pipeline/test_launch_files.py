@@ -15,7 +15,7 @@ from accelerate.utils.launch import (
 )
 
 from abhinaya.errors import BadValueError, MissingFileError, MissingPackageError
-from abhinaya.pipeline.launch_files import check_launch_file, read_launch_file
+from abhinaya.pipeline.launching.files import check_launch_file, read_launch_file
 from abhinaya.resources import configs_dir, find_config
 
 FILES = sorted(path.name for path in (configs_dir() / "accelerate").iterdir())

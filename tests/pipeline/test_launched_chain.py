@@ -18,8 +18,8 @@ from chain_files import results
 from warm_python import warm_python
 
 from abhinaya.pipeline.config import load_pipeline
-from abhinaya.pipeline.launch import StepError, freeze
-from abhinaya.pipeline.launch_config import find_start
+from abhinaya.pipeline.launching.config import find_start
+from abhinaya.pipeline.launching.launch import StepError, freeze
 from abhinaya.pipeline.steps import build_steps
 from abhinaya.resources import configs_dir
 

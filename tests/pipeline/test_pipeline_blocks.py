@@ -214,7 +214,7 @@ def test_two_devices_launch_transcribe_with_all_settings(chain, run_chain, monke
         commands.append(command)
         return 0
 
-    monkeypatch.setattr("abhinaya.pipeline.launch.run_and_pass_on", launch)
+    monkeypatch.setattr("abhinaya.pipeline.launching.launch.run_and_pass_on", launch)
     settings = ("transcribe.timestamps=false", "transcribe.fp16=false", "transcribe.batch_size=2")
     run_chain(TRANSCRIBE, *settings, "gpus=2", only=["transcribe"])
     (command,) = commands

@@ -17,7 +17,7 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score
 from abhinaya.data.manifest import read_manifest
 from abhinaya.data.predictions import read_table
 from abhinaya.pipeline.config import load_pipeline
-from abhinaya.pipeline.launch import StepError
+from abhinaya.pipeline.launching.launch import StepError
 from abhinaya.pipeline.steps import build_steps
 
 LETTERS = list("ACDFHNSU")
@@ -148,7 +148,7 @@ def launched(monkeypatch):
         commands.append(command)
         return 0
 
-    monkeypatch.setattr("abhinaya.pipeline.launch.run_and_pass_on", run)
+    monkeypatch.setattr("abhinaya.pipeline.launching.launch.run_and_pass_on", run)
     return commands
 
 
@@ -198,6 +198,6 @@ def test_two_devices_launch_predict_with_all_selections(finished, launched, run_
 
 def test_failing_launch_says_that_finished_steps_are_kept(finished, monkeypatch, run_chain):
     Path("out/.steps/train.mel.json").unlink()
-    monkeypatch.setattr("abhinaya.pipeline.launch.run_and_pass_on", lambda command: 9)
+    monkeypatch.setattr("abhinaya.pipeline.launching.launch.run_and_pass_on", lambda command: 9)
     with pytest.raises(StepError, match=r"train failed on 2 devices with exit code 9.*not repeat"):
         run_chain("gpus=2", only=["train"])

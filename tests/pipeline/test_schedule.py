@@ -10,10 +10,10 @@ import pytest
 import yaml
 
 from abhinaya.errors import BadValueError
-from abhinaya.pipeline import launch
 from abhinaya.pipeline.config import load_pipeline
-from abhinaya.pipeline.launch import ChildStep, StepError
-from abhinaya.pipeline.launch_config import STEP_VARIABLE, Start
+from abhinaya.pipeline.launching import launch
+from abhinaya.pipeline.launching.config import STEP_VARIABLE, Start
+from abhinaya.pipeline.launching.launch import ChildStep, StepError
 from abhinaya.pipeline.run import run_pipeline
 from abhinaya.stopping.interruptions import Interruption
 

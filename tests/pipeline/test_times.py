@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from types import SimpleNamespace
 
-from abhinaya.pipeline import launch
+from abhinaya.pipeline.launching import launch
 from abhinaya.pipeline.times import estimate_left, note_time, read_times
 
 

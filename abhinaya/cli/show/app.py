@@ -43,11 +43,14 @@ def app(
         float, typer.Option(min=0.001, help="Largest file that is taken.")
     ] = 20.0,
 ) -> None:
-    """Open a web page of a run: one's own voice, votes, ensembles and prompts.
+    """Open a web page of a run, to listen, try and compare.
 
     Record or upload speech and see what every member votes, and how the vote was decided; look
     through the run's tables and hear the clips; compare two ensembles; try a prompt. Members are
     loaded when they are first asked. Nothing is fetched from outside. Ctrl-C ends it.
+
+    Example:
+        abhinaya app runs/demo --max-seconds 30
     """
     from abhinaya.app.page import check_page, serve
     from abhinaya.app.run import open_run

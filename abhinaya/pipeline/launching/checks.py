@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from abhinaya.errors import BadValueError, UnknownNameError
-from abhinaya.pipeline.jobs import check_jobs
-from abhinaya.pipeline.launch_config import LaunchConfig, Start, find_devices, find_start
-from abhinaya.pipeline.launch_files import check_launch_file, read_launch_file
+from abhinaya.pipeline.launching.config import LaunchConfig, Start, find_devices, find_start
+from abhinaya.pipeline.launching.files import check_launch_file, read_launch_file
+from abhinaya.pipeline.launching.jobs import check_jobs
 
 if TYPE_CHECKING:
     from abhinaya.pipeline.config import Pipeline

@@ -12,7 +12,7 @@ from pydantic import Field, field_validator, model_validator
 
 from abhinaya.config import Config, merge
 from abhinaya.errors import did_you_mean
-from abhinaya.pipeline.launch_files import read_launch_file
+from abhinaya.pipeline.launching.files import read_launch_file
 from abhinaya.resources import find_config
 
 if TYPE_CHECKING:

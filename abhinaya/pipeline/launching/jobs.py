@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from abhinaya.errors import BadValueError, UnknownNameError, list_some, require_package
-from abhinaya.pipeline.launch import ChildStep, StepError, stop
+from abhinaya.pipeline.launching.launch import ChildStep, StepError, stop
 from abhinaya.stopping.interruptions import EXIT_CODE
 
 if TYPE_CHECKING:

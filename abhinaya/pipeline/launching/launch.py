@@ -21,7 +21,7 @@ from pydantic import TypeAdapter
 from abhinaya.config import TrainedConfig
 from abhinaya.errors import AbhinayaError
 from abhinaya.files import atomic_path, write_json
-from abhinaya.pipeline.launch_config import STEP_VARIABLE, Start
+from abhinaya.pipeline.launching.config import STEP_VARIABLE, Start
 from abhinaya.pipeline.report import Report
 from abhinaya.progress import is_quiet
 from abhinaya.stopping.interruptions import run_and_pass_on
