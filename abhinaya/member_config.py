@@ -28,13 +28,17 @@ __all__ = [
     "read_member_yaml",
 ]
 
+_CORPORA = {"data.manifest", "data.source"}
+"""Keys that name a corpus; a config has one of them."""
+
 
 def load_member_config(config: str | Path, overrides: Sequence[str] = ()) -> MemberConfig:
     """Return the checked config of a member.
 
     Args:
         config: a YAML file, or a shipped one such as `members/wavlm.yaml`.
-        overrides: `some.key=value` changes.
+        overrides: `some.key=value` changes; a `data.source` takes the place of the file's manifest,
+            and a `data.manifest` that of its source.
 
     Raises:
         MissingFileError: if there is no such file.
@@ -42,7 +46,15 @@ def load_member_config(config: str | Path, overrides: Sequence[str] = ()) -> Mem
         UnknownNameError: if its member is not registered.
     """
     path = find_config(config)
-    return check_member_config(apply_overrides(read_member_yaml(path), overrides), str(path))
+    content = read_member_yaml(path)
+    given = {one.partition("=")[0] for one in overrides} & _CORPORA
+    if len(given) == 1 and isinstance(content.get("data"), dict):
+        replaced = _CORPORA - given
+        data = {
+            key: value for key, value in content["data"].items() if f"data.{key}" not in replaced
+        }
+        content = {**content, "data": data}
+    return check_member_config(apply_overrides(content, overrides), str(path))
 
 
 def read_member_yaml(path: Path) -> dict[str, Any]:
@@ -73,7 +85,7 @@ def check_member_config(content: Mapping[str, Any], where: str) -> MemberConfig:
     data, run_dir = content.get("data"), content.get("run_dir")
     if isinstance(data, dict) and data.get("source") is not None and run_dir is not None:
         prepared = f"{run_dir}-corpus/manifest.parquet"
-        if data.get("manifest", prepared) != prepared:
+        if data.get("manifest") not in (None, prepared):
             raise ProblemsError(where, ["data has both a manifest and a source, expected one"])
         content = {**content, "data": {**data, "manifest": prepared}}
     return check_config(content, kind, where)

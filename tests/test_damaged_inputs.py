@@ -126,9 +126,10 @@ class Guard:
         return f"left behind: {written}" if written and not case.begin else None
 
     def _written(self) -> list[str]:
-        """Files at the place of --out; the folder alone, or a lock, is nothing."""
+        """Files at the place of --out; the folder alone, a lock, or a chain's config is nothing."""
         found = [file for path in self.folder.glob("*out*") for file in (path, *path.rglob("*"))]
-        return [file.name for file in found if file.is_file() and file.suffix != ".lock"]
+        files = [file for file in found if file.is_file() and file.suffix != ".lock"]
+        return [file.name for file in files if not file.match(".steps/config.json")]
 
     def _clear(self, case: Case) -> None:
         for path in self.folder.glob("*out*"):

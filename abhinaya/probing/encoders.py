@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoFeatureExtractor, AutoModel
 
@@ -195,7 +196,7 @@ def load_layer_averages(base: str, *, random_seed: int | None = None) -> LayerAv
                 encoder = cast("Any", AutoModel).from_config(config, dtype=torch.float32)
     except CheckpointError:
         raise
-    except (OSError, ValueError) as err:
+    except (OSError, ValueError, SafetensorError) as err:
         raise unusable(f"The model {base!r}", err) from err
     if getattr(encoder, "masked_spec_embed", None) is not None:
         nn.init.zeros_(encoder.masked_spec_embed)  # random where the file lacks it, and never used

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from abhinaya.data.manifest import read_manifest
 from abhinaya.data.predictions import read_table
 from abhinaya.demo.checkpoints.encoders import write_wavlm
 from abhinaya.files import sole_writer
+from abhinaya.member_config import load_member_config
 
 CONFIG = """
 member: wavlm
@@ -108,6 +110,19 @@ def test_a_folder_may_change_before_anything_is_learnt(run_cli, mine):
     Path("mine/labels.csv").unlink()
     result = run_cli("train", "config.yaml", "data.source=mine", "loss.class_weights=inverse")
     assert result.code == 0, result.err
+
+
+def test_source_on_the_command_line_takes_the_place_of_the_configs_manifest(mine):
+    content = load_yaml(Path("config.yaml"))
+    Path("other.yaml").write_text(
+        json.dumps({**content, "data": {"manifest": "elsewhere.parquet"}})
+    )
+    config = load_member_config("other.yaml", ["data.source=mine"])
+    assert config.data.source == Path("mine")
+    assert config.data.manifest == Path(f"{content['run_dir']}-corpus/manifest.parquet")
+    Path("other.yaml").write_text(json.dumps({**content, "data": {"source": "mine"}}))
+    config = load_member_config("other.yaml", ["data.manifest=elsewhere.parquet"])
+    assert (config.data.source, config.data.manifest) == (None, Path("elsewhere.parquet"))
 
 
 def test_wrong_sources_are_explained(run_cli, mine):
