@@ -35,11 +35,12 @@ WRITING = {
         "--out",
         "out",
     ),
+    "report": ("a.csv --manifest m.parquet", "--out", "out.html"),
     "speakers": ("m.csv --model voices --n-speakers 2", "--out", "out.parquet"),
 }
 # These have tests of their own, beside what they compute: run, train, predict, prompts run,
-# cross-validate. Of sweep several may run on one folder: each of its trials has one writer.
-ELSEWHERE = {"run", "train", "predict", "prompts", "cross-validate", "sweep"}
+# cross-validate, audit. Of sweep several may run on one folder: each of its trials has one writer.
+ELSEWHERE = {"run", "train", "predict", "prompts", "cross-validate", "sweep", "audit"}
 READING = {"app", "score", "score-asr", "compare", "doctor"}
 
 

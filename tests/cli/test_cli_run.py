@@ -147,7 +147,7 @@ def test_override_of_the_chain_is_used(run_cli, folder):
             ["score and submit use the selection tset, but predict has only test"],
         ),
         (["out"], ["the override 'out' is not of the form some.key=value"]),
-        (["prepare.corpus=msp"], ["Unknown corpus 'msp'.", "Known: emodb, folder, meld, msp"]),
+        (["prepare.corpus=msp"], ["Unknown corpus 'msp'.", "Known: cafe, crema-d, "]),
         (["prepare.source=nowhere"], ["There is no 'nowhere' to prepare msp-podcast from"]),
         (
             ["prepare=null", "manifest=none.parquet", "submit=null"],

@@ -99,6 +99,9 @@ def _write_clips(folder: Path) -> None:
         for name, split, label, speaker in _rows()
     ]
     _write_csv(folder / "mine/labels.csv", ("file", "label", "speaker", "split"), rows)
+    for name, _, label, _ in _rows()[:32]:
+        (folder / "recordings" / label).mkdir(parents=True, exist_ok=True)
+        shutil.copy(folder / "mine/clips" / name, folder / "recordings" / label)
 
 
 def _write_release(folder: Path) -> None:

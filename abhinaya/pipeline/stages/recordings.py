@@ -94,7 +94,8 @@ def report_recordings(table: PredictionTable, out: Path | None = None) -> Report
         if table.probs is not None and label is not None:
             probs = dict(zip(codes, table.probs[idx].tolist(), strict=True))
         found.append({"recording": recording, "label": label, "probs": probs, "reason": reason})
-        shown = "none" if label is None else f"{label} {names[codes.index(label)]}"
+        name = None if label is None else names[codes.index(label)]
+        shown = "none" if name is None else name if name == label else f"{label} {name}"
         rows.append([recording, shown, *(probs or dict.fromkeys(codes)).values()])
     return Report(
         f"{table.name} on {len(table)} recordings" + (f", in {out}" if out else ""),
