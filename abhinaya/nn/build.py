@@ -78,6 +78,7 @@ def build_head_on(
         n_classes,
         hidden=config.head.hidden,
         norm=config.head.norm,
+        activation=config.head.activation,
         dropout=config.head.dropout,
     )
     loss = build_loss(config.loss, class_counts) if class_counts is not None else None

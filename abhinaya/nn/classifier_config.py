@@ -68,14 +68,20 @@ class AudioConfig(Config):
 
 
 class HeadConfig(Config):
-    """The classifier on the pooled features: linear, norm, ReLU, dropout, linear."""
+    """The classifier on the pooled features: linear, norm, activation, dropout, linear."""
 
     hidden: int = Field(default=1024, ge=0, le=65_536)
     """Width between the two linear layers; 0 for a single linear layer."""
     norm: Literal["layer", "none"] = "layer"
     """Behind the first linear layer."""
+    activation: Literal["relu", "gelu"] = Field(
+        default="relu", exclude_if=lambda value: value == "relu"
+    )
+    """Behind the norm."""
     dropout: float = Field(default=0.5, ge=0, lt=1)
     """Share of features dropped before the last linear layer."""
+    learning_rate: PositiveFloat | None = Field(default=None, exclude_if=is_unset)
+    """Of pooling and heads, which begin at random; None takes `training.learning_rate`."""
 
 
 class InferenceConfig(Config):
@@ -259,7 +265,9 @@ class ClassifierConfig(TrainedConfig):
     base: str
     """Folder or hub id of the pre-trained weights; they are never copied into the run."""
     audio: AudioConfig = AudioConfig()
-    pooling: Literal["attentive-statistics", "mean"] = "attentive-statistics"
+    pooling: Literal["attentive-statistics", "attention", "mean"] = "attentive-statistics"
+    """From frames to one vector: mean and deviation by learned attention, its mean alone, or the
+    plain mean."""
     """How the frames or tokens become one vector."""
     head: HeadConfig = HeadConfig()
     loss: LossConfig = LossConfig()

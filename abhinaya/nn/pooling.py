@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from abhinaya.errors import BadShapeError, BadValueError, UnknownNameError
 
-__all__ = ["AttentiveStatisticsPooling", "MeanPooling", "build_pooling"]
+__all__ = ["AttentionPooling", "AttentiveStatisticsPooling", "MeanPooling", "build_pooling"]
 
 _MIN_VARIANCE = 1e-5  # as published: a standard deviation is never below 0.00316
 
@@ -64,19 +64,41 @@ class AttentiveStatisticsPooling(nn.Module):
         _check(frames, mask, self.n_features)
         with torch.autocast(frames.device.type, enabled=False):
             frames = _clean(frames, mask)
-            hidden = F.linear(
-                frames, self.sap_linear.weight.float(), self.sap_linear.bias.float()
-            ).tanh_()
-            scores = (hidden @ self.attention.float()).squeeze(2)  # (B, T)
-            if mask is not None:
-                scores = scores.masked_fill(~mask, -torch.inf)
-            weights = scores.softmax(dim=1).unsqueeze(1)  # (B, 1, T)
+            weights = self._attend(frames, mask)
             mean = weights @ frames  # (B, 1, D)
             # Centred first: E[x^2] - E[x]^2 loses all digits where the mean is large. Around the
             # mean the gradient with respect to it is zero, so none is computed.
             variance = weights @ (frames - mean.detach()).square()
             std = variance.clamp(min=_MIN_VARIANCE).sqrt()
             return torch.cat([mean, std], dim=2).squeeze(1)  # (B, 2 D)
+
+    def _attend(self, frames: Tensor, mask: Tensor | None) -> Tensor:
+        """Return the weight of each frame, shape (B, 1, T); those of an utterance sum to one."""
+        hidden = F.linear(frames, self.sap_linear.weight.float(), self.sap_linear.bias.float())
+        scores = (hidden.tanh_() @ self.attention.float()).squeeze(2)  # (B, T)
+        if mask is not None:
+            scores = scores.masked_fill(~mask, -torch.inf)
+        return scores.softmax(dim=1).unsqueeze(1)
+
+
+class AttentionPooling(AttentiveStatisticsPooling):
+    """The mean of `AttentiveStatisticsPooling`, without the standard deviation.
+
+    Args:
+        n_features: D, width of a frame.
+    """
+
+    @property
+    def output_size(self) -> int:
+        """Width of the result, D."""
+        return self.n_features
+
+    def forward(self, frames: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Return sum a x of every utterance, shape (B, D), float32; arguments as above."""
+        _check(frames, mask, self.n_features)
+        with torch.autocast(frames.device.type, enabled=False):
+            frames = _clean(frames, mask)
+            return (self._attend(frames, mask) @ frames).squeeze(1)
 
 
 class MeanPooling(nn.Module):
@@ -108,6 +130,7 @@ class MeanPooling(nn.Module):
 
 
 _POOLINGS: dict[str, Callable[[int], AttentiveStatisticsPooling | MeanPooling]] = {
+    "attention": AttentionPooling,
     "attentive-statistics": AttentiveStatisticsPooling,
     "mean": MeanPooling,
 }
@@ -117,7 +140,7 @@ def build_pooling(name: str, n_features: int) -> AttentiveStatisticsPooling | Me
     """Return the pooling of that name; its `output_size` is the width of what it returns.
 
     Args:
-        name: `attentive-statistics` or `mean`.
+        name: `attention`, `attentive-statistics` or `mean`.
         n_features: D, width of a frame.
 
     Raises:

@@ -184,6 +184,7 @@ def train_classifier(
         lengths=[clip.size for clip in train.clips],
         global_batch_size=config.training.global_batch_size,
         rows=rows,
+        head_rate=config.head.learning_rate,
         train_dataset=train_rows,
         eval_dataset=(
             ClipDataset(

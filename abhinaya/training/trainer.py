@@ -6,6 +6,7 @@ import atexit
 import functools
 import logging
 import math
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -37,6 +38,9 @@ from abhinaya.training.zero import ZeroTrainer
 __all__ = ["EmotionTrainer"]
 
 _logger = logging.getLogger(__name__)
+
+# Of an `EmotionClassifier`, also where a launch or the compiler has wrapped it.
+_HEAD = re.compile(r"(?:module\.|_orig_mod\.)*(?:pooling|head|attribute_heads)\.")
 
 
 class _SetEpoch(TrainerCallback):
@@ -121,6 +125,7 @@ class EmotionTrainer(StagedTrainer, ZeroTrainer, ShardedTrainer):
         lengths: length of each training row, to group similar ones.
         global_batch_size: rows per optimizer step over all processes.
         rows: draws the rows of an epoch; None takes each once.
+        head_rate: learning rate of pooling and heads; None takes that of the rest.
         kwargs: as for the Trainer.
     """
 
@@ -131,6 +136,7 @@ class EmotionTrainer(StagedTrainer, ZeroTrainer, ShardedTrainer):
         lengths: Sequence[float],
         global_batch_size: int,
         rows: EpochRows | None = None,
+        head_rate: float | None = None,
         **kwargs: Any,
     ) -> None:
         seed = kwargs["args"].seed
@@ -141,9 +147,24 @@ class EmotionTrainer(StagedTrainer, ZeroTrainer, ShardedTrainer):
         self.add_callback(_EpochLog(name))
         self._watch = Watch(self, self._sampler)
         self.add_callback(self._watch)
+        self._head_rate = head_rate
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[Any]:
         return self._sampler
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """Return the optimizer, in which pooling and heads may have a rate of their own."""
+        is_new = self.optimizer is None
+        optimizer: torch.optim.Optimizer = super().create_optimizer(model)
+        if is_new and self._head_rate is not None:
+            names = (self.model if model is None else model).named_parameters()
+            heads = {id(p) for name, p in names if _HEAD.match(name)}
+            for group in list(optimizer.param_groups):
+                apart = [p for p in group["params"] if id(p) in heads]
+                group["params"] = [p for p in group["params"] if id(p) not in heads]
+                if apart:
+                    optimizer.add_param_group({**group, "params": apart, "lr": self._head_rate})
+        return optimizer
 
     def _get_dataloader(self, *args: Any, **kwargs: Any) -> DataLoader[Any]:
         """Return what reads clips, also while a signal lets the last step be finished.

@@ -54,6 +54,17 @@ def test_attentive_statistics_weighs_frames_by_hand():
     torch.testing.assert_close(ours, tensor([[50.0, 7500**0.5]]))
 
 
+def test_attention_is_the_mean_of_attentive_statistics():
+    # As above: odds 3 to 1 for frame 100, so the mean is 50.
+    pooling = build_pooling("attention", 1)
+    with torch.no_grad():
+        pooling.sap_linear.weight.fill_(1.0)
+        pooling.sap_linear.bias.fill_(0.0)
+        pooling.attention.fill_(np.log(3) / 2)
+    torch.testing.assert_close(pooling(tensor([[[100.0], [-100.0]]])), tensor([[50.0]]))
+    assert build_pooling("attention", 3).output_size == 3
+
+
 @pytest.mark.parametrize("lengths", [[9, 4, 1, 6], [9, 9, 9, 9]])
 def test_attentive_statistics_equal_the_published_loop_with_gradients(lengths):
     pooling = random_pooling(5)
@@ -109,7 +120,7 @@ def test_attentive_statistics_of_a_single_frame_match_published():
     np.testing.assert_allclose(deviation, 0.0031622776, rtol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["attentive-statistics", "mean"])
+@pytest.mark.parametrize("name", ["attention", "attentive-statistics", "mean"])
 @pytest.mark.parametrize("garbage", [1e30, float("nan"), float("inf")])
 def test_masked_frames_do_not_matter(name, garbage):
     torch.manual_seed(0)
@@ -125,7 +136,7 @@ def test_masked_frames_do_not_matter(name, garbage):
     assert all(parameter.grad.isfinite().all() for parameter in pooling.parameters())
 
 
-@pytest.mark.parametrize("name", ["attentive-statistics", "mean"])
+@pytest.mark.parametrize("name", ["attention", "attentive-statistics", "mean"])
 def test_result_does_not_depend_on_neighbours_or_padding(name):
     torch.manual_seed(1)
     pooling = build_pooling(name, 6)
@@ -135,7 +146,7 @@ def test_result_does_not_depend_on_neighbours_or_padding(name):
     torch.testing.assert_close(batched[1:2], alone, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["attentive-statistics", "mean"])
+@pytest.mark.parametrize("name", ["attention", "attentive-statistics", "mean"])
 def test_everything_is_computed_in_float32_under_autocast(name):
     torch.manual_seed(2)
     pooling = build_pooling(name, 8)
@@ -191,14 +202,14 @@ def test_pooling_can_be_exported_with_a_free_number_of_frames():
     torch.testing.assert_close(exported.module()(frames, mask), pooling(frames, mask))
 
 
-@pytest.mark.parametrize("name", ["attentive-statistics", "mean"])
+@pytest.mark.parametrize("name", ["attention", "attentive-statistics", "mean"])
 def test_utterance_without_a_frame_raises(name):
     mask = tensor([[True, True], [False, False], [False, False]])
     with pytest.raises(BadValueError, match=r"no True frame in row 1 .*\(2 such rows\).*too short"):
         build_pooling(name, 4)(torch.zeros(3, 2, 4), mask)
 
 
-@pytest.mark.parametrize("name", ["attentive-statistics", "mean"])
+@pytest.mark.parametrize("name", ["attention", "attentive-statistics", "mean"])
 def test_wrong_shapes_and_types_raise(name):
     pooling = build_pooling(name, 4)
     with pytest.raises(BadShapeError, match=r"frames has shape \(2, 3, 5\), expected \(B, T, 4\)"):

@@ -187,6 +187,40 @@ def test_train_moves_trained_parts_and_leaves_frozen_ones(
     assert set(load_file(tmp_path / "run" / "best" / "model.safetensors")) == trained
 
 
+def test_pooling_and_head_learn_at_a_rate_of_their_own(
+    make_config: MakeConfig, manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = make_config(
+        tmp_path / "run",
+        "data.validation=null",
+        "pooling=attention",
+        "head.activation=gelu",
+        "head.learning_rate=1e-2",
+        "training.learning_rate=1e-3",
+        "training.max_steps=1",
+        "training.warmup_steps=0",
+        "training.weight_decay=0",
+        "training.lr_scheduler_type=constant",
+    )
+    states = []
+
+    def build(*args: Any) -> Any:
+        model = build_classifier(*args)
+        assert isinstance(model.head.activation, torch.nn.GELU)
+        states.append({name: t.clone() for name, t in model.state_dict().items()})
+        return model
+
+    monkeypatch.setattr("abhinaya.training.train.build_classifier", build)
+    load_member("wavlm").train(config, manifest)
+    after = load_file(tmp_path / "run" / "best" / "model.safetensors")
+    moved = {name: float((after[name] - states[0][name]).abs().max()) for name in after}
+    # AdamW's first step is its rate for every weight, whatever the gradient.
+    heads = {name for name in after if name.startswith(("pooling.", "head."))}
+    assert {name.split(".")[0] for name in heads} == {"pooling", "head"}
+    assert max(moved[name] for name in heads) == pytest.approx(1e-2, rel=1e-3)
+    assert max(moved[name] for name in set(moved) - heads) == pytest.approx(1e-3, rel=1e-3)
+
+
 @pytest.mark.parametrize(
     "override",
     [
