@@ -142,7 +142,9 @@ def test_bad_audio_is_listed_left_out_of_training_and_abstained_on(
         "predict", workplace / "run", "--manifest", manifest, "--select", "all", "--out", out
     )
     assert predicted.code == 0, predicted.err
-    assert predicted.out.splitlines()[-1].split() == ["tiny", "all", "21", "8"]
+    counted, listed = predicted.out.splitlines()[-2:]
+    assert counted.split() == ["tiny", "all", "21", "8"]
+    assert listed == f"8 problems in {workplace / 'tiny.problems.csv'}"
     table = read_table(out)
     abstained = problems_in(workplace / "tiny.problems.csv")
     assert set(abstained) == set(UNUSABLE)

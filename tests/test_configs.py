@@ -10,6 +10,7 @@ import pytest
 
 from abhinaya.config import TrainedConfig, load_yaml, merge
 from abhinaya.member_config import check_member_config, find_config_class
+from abhinaya.pipeline.audit.config import load_audit
 from abhinaya.pipeline.config import load_pipeline
 from abhinaya.resources import configs_dir
 
@@ -17,6 +18,7 @@ FILES = sorted(configs_dir().rglob("*.yaml"))
 CONTENTS = {file: load_yaml(file) for file in FILES}
 CHAINS = [file for file, content in CONTENTS.items() if "members" in content]
 MEMBERS = [file for file, content in CONTENTS.items() if "member" in content]
+AUDITS = [file for file, content in CONTENTS.items() if "encoders" in content]
 
 # What a user has to add, because it is a place on the user's disk.
 PLACES: dict[str, Any] = {"data": {"manifest": "corpus/manifest.parquet"}}
@@ -32,7 +34,12 @@ def test_every_config_is_of_a_known_kind():
     named = [file for file in FILES if "combinations" in CONTENTS[file]]
     named += [file for file in FILES if file.parent.name in ("classes", "challenges")]
     assert len(FILES) >= 13
-    assert sorted([*CHAINS, *MEMBERS, *launchers, *named]) == FILES
+    assert sorted([*CHAINS, *MEMBERS, *AUDITS, *launchers, *named]) == FILES
+
+
+@pytest.mark.parametrize("file", AUDITS, ids=relative)
+def test_audit_config_is_valid(file):
+    assert load_audit(file).name == file.stem
 
 
 @pytest.mark.parametrize("file", MEMBERS, ids=relative)

@@ -223,5 +223,5 @@ def test_wrong_shapes_and_types_raise(name):
 
 
 def test_build_pooling_unknown_name_raises():
-    with pytest.raises(UnknownNameError, match=r"'maen'. Did you mean 'mean'\? Known: attentive-"):
+    with pytest.raises(UnknownNameError, match=r"'maen'. Did you mean 'mean'\? Known: attention, "):
         build_pooling("maen", 4)
