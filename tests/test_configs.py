@@ -18,7 +18,7 @@ FILES = sorted(configs_dir().rglob("*.yaml"))
 CONTENTS = {file: load_yaml(file) for file in FILES}
 CHAINS = [file for file, content in CONTENTS.items() if "members" in content]
 MEMBERS = [file for file, content in CONTENTS.items() if "member" in content]
-AUDITS = [file for file, content in CONTENTS.items() if "encoders" in content]
+AUDITS = [file for file, content in CONTENTS.items() if "corpora" in content]
 
 # What a user has to add, because it is a place on the user's disk.
 PLACES: dict[str, Any] = {"data": {"manifest": "corpus/manifest.parquet"}}
