@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from abhinaya.pipeline.run import PlannedStep
 
 __all__ = ["run"]
+
+_MAX_FILES = 2  # that a plan shows of what a step needs; --json has all
 
 
 def run(
@@ -122,7 +125,8 @@ def _show_plan(
         known: list[Cell] = [took, size]
         if not as_json:
             known = [took and duration_text(took), size and format_bytes(size)]
-        files = (", ".join(map(str, files)) for files in (entry.step.needs, entry.step.makes))
+        shown = None if as_json else _MAX_FILES
+        files = [_name_files(paths, shown) for paths in (entry.step.needs, entry.step.makes)]
         rows.append([name, entry.status, *starts.get(name, ()), *(known if knows else ()), *files])
     to_do = [entry.step for entry in planned if entry.status == "to do"]
     left_s = estimate_left([step.name for step in to_do], times) if to_do else None
@@ -143,3 +147,9 @@ def _show_plan(
         typer.echo(f"Note: {name} will write about {format_bytes(n_bytes)}.", err=True)
     for obstacle in find_obstacles(pipeline, to_do, sizes=to_write):
         typer.echo(f"Note: {obstacle}.", err=True)
+
+
+def _name_files(paths: Sequence[Path], n_shown: int | None) -> str:
+    named = ", ".join(map(str, paths[:n_shown]))
+    n_left = 0 if n_shown is None else len(paths) - n_shown
+    return f"{named} and {n_left} more" if n_left > 0 else named

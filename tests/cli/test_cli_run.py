@@ -83,6 +83,19 @@ def test_plan_as_json_is_one_document(run_cli, folder):
     ]
 
 
+def test_plan_names_some_files_that_a_step_needs_and_counts_the_others(
+    run_cli, folder, monkeypatch
+):
+    monkeypatch.setattr("abhinaya.cli.run._MAX_FILES", 1)
+    entries = json.loads(run_cli("run", "chain.yaml", "--plan", "--json").out)
+    text = run_cli("run", "chain.yaml", "--plan").out.splitlines()[2:]
+    numbers = [entry["needs"].count(",") + 1 for entry in entries]
+    assert max(numbers) == 2
+    for entry, line, number in zip(entries, text, numbers, strict=True):
+        first = entry["needs"].split(", ")[0]
+        assert f"  {first}{' and 1 more' if number == 2 else ''}  " in line
+
+
 def test_only_prepare_prints_its_table_and_is_done_afterwards(run_cli, folder, corpus):
     result = run_cli("run", "chain.yaml", "--only", "prepare")
     assert result.code == 0, result.err
