@@ -27,6 +27,9 @@ _CHAIN = Path(".steps", "config.json")  # what a chain keeps of its config
 _MODEL = "large-v3"  # which abhinaya transcribe takes unless told
 
 
+_VOTES = get_args(VoteSettings.model_fields["rule"].annotation)
+
+
 @dataclass(frozen=True)
 class RunMember:
     """A member of a run.
@@ -57,6 +60,7 @@ class OpenedRun:
         truths: other true labels, by selection.
         speakers: the corpus' own labels and speakers; None where it is not there.
         transcriber: Whisper model that wrote the chain's transcripts, if any.
+        recipe: rule by which the run fuses, if it is no vote: recordings are voted on all the same.
     """
 
     folder: Path
@@ -69,6 +73,7 @@ class OpenedRun:
     speakers: Truth | None = None
     truths: Mapping[str, Truth] = field(default_factory=dict)
     transcriber: str | None = None
+    recipe: str | None = None
 
     def truth_of(self, selection: str) -> Truth | None:
         """Return the true labels that a selection is held against."""
@@ -164,6 +169,7 @@ def open_run(
         speakers,
         known_truths,
         (chain["transcribe"] or {}).get("model", _MODEL) if "transcribe" in chain else None,
+        _read_recipe(fused),
     )
 
 
@@ -239,7 +245,7 @@ def _read_vote(fused: PredictionTable | None) -> VoteSettings:
     """Return how a fused table was voted; a plain vote where something else made it."""
     meta = {} if fused is None else fused.meta
     rule = {"vote": "plurality"}.get(str(meta.get("rule")), meta.get("rule"))
-    if rule not in get_args(VoteSettings.model_fields["rule"].annotation):
+    if rule not in _VOTES:
         return VoteSettings()
     return VoteSettings(
         rule=rule,
@@ -247,6 +253,11 @@ def _read_vote(fused: PredictionTable | None) -> VoteSettings:
         tiebreaker=tuple(meta.get("tiebreakers") or ()),
         fallback=meta.get("fallback"),
     )
+
+
+def _read_recipe(fused: PredictionTable | None) -> str | None:
+    rule = None if fused is None else fused.meta.get("rule")
+    return None if rule in (None, "vote", *_VOTES) else str(rule)
 
 
 def _find_manifest(folder: Path, members: list[RunMember]) -> Path | None:

@@ -130,6 +130,8 @@ def show_hearing(run: OpenedRun, hearing: Hearing) -> tuple[str, str, str]:
     else:
         label = run.class_name(int(hearing.vote.labels[0]))
         why = explain_vote(run, hearing.tables, hearing.vote)
+        if run.recipe is not None:
+            why += f". The run fuses by the recipe {run.recipe!r}; this is a plain vote"
         decision = _render("decision", label=label, why=why)
     if hearing.transcript is not None:
         decision += _render("facts", facts=[("transcript", hearing.transcript)])

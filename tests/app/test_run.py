@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from abhinaya.app.browsing import list_rows
 from abhinaya.app.run import find_texts, open_run
 from abhinaya.data.labels import MSP_PODCAST
 from abhinaya.data.manifest import make_manifest
+from abhinaya.data.predictions import read_table, write_table
 from abhinaya.data.transcripts import write_transcripts
 from abhinaya.errors import MissingFileError
 from abhinaya.evaluation.scoring import Truth
@@ -31,6 +33,15 @@ def test_chain_has_the_members_and_the_vote_of_its_tables(chain):
     assert list(run.selections) == ["development"]
     assert [table.name for table in run.tables("development")] == ["vote", "a", "b", "t1"]
     assert isinstance(run.truth, Truth)
+    assert run.recipe is None
+
+
+def test_run_that_fuses_by_a_recipe_says_so(chain):
+    file = chain / "tables/development/vote.parquet"
+    table = read_table(file)
+    write_table(replace(table, meta={**table.meta, "rule": "stacking"}), file)
+    assert open_run(chain).recipe == "stacking"
+    assert open_run(chain).vote.rule == "plurality"
 
 
 def test_one_trained_run_is_a_run_of_one_member(make_run: MakeRun):

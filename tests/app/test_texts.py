@@ -74,6 +74,9 @@ def test_hearing_shows_who_is_asked_then_the_decision_and_the_times(run):
     assert "broken by b" in show_hearing(run, done)[0]
     assert "oh no" in show_hearing(run, done)[0]
     assert "every member abstained" in show_hearing(run, replace(done, vote=None))[0]
+    # A recipe is fitted on tables, and is not asked about a recording.
+    assert "fuses by the recipe" in show_hearing(replace(run, recipe="stacking"), done)[0]
+    assert "recipe" not in show_hearing(run, done)[0]
 
 
 def test_comparison_shows_both_scores_or_why_there_are_none(run):
