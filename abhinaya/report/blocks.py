@@ -100,8 +100,8 @@ class Table:
         """Return whether a cell is the highest of a column in `best`."""
         if self.columns[idx] not in self.best or len(self.rows) < 2:
             return False
-        values = [row[idx] for row in self.rows if isinstance(row[idx], int | float)]
-        return bool(values) and self.rows[row][idx] == max(values)  # type: ignore[type-var]
+        values = [cell for cells in self.rows if isinstance(cell := cells[idx], int | float)]
+        return bool(values) and self.rows[row][idx] == max(values)
 
     @property
     def csv(self) -> str:

@@ -158,7 +158,8 @@ def _ties(found: ScoredSelection) -> list[Block]:
         return [Text("The ensemble does not say how its rows were decided.")]
     decided = np.array(Texts(table.decided_by).take(found.rows.indices).tolist(), dtype=object)
     is_right = table.labels[found.rows.indices] == found.rows.labels
-    names, counts = np.unique(decided[decided != None], return_counts=True)  # noqa: E711
+    known = decided[[name is not None for name in decided]]
+    names, counts = np.unique(known, return_counts=True)
     return [
         Table(
             "Who decided",
